@@ -1,0 +1,6 @@
+#include "facet.h"
+
+const char *facet_version(void)
+{
+    return FACET_VERSION;
+}
