@@ -16,16 +16,19 @@ facet_status gguf_put_i32(gguf_writer *w, const char *key, int32_t v, facet_erro
 facet_status gguf_put_f32(gguf_writer *w, const char *key, float v, facet_error *err);
 facet_status gguf_put_bool(gguf_writer *w, const char *key, bool v, facet_error *err);
 facet_status gguf_put_str(gguf_writer *w, const char *key, const char *s, size_t n, facet_error *err);
-facet_status gguf_put_array(gguf_writer *w, const char *key, gguf_type elem, const void *values, uint64_t count, facet_error *err); /* fixed-size elements */
+facet_status gguf_put_array(gguf_writer *w, const char *key, gguf_type elem, const void *values, uint64_t count,
+                            facet_error *err); /* fixed-size elements */
 facet_status gguf_put_strings(gguf_writer *w, const char *key, const gguf_str *s, uint64_t count, facet_error *err);
-facet_status gguf_put_kv(gguf_writer *w, const gguf_kv *kv, facet_error *err); /* copies a key of an open file unchanged */
+facet_status gguf_put_kv(gguf_writer *w, const gguf_kv *kv,
+                         facet_error *err);                /* copies a key of an open file unchanged */
 facet_status gguf_remove(gguf_writer *w, const char *key); /* no-op when absent */
 
 /* Declares a tensor; data must follow in this order. ne as in gguf_tensor. */
-facet_status gguf_add_tensor(gguf_writer *w, const char *name, tensor_type type, int n_dims, const uint64_t ne[4], facet_error *err);
+facet_status gguf_add_tensor(gguf_writer *w, const char *name, tensor_type type, int n_dims, const uint64_t ne[4],
+                             facet_error *err);
 
-/* Writes the header; then the data of each tensor in any number of pieces (padding between tensors is written by the writer),
- * then finish, which checks that every byte came, flushes, fsyncs and renames into place. */
+/* Writes the header; then the data of each tensor in any number of pieces (padding between tensors is written by the
+ * writer), then finish, which checks that every byte came, flushes, fsyncs and renames into place. */
 facet_status gguf_begin_data(gguf_writer *w, const char *path, facet_error *err);
 facet_status gguf_write_data(gguf_writer *w, const void *data, size_t bytes, facet_error *err);
 facet_status gguf_finish(gguf_writer *w, facet_error *err);

@@ -1,4 +1,5 @@
-/* safetensors.h: reading safetensors files and folders (model.safetensors, or model.safetensors.index.json with shards). */
+/* safetensors.h: reading safetensors files and folders (model.safetensors, or model.safetensors.index.json with
+ * shards). */
 #ifndef FACET_FILE_SAFETENSORS_H
 #define FACET_FILE_SAFETENSORS_H
 

@@ -23,9 +23,11 @@ typedef struct chat_options {
 
 /* messages: JSON array of OpenAI-style messages; tools: array or NULL. Appends the prompt (with <bos>) to out.
  * Errors (FACET_ERR_ARG) name the message index and field. */
-facet_status chat_render(const json_t *messages, const json_t *tools, chat_format format, chat_options options, buf *out, facet_error *err);
+facet_status chat_render(const json_t *messages, const json_t *tools, chat_format format, chat_options options,
+                         buf *out, facet_error *err);
 
-/* Our own Jinja chat template (for files that Facet writes); renders as chat_render does for this format. NUL-terminated. */
+/* Our own Jinja chat template (for files that Facet writes); renders as chat_render does for this format.
+ * NUL-terminated. */
 const char *chat_template_text(bool is_large);
 
 /* Streaming parser of output tokens. Events arrive in order; text pieces are whole UTF-8. */
@@ -42,8 +44,10 @@ typedef void (*chat_event_fn)(void *ud, const chat_event *e);
 
 typedef struct chat_parser chat_parser;
 /* starts_in_thought: the prompt ended with an open thought channel. */
-facet_status chat_parser_open(const tokenizer *t, bool starts_in_thought, chat_event_fn fn, void *ud, chat_parser **out, facet_error *err);
-facet_status chat_parser_push(chat_parser *p, int32_t token, facet_error *err); /* end tokens are accepted and ignored */
+facet_status chat_parser_open(const tokenizer *t, bool starts_in_thought, chat_event_fn fn, void *ud, chat_parser **out,
+                              facet_error *err);
+facet_status chat_parser_push(chat_parser *p, int32_t token,
+                              facet_error *err); /* end tokens are accepted and ignored */
 facet_status chat_parser_finish(chat_parser *p, facet_error *err);
 int chat_parser_n_calls(const chat_parser *p);
 void chat_parser_close(chat_parser *p);

@@ -8,19 +8,19 @@
 typedef struct tokenizer tokenizer;
 
 typedef enum special_mode {
-    SPECIAL_ALL,    /* every special token in the text is parsed */
-    SPECIAL_USER,   /* only the user-defined ones (the reference's parse_special = false) */
-    SPECIAL_NONE    /* none: text from people who are not trusted to write markers */
+    SPECIAL_ALL,  /* every special token in the text is parsed */
+    SPECIAL_USER, /* only the user-defined ones (the reference's parse_special = false) */
+    SPECIAL_NONE  /* none: text from people who are not trusted to write markers */
 } special_mode;
 
 /* Special tokens that the rest of the engine asks for by role; -1 where the vocabulary lacks one. */
 typedef struct special_ids {
     int32_t bos, eos, pad, unk, mask;
-    int32_t turn_open, turn_close;           /* <|turn> <turn|> */
-    int32_t channel_open, channel_close;     /* <|channel> <channel|> */
-    int32_t call_open, call_close;           /* <|tool_call> <tool_call|> */
-    int32_t response_open, response_close;   /* <|tool_response> <tool_response|> */
-    int32_t quote, think;                    /* <|"|> <|think|> */
+    int32_t turn_open, turn_close;         /* <|turn> <turn|> */
+    int32_t channel_open, channel_close;   /* <|channel> <channel|> */
+    int32_t call_open, call_close;         /* <|tool_call> <tool_call|> */
+    int32_t response_open, response_close; /* <|tool_response> <tool_response|> */
+    int32_t quote, think;                  /* <|"|> <|think|> */
 } special_ids;
 
 /* Builds from tokenizer.ggml.* of an open file; copies what it keeps. Errors name the key. */
@@ -37,8 +37,9 @@ const int32_t *tokenizer_suppressed(const tokenizer *t, int *n);
 /* Raw text of a token as stored (U+2581 for blanks); NULL for an id out of range. */
 const char *tokenizer_token_text(const tokenizer *t, int32_t id, size_t *n);
 
-/* Appends to *ids (mem_realloc'ed by the function, owned by the caller) and *n; *cap is its capacity. With add_bos, <bos> comes first
- * unless the text itself begins with it (and mode parses it). Linear-log in the text; any bytes are accepted. */
+/* Appends to *ids (mem_realloc'ed by the function, owned by the caller) and *n; *cap is its capacity. With add_bos,
+ * <bos> comes first unless the text itself begins with it (and mode parses it). Linear-log in the text; any bytes are
+ * accepted. */
 facet_status tokenizer_encode(const tokenizer *t, const char *text, size_t len, bool add_bos, special_mode mode,
                               int32_t **ids, size_t *n, size_t *cap, facet_error *err);
 
