@@ -1,0 +1,55 @@
+/* backend.h: what a device offers. One object per engine, driven by one thread. */
+#ifndef FACET_COMPUTE_BACKEND_H
+#define FACET_COMPUTE_BACKEND_H
+
+#include "compute/batch.h"
+#include "compute/plan.h"
+
+typedef struct backend backend;
+typedef struct compiled compiled; /* a plan made ready by a backend */
+
+typedef struct backend_info {
+    char name[16];                                  /* "ref", "cpu", "cuda" */
+    char description[128];                          /* processor or card */
+    uint64_t memory_total, memory_free;             /* device memory, or the host's for CPU backends */
+    uint64_t weight_bytes, kv_bytes, compute_bytes; /* held now */
+} backend_info;
+
+typedef struct backend_config {
+    int n_threads; /* CPU backends: 0 = all processors */
+    int device;    /* CUDA ordinal */
+    bool use_mmap; /* weights stay in the mapped file */
+    facet_progress_fn progress;
+    void *progress_ud;
+} backend_config;
+
+/* The entries stay few: a new wish becomes an op kind. None is optional. */
+typedef struct backend_ops {
+    /* Takes the weights (kept by index); the array and the mappings outlive the backend. */
+    facet_status (*load)(backend *b, const weight *weights, int n, facet_error *err);
+    /* Storage for the pages of every layer. Called once. */
+    facet_status (*kv_alloc)(backend *b, const kv_desc *desc, facet_error *err);
+    facet_status (*compile)(backend *b, const plan *p, int max_rows, int max_out, compiled **out, facet_error *err);
+    void (*release)(backend *b, compiled *c);
+    /* Runs the plan over the batch. When it returns, outputs can be read. */
+    facet_status (*run)(backend *b, compiled *c, const batch *batch, facet_error *err);
+    /* Rows [row, row + n) of an output value, width * 4 bytes each. */
+    facet_status (*read)(backend *b, compiled *c, int value, int row, int n, void *dst, facet_error *err);
+    void (*info)(const backend *b, backend_info *out);
+    void (*close)(backend *b);
+} backend_ops;
+
+struct backend {
+    const backend_ops *ops;
+};
+
+/* "ref", "cpu", "cuda", "cuda:N", "auto" (the first CUDA device that is usable, else cpu; says so in the log). */
+facet_status backend_open(const char *device, const backend_config *cfg, backend **out, facet_error *err);
+
+facet_status backend_cpu_open(const backend_config *cfg, bool is_ref, backend **out, facet_error *err);
+/* FACET_ERR_DEVICE when this build has no CUDA, or there is no driver, no device, or only too old a one. */
+facet_status backend_cuda_open(const backend_config *cfg, backend **out, facet_error *err);
+/* One line per CUDA device for --version; "" without any. */
+void backend_cuda_describe(char *out, size_t n);
+
+#endif

@@ -1,0 +1,68 @@
+/* attn.h: pages of the KV cache in host memory and attention over them.
+ *
+ * Per layer a page holds, for each KV head, the K part and the V part of KV_PAGE_LEN slots, laid out for the kernels
+ * (attn_page.c draws it): K in tiles of 32 keys, transposed; V in tiles of 32 keys by 32 dims. */
+#ifndef FACET_COMPUTE_CPU_ATTN_H
+#define FACET_COMPUTE_CPU_ATTN_H
+
+#include "compute/batch.h"
+
+/* Storage of one layer: page i at pages + i * page_bytes (kv_layer_page_bytes). */
+typedef struct attn_layer {
+    kv_layer_desc desc;
+    uint8_t *pages;
+    size_t page_bytes;
+} attn_layer;
+
+/* One slot of one KV head: x [head_dim] f32. `slot` is within the page. */
+void attn_put_k(const attn_layer *l, int32_t page, int slot, int kv_head, const float *x);
+void attn_put_v(const attn_layer *l, int32_t page, int slot, int kv_head, const float *x);
+/* The decoded values, for the reference kernel and tests. */
+void attn_get_k(const attn_layer *l, int32_t page, int slot, int kv_head, float *x);
+void attn_get_v(const attn_layer *l, int32_t page, int slot, int kv_head, float *x);
+/* Raw move of a slot (all heads, K and V). */
+void attn_move_slot(const attn_layer *l, int32_t src_page, int src_slot, int32_t dst_page, int dst_slot);
+
+/* One query row: what it sees (batch.h): logical positions pos - window < p <= pos (window 0: all), those below base in
+ * slot p, the rest in slot base + path[p - base] (path NULL: slot p). */
+typedef struct attn_row {
+    const int32_t *table; /* page table of the layer's group */
+    int32_t pos, base;
+    const uint8_t *path;
+    const float *q; /* [n_heads, head_dim], rotated */
+    float *out;     /* [n_heads, head_dim] */
+} attn_row;
+
+/* Keys are cut into splits of ATTN_SPLIT logical positions at fixed places. A split's partial result is (max, sum,
+ * o[head_dim]) per head; partials are folded in order of position. A row's bits depend on its own keys alone. */
+enum { ATTN_SPLIT = 512 };
+
+typedef struct attn_work {
+    const attn_layer *layer;
+    int n_heads, window;
+    float scale;
+    float *scratch; /* per thread, attn_scratch_floats() */
+} attn_work;
+size_t attn_scratch_floats(int n_heads, int n_kv_heads, int head_dim);
+
+/* First and one past the last split that the row sees. */
+void attn_split_range(const attn_row *row, int window, int *begin, int *end);
+/* Partials of one split for the query heads of one KV head: part [heads_per_kv][head_dim + 2] = o, max, sum. */
+typedef void (*attn_split_fn)(const attn_work *w, const attn_row *row, int kv_head, int split, float *part);
+/* Whole attention of several rows (of any sequences) for one KV head: every split of every row, folded; the same bits
+ * as the split function followed by attn_fold. Rows are given together so that a tile that several rows read is
+ * unpacked once. */
+typedef void (*attn_rows_fn)(const attn_work *w, const attn_row *rows, int n_rows, int kv_head);
+/* Folds the partials of splits in order (n parts, `stride` floats apart) and writes out[head_dim] = o / sum for one
+ * head. */
+void attn_fold(const float *parts, int n, size_t stride, int head_dim, float *out);
+
+typedef struct attn_kernels {
+    attn_split_fn split;
+    attn_rows_fn rows;
+} attn_kernels;
+/* Scalar, on attn_get_*; and the best for this CPU. */
+attn_kernels attn_ref(void);
+attn_kernels attn_best(kv_type k, kv_type v);
+
+#endif
