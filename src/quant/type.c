@@ -1,5 +1,7 @@
 #include "quant/type.h"
 
+#include <strings.h>
+
 #include "quant/codec.h"
 
 static const type_info types[TYPE_COUNT] = {
@@ -51,21 +53,10 @@ const char *type_name(uint32_t id)
     return types[id].name ? types[id].name : unread_names[id];
 }
 
-static char to_upper(char c)
-{
-    return c >= 'a' && c <= 'z' ? (char)(c - 'a' + 'A') : c;
-}
-
-static bool same_name(const char *a, const char *b)
-{
-    while (*a && to_upper(*a) == to_upper(*b)) a++, b++;
-    return !*a && !*b;
-}
-
 bool type_by_name(const char *name, tensor_type *out)
 {
     for (uint32_t id = 0; id < TYPE_COUNT; id++) {
-        if (!types[id].name || !same_name(types[id].name, name)) continue;
+        if (!types[id].name || strcasecmp(types[id].name, name) != 0) continue;
         *out = (tensor_type)id;
         return true;
     }
