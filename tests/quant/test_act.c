@@ -5,6 +5,13 @@
 
 #include "quant/act.h"
 
+static float half_at(const uint8_t *p)
+{
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    return f16_to_f32(h);
+}
+
 static void fill_sums(act_block *b)
 {
     for (int g = 0; g < 16; g++) {
@@ -215,6 +222,42 @@ static void chains_are_as_written(void **state)
     assert_true(act_dot(TYPE_Q4_1, q41, &x, 1, 256) == acc4 + min4);
 }
 
+/* The same for a scale per 16, with (Q2_K) and without minima (Q6_K). */
+static void paired_chains_are_as_written(void **state)
+{
+    (void)state;
+    rng r;
+    rng_seed(&r, 41);
+    uint8_t q2[84], q6[210];
+    float w[256], a[256];
+    act_block x;
+    fill_normal(&r, w, 256, 0.1);
+    fill_normal(&r, a, 256, 1);
+    type_get(TYPE_Q2_K)->encode(w, q2, 256);
+    type_get(TYPE_Q6_K)->encode(w, q6, 256);
+    act_quantize(a, 256, &x, 1);
+    float d2 = half_at(q2 + 80), dmin = half_at(q2 + 82), d6 = half_at(q6 + 208), acc2 = 0, acc6 = 0, min2 = 0;
+    for (int b = 0; b < 8; b++) {
+        int s2[2] = {0, 0}, s6[2] = {0, 0};
+        for (int i = 0; i < 32; i++) {
+            int e = 32 * b + i, k = e / 32 % 4, xq = x.q[e];
+            s2[i / 16] += ((q2[16 + 32 * (e / 128) + i] >> 2 * k) & 3) * xq;
+            int lo = (q6[64 * (e / 128) + 32 * (k & 1) + i] >> 4 * (k >> 1)) & 15;
+            s6[i / 16] += ((lo | ((q6[128 + 32 * (e / 128) + i] >> 2 * k) & 3) << 4) - 32) * xq;
+        }
+        const uint8_t *c = q2 + 2 * b;
+        const int8_t *sc = (const int8_t *)q6 + 192 + 2 * b;
+        float t2 = fmaf((float)s2[1], d2 * (float)(c[1] & 15), (float)s2[0] * (d2 * (float)(c[0] & 15)));
+        float t6 = fmaf((float)s6[1], d6 * (float)sc[1], (float)s6[0] * (d6 * (float)sc[0]));
+        acc2 = fmaf(t2, x.scale[b], acc2);
+        acc6 = fmaf(t6, x.scale[b], acc6);
+        min2 = fmaf(dmin * (float)(c[0] >> 4), x.scale[b] * (float)x.sum16[2 * b], min2);
+        min2 = fmaf(dmin * (float)(c[1] >> 4), x.scale[b] * (float)x.sum16[2 * b + 1], min2);
+    }
+    assert_true(act_dot(TYPE_Q2_K, q2, &x, 1, 256) == acc2 - min2);
+    assert_true(act_dot(TYPE_Q6_K, q6, &x, 1, 256) == acc6);
+}
+
 static void float_products_keep_four_chains(void **state)
 {
     (void)state;
@@ -250,6 +293,7 @@ int main(void)
         cmocka_unit_test(odd_magnitudes_are_defined),
         cmocka_unit_test(products_of_all_lengths),
         cmocka_unit_test(chains_are_as_written),
+        cmocka_unit_test(paired_chains_are_as_written),
         cmocka_unit_test(float_products_keep_four_chains),
     };
     return cmocka_run_group_tests_name("act", tests, NULL, NULL);
