@@ -1,6 +1,5 @@
 #include "quant/fit.h"
 
-#include <math.h>
 #include <string.h>
 
 enum { MAX_GROUP = 32 };

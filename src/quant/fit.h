@@ -2,6 +2,7 @@
 #ifndef FACET_QUANT_FIT_H
 #define FACET_QUANT_FIT_H
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -24,7 +25,7 @@ static inline int fit_round(float v, int lo, int hi)
 /* 1 / d, or 0 where d is so small that no 16-bit scale shows it (1 / d might overflow). */
 static inline float fit_inverse(float d)
 {
-    return d > -0x1p-100f && d < 0x1p-100f ? 0 : 1.0f / d;
+    return fabsf(d) < 0x1p-100f ? 0 : 1.0f / d;
 }
 
 /* The value of largest magnitude, with its sign; the first one on ties. */
