@@ -72,6 +72,23 @@ static void decoders_stay_inside(void **state)
     }
 }
 
+/* Code 1 stands for the doubled 0.5 in both FP4 types, so that the first value is the scale itself. */
+static void every_fp4_scale(void **state)
+{
+    (void)state;
+    for (int e = 0; e < 256; e++) {
+        uint8_t mx[17] = {(uint8_t)e, 1}, nv[36] = {(uint8_t)e, 0, 0, 0, 1};
+        float y[64];
+        type_get(TYPE_MXFP4)->decode(mx, y, 32);
+        assert_true(y[0] == ldexpf(1.0f, e - 128));
+        if (e > 0x7f) continue; /* bit 7 must be 0 in files */
+        type_get(TYPE_NVFP4)->decode(nv, y, 64);
+        int exp = e >> 3, man = e & 7;
+        float want = exp ? ldexpf(8.0f + (float)man, exp - 11) : ldexpf((float)man, -10);
+        assert_true(y[0] == (e == 0x7f ? 0 : want));
+    }
+}
+
 static void every_16_bit_value_survives(void **state)
 {
     (void)state;
@@ -164,6 +181,7 @@ int main(void)
         cmocka_unit_test(decodes_the_reference_encodings),
         cmocka_unit_test(decodes_random_bytes),
         cmocka_unit_test(decoders_stay_inside),
+        cmocka_unit_test(every_fp4_scale),
         cmocka_unit_test(every_16_bit_value_survives),
         cmocka_unit_test(narrowing_rounds_to_nearest_even),
     };
