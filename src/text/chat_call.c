@@ -40,10 +40,11 @@ static bool take(cursor *c, char ch)
     return true;
 }
 
-/* s is where a value may end: at the end, before a blank, or before one of , } ] */
+/* A value may end at s: only blanks stand before the end or one of , } ] */
 static bool ends_value(const char *s, const char *end)
 {
-    return s == end || is_blank(*s) || *s == ',' || *s == '}' || *s == ']';
+    while (s < end && is_blank(*s)) s++;
+    return s == end || *s == ',' || *s == '}' || *s == ']';
 }
 
 static void put_escaped(buf *out, char ch)
