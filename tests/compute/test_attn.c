@@ -504,9 +504,12 @@ static void test_tree(void **state)
     static const int bases[] = {0, 1, 30, 31, 32, 33, 63, 64, 100, 480, 500, 511, 512, 530};
     for (size_t b = 0; b < sizeof bases / sizeof *bases; b++) {
         for (int s = 0; s < n_sets; s++) {
-            shape sh = {
-                .head_dim = 128, .n_kv_heads = 1, .heads_per_kv = 1 + (int)rng_below(&r, 4), .k = KV_F16, .v = KV_F16};
-            check_tree(&r, s, sh, bases[b], 1 + (int)rng_below(&r, s ? 40 : 12), b % 2 ? 0 : 40);
+            shape sh = {.head_dim = 128,
+                        .n_kv_heads = 1,
+                        .heads_per_kv = 1 + (int)rng_below(&r, 4),
+                        .k = TYPES[b % 2],
+                        .v = TYPES[b / 2 % 2]};
+            check_tree(&r, s, sh, bases[b], 1 + (int)rng_below(&r, s ? 40 : 12), b % 3 ? 0 : 40);
         }
     }
     for (int s = 1; s < n_sets; s++) check_tree(&r, s, (shape){256, 2, 8, KV_Q8_0, KV_Q8_0, 0}, 90, BATCH_MAX_TREE, 0);
