@@ -28,7 +28,8 @@ typedef struct gguf_str {
     size_t n;
 } gguf_str;
 
-/* One key. `value` points at the value's bytes in the mapping (arrays: at the first element). */
+/* One key. `value` points at the value's bytes in the mapping (arrays: at the first element; a string begins with its
+ * u64 length). The gguf_array_ functions below also read a scalar, as an array of one. */
 typedef struct gguf_kv {
     gguf_str key;
     gguf_type type;
@@ -63,7 +64,8 @@ typedef struct gguf_file {
  * a tensor of a type that Facet cannot read is an error that names the tensor and the type. Errors start with the path
  * of the file concerned. FACET_ERR_IO, FACET_ERR_FORMAT, FACET_ERR_UNSUPPORTED, FACET_ERR_MEMORY. */
 facet_status gguf_open(const char *path, gguf_file **out, facet_error *err);
-/* The same on bytes in memory (kept by the caller until close; single files only); `name` is used in messages. */
+/* The same on bytes in memory (kept by the caller until close); `name` is used in messages. Reads this one file:
+ * split.* keys are left to the caller. */
 facet_status gguf_open_memory(const void *data, size_t size, const char *name, gguf_file **out, facet_error *err);
 void gguf_close(gguf_file *f);
 

@@ -27,7 +27,8 @@ facet_status gguf_remove(gguf_writer *w, const char *key); /* no-op when absent 
 facet_status gguf_add_tensor(gguf_writer *w, const char *name, tensor_type type, int n_dims, const uint64_t ne[4],
                              facet_error *err);
 
-/* Writes the header; then the data of each tensor in any number of pieces (padding between tensors is written by the
+/* Data is aligned to general.alignment where that key was put (a u32), else to 32.
+ * Writes the header; then the data of each tensor in any number of pieces (padding between tensors is written by the
  * writer), then finish, which checks that every byte came, flushes, fsyncs and renames into place. */
 facet_status gguf_begin_data(gguf_writer *w, const char *path, facet_error *err);
 facet_status gguf_write_data(gguf_writer *w, const void *data, size_t bytes, facet_error *err);

@@ -1,0 +1,444 @@
+/* backend.c: the CPU backends: weights, cache memory, compiled plans, runs. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cpu.h"
+#include "base/mem.h"
+#include "compute/cpu/exec.h"
+
+static cpu_backend *self(backend *b)
+{
+    return (cpu_backend *)b;
+}
+
+/* ---- weights ---- */
+
+static size_t packed_size(const weight *w)
+{
+    const size_t n_tiles = ((size_t)w->ne[1] + LINEAR_TILE - 1) / LINEAR_TILE;
+    return n_tiles * linear_tile_bytes(w->type, (uint32_t)w->ne[0]) * (size_t)w->ne[2];
+}
+
+typedef struct pack_job {
+    const weight *w;
+    packed_matrix *p;
+    uint8_t *dst;
+    atomic_uint next;
+    uint32_t n_tiles, step; /* tiles per expert; tiles per unit */
+} pack_job;
+
+/* Threads take runs of tiles; each run's source pages are let go as soon as they are packed. */
+static void pack_tiles(void *arg, int thread, int n_threads)
+{
+    (void)thread, (void)n_threads;
+    pack_job *j = arg;
+    const weight *w = j->w;
+    const size_t row_bytes = type_bytes(type_get(w->type), w->ne[0]);
+    const uint32_t total = j->n_tiles * (uint32_t)w->ne[2];
+    for (uint32_t first; (first = atomic_fetch_add(&j->next, j->step)) < total;) {
+        const uint32_t last = first + j->step < total ? first + j->step : total;
+        for (uint32_t t = first; t < last; t++) {
+            const uint8_t *src = (const uint8_t *)w->data + (size_t)(t / j->n_tiles) * row_bytes * w->ne[1];
+            linear_pack_tile(w->type, (uint32_t)w->ne[0], (uint32_t)w->ne[1], src, t % j->n_tiles,
+                             j->dst + (size_t)t * j->p->tile_bytes);
+        }
+        if (w->map && w->ne[1] % LINEAR_TILE == 0)
+            file_map_release(w->map, (const uint8_t *)w->data + (size_t)first * LINEAR_TILE * row_bytes,
+                             (size_t)(last - first) * LINEAR_TILE * row_bytes);
+    }
+}
+
+static facet_status pack_weight(cpu_backend *be, int i, facet_error *err)
+{
+    const weight *w = &be->weights[i];
+    packed_matrix *p = &be->packed[i];
+    const size_t bytes = packed_size(w);
+    uint8_t *dst = mem_map(bytes);
+    if (!dst) return error_memory(err, w->name, bytes);
+    *p = (packed_matrix){w->type, (uint32_t)w->ne[0], (uint32_t)w->ne[1],
+                         linear_tile_bytes(w->type, (uint32_t)w->ne[0]), dst};
+    be->packed_bytes += bytes;
+    pack_job job = {.w = w, .p = p, .dst = dst, .n_tiles = (p->n_out + LINEAR_TILE - 1) / LINEAR_TILE};
+    job.step = (uint32_t)((2u << 20) / p->tile_bytes) + 1;
+    team_run(be->team, pack_tiles, &job);
+    if (w->map) file_map_release(w->map, w->data, w->bytes);
+    return FACET_OK;
+}
+
+static bool wants_packing(const cpu_backend *be, const weight *w)
+{
+    return !be->is_ref && !be->cfg.use_mmap && w->is_matrix && linear_can_pack(w->type, (uint32_t)w->ne[0]);
+}
+
+static facet_status cpu_load(backend *b, const weight *weights, int n, facet_error *err)
+{
+    cpu_backend *be = self(b);
+    be->packed = mem_calloc((size_t)n, sizeof *be->packed);
+    if (!be->packed) return error_memory(err, "the weight table", (size_t)n * sizeof *be->packed);
+    be->weights = weights;
+    be->n_weights = n;
+    uint64_t total = 0, done = 0;
+    for (int i = 0; i < n; i++)
+        if (wants_packing(be, &weights[i])) total += weights[i].bytes;
+    for (int i = 0; i < n; i++) {
+        if (!wants_packing(be, &weights[i])) continue;
+        FACET_TRY(pack_weight(be, i, err));
+        done += weights[i].bytes;
+        if (be->cfg.progress && !be->cfg.progress(be->cfg.progress_ud, "load", done, total))
+            return error_set(err, FACET_ERR_CANCELLED, "loading was cancelled");
+    }
+    return FACET_OK;
+}
+
+/* ---- cache ---- */
+
+static facet_status cpu_kv_alloc(backend *b, const kv_desc *desc, facet_error *err)
+{
+    cpu_backend *be = self(b);
+    const size_t n = (size_t)desc->n_layers;
+    be->kv_layers = mem_calloc(n, sizeof *be->kv_layers);
+    be->kv.layers = mem_calloc(n, sizeof *be->kv.layers);
+    if (!be->kv_layers || !be->kv.layers) return error_memory(err, "the cache layout", n * sizeof *be->kv_layers);
+    kv_layer_desc *layers = be->kv.layers;
+    memcpy(layers, desc->layers, n * sizeof *layers);
+    be->kv = *desc;
+    be->kv.layers = layers;
+    for (size_t l = 0; l < n; l++) {
+        attn_layer *a = &be->kv_layers[l];
+        a->desc = layers[l];
+        a->page_bytes = kv_layer_page_bytes(&layers[l]);
+        const size_t bytes = a->page_bytes * (size_t)desc->groups[layers[l].group].n_pages;
+        a->pages = mem_map(bytes);
+        if (!a->pages) return error_memory(err, "the KV cache", bytes);
+        be->kv_bytes += bytes;
+    }
+    return FACET_OK;
+}
+
+/* ---- compile ---- */
+
+static bool takes_float(const cpu_backend *be, int w)
+{
+    return type_is_float(be->weights[w].type);
+}
+
+/* Marks the values that products with quantised weights read. */
+static void find_twins(const cpu_backend *be, const plan *p, uint32_t *segment)
+{
+    for (int i = 0; i < p->n_ops; i++) {
+        const plan_op *op = &p->ops[i];
+        const bool is_product =
+            op->kind == OP_LINEAR || op->kind == OP_GATED || op->kind == OP_MOE_GATED || op->kind == OP_MOE_DOWN;
+        if (!is_product || takes_float(be, op->w0)) continue;
+        segment[op->i0] = op->kind == OP_MOE_DOWN ? (uint32_t)op->n_ff : p->values[op->i0].width;
+    }
+}
+
+static size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Shared and per-thread scratch that the plan's ops need. */
+static void size_scratch(const cpu_backend *be, compiled *c)
+{
+    const plan *p = c->plan;
+    const int n_threads = team_size(be->team);
+    for (int i = 0; i < p->n_ops; i++) {
+        const plan_op *op = &p->ops[i];
+        const size_t rows = op->o < 0 ? 0 : (size_t)(p->values[op->o].rows == ROWS_ALL ? c->max_rows : c->max_out);
+        size_t shared = 0, own = 0;
+        if (op->kind == OP_GATED) shared = rows * p->values[op->o].width;
+        if (op->kind == OP_MOE_DOWN) shared = rows * (size_t)op->n_used * p->values[op->o].width;
+        if (op->kind == OP_MOE_ROUTE) own = p->values[op->i0].width + (size_t)op->n_experts;
+        if (op->kind == OP_KV_WRITE) own = (size_t)op->head_dim;
+        if (op->kind == OP_ATTN) {
+            own = attn_scratch_floats(op->n_heads, op->n_kv_heads, op->head_dim);
+            const int split_rows = 2 * n_threads / op->n_kv_heads + 1;
+            const int64_t n_splits =
+                (int64_t)be->kv.groups[be->kv.layers[op->kv_layer].group].n_pages * KV_PAGE_LEN / ATTN_SPLIT + 2;
+            const size_t parts = (size_t)split_rows * (size_t)n_splits * (size_t)op->n_heads *
+                                 ((size_t)op->head_dim + 2) * sizeof(float);
+            c->parts_bytes = max_size(c->parts_bytes, parts);
+        }
+        if (op->kind == OP_LINEAR || op->kind == OP_GATED)
+            own = linear_tile_bytes(be->weights[op->w0].type, (uint32_t)be->weights[op->w0].ne[0]) / sizeof(float);
+        if (op->kind == OP_GATED)
+            own = max_size(own, linear_tile_bytes(be->weights[op->w1].type, (uint32_t)be->weights[op->w1].ne[0]) /
+                                    sizeof(float));
+        if (op->kind == OP_MOE_GATED || op->kind == OP_MOE_DOWN) {
+            const weight *w = &be->weights[op->w0];
+            own = moe_scratch_floats((uint32_t)w->ne[0], (uint32_t)w->ne[1],
+                                     linear_tile_bytes(w->type, (uint32_t)w->ne[0]));
+        }
+        c->scratch_bytes = max_size(c->scratch_bytes, shared * sizeof(float));
+        c->thread_scratch_floats = max_size(c->thread_scratch_floats, (own + 15) / 16 * 16);
+    }
+    c->thread_scratch_bytes = c->thread_scratch_floats * (size_t)n_threads * sizeof(float);
+}
+
+static bool is_row_wise(op_kind k)
+{
+    return k == OP_EMBED || k == OP_NORM || k == OP_NORM_ADD || k == OP_ADD || k == OP_ROPE_Q || k == OP_KV_WRITE ||
+           k == OP_CAPTURE || k == OP_MOE_ROUTE;
+}
+
+/* Conservative rule: no barrier where this op's inputs were written before the last barrier and nothing it writes was
+ * touched since, or where both sides are row-wise over the same set of rows. Since values may share memory, any op
+ * whose output memory overlaps a value used since the last barrier counts as touching it. */
+static void place_barriers(compiled *c, const size_t *offsets, const size_t *bytes)
+{
+    const plan *p = c->plan;
+    int since = 0; /* first op after the last barrier */
+    for (int i = 0; i < p->n_ops; i++) {
+        const plan_op *op = &p->ops[i];
+        bool need = false;
+        for (int j = since; j < i && !need; j++) {
+            const plan_op *q = &p->ops[j];
+            const bool same_rows = op->o >= 0 && q->o >= 0 && p->values[op->o].rows == p->values[q->o].rows;
+            if (is_row_wise(op->kind) && is_row_wise(q->kind) && same_rows) continue;
+            const int reads[2] = {op->i0, op->i1}, touched[3] = {q->o, q->i0, q->i1};
+            for (int r = 0; r < 2; r++) need |= reads[r] >= 0 && reads[r] == q->o;
+            for (int t = 0; t < 3 && op->o >= 0; t++)
+                need |= touched[t] >= 0 && offsets[op->o] < offsets[touched[t]] + bytes[touched[t]] &&
+                        offsets[touched[t]] < offsets[op->o] + bytes[op->o];
+            need |= op->kind == OP_ATTN && q->kind == OP_KV_WRITE;
+            need |= op->kind == OP_KV_WRITE && q->kind == OP_ATTN;
+        }
+        const bool uses_scratch = op->kind == OP_GATED || op->kind == OP_MOE_DOWN || op->kind == OP_ATTN;
+        for (int j = since; j < i && uses_scratch; j++)
+            need |= p->ops[j].kind == OP_GATED || p->ops[j].kind == OP_MOE_DOWN || p->ops[j].kind == OP_ATTN;
+        c->barrier_before[i] = need;
+        if (need) since = i;
+    }
+}
+
+static facet_status collect_freqs(compiled *c, facet_error *err)
+{
+    for (int i = 0; i < c->plan->n_ops; i++) {
+        const plan_op *op = &c->plan->ops[i];
+        if ((op->kind != OP_ROPE_Q && op->kind != OP_KV_WRITE) || !op->inv_freq) continue;
+        int t = 0;
+        while (t < c->n_freqs && c->freqs[t] != op->inv_freq) t++;
+        if (t == MAX_FREQ_TABLES)
+            return error_set(err, FACET_ERR_LIMIT, "plan %s: more than %d rotation tables", c->plan->name,
+                             MAX_FREQ_TABLES);
+        if (t < c->n_freqs) continue;
+        c->freqs[t] = op->inv_freq;
+        c->freq_len[t] = op->n_rot;
+        c->rope_bytes[t] = (size_t)c->max_rows * (size_t)op->n_rot * 2 * sizeof(float);
+        c->n_freqs++;
+    }
+    return FACET_OK;
+}
+
+static void cpu_release(backend *b, compiled *c)
+{
+    if (!c) return;
+    if (b) self(b)->compute_bytes -= c->memory_bytes + c->scratch_bytes + c->thread_scratch_bytes;
+    mem_unmap(c->memory, c->memory_bytes);
+    mem_unmap(c->scratch, c->scratch_bytes);
+    mem_unmap(c->parts, c->parts_bytes);
+    mem_unmap(c->thread_scratch, c->thread_scratch_bytes);
+    for (int t = 0; t < c->n_freqs; t++) mem_unmap(c->rope[t], c->rope_bytes[t]);
+    mem_free(c->values);
+    mem_free(c->barrier_before);
+    mem_free(c->next);
+    mem_free(c);
+}
+
+/* Memory: the values, then the quantised twins. */
+static facet_status lay_out(cpu_backend *be, compiled *c, facet_error *err)
+{
+    const plan *p = c->plan;
+    const size_t n = (size_t)p->n_values + 1;
+    size_t *offsets = mem_calloc(n, sizeof *offsets), *bytes = mem_calloc(n, sizeof *bytes),
+           *twin = mem_calloc(n, sizeof *twin);
+    uint32_t *segment = mem_calloc(n, sizeof *segment);
+    size_t total = 0;
+    facet_status status = offsets && bytes && twin && segment
+                              ? plan_layout(p, c->max_rows, c->max_out, offsets, &total, err)
+                              : error_memory(err, "the layout of a plan", n * sizeof *offsets);
+    if (status == FACET_OK) {
+        find_twins(be, p, segment);
+        for (int v = 0; v < p->n_values; v++) {
+            const size_t rows = (size_t)(p->values[v].rows == ROWS_ALL ? c->max_rows : c->max_out);
+            bytes[v] = rows * p->values[v].width * sizeof(float);
+            twin[v] = total;
+            if (segment[v])
+                total += rows * (p->values[v].width / segment[v]) * act_n_blocks(segment[v]) * sizeof(act_block);
+        }
+        c->memory_bytes = total;
+        c->memory = mem_map(total);
+        if (!c->memory) status = error_memory(err, "activations", total);
+    }
+    if (status == FACET_OK) {
+        for (int v = 0; v < p->n_values; v++)
+            c->values[v] = (value_state){.f32 = (float *)(c->memory + offsets[v]),
+                                         .act = segment[v] ? (act_block *)(c->memory + twin[v]) : NULL,
+                                         .segment = segment[v] ? segment[v] : p->values[v].width};
+        place_barriers(c, offsets, bytes);
+    }
+    mem_free(offsets);
+    mem_free(bytes);
+    mem_free(twin);
+    mem_free(segment);
+    return status;
+}
+
+static facet_status compile_into(cpu_backend *be, compiled *c, facet_error *err)
+{
+    const size_t n_ops = (size_t)c->plan->n_ops;
+    c->values = mem_calloc((size_t)c->plan->n_values, sizeof *c->values);
+    c->barrier_before = mem_calloc(n_ops, sizeof *c->barrier_before);
+    c->next = mem_calloc(2 * n_ops, sizeof *c->next);
+    if (!c->values || !c->barrier_before || !c->next) return error_memory(err, "a compiled plan", n_ops * 16);
+    FACET_TRY(lay_out(be, c, err));
+    size_scratch(be, c);
+    FACET_TRY(collect_freqs(c, err));
+    c->scratch = mem_map(c->scratch_bytes);
+    c->parts = mem_map(c->parts_bytes);
+    c->thread_scratch = mem_map(c->thread_scratch_bytes);
+    bool ok = c->scratch && c->parts && c->thread_scratch;
+    for (int t = 0; t < c->n_freqs; t++) ok &= (c->rope[t] = mem_map(c->rope_bytes[t])) != NULL;
+    if (!ok) return error_memory(err, "scratch memory", c->scratch_bytes + c->parts_bytes + c->thread_scratch_bytes);
+    be->compute_bytes += c->memory_bytes + c->scratch_bytes + c->thread_scratch_bytes;
+    return FACET_OK;
+}
+
+static facet_status cpu_compile(backend *b, const plan *p, int max_rows, int max_out, compiled **out, facet_error *err)
+{
+    compiled *c = mem_calloc(1, sizeof *c);
+    if (!c) return error_memory(err, "a compiled plan", sizeof *c);
+    c->plan = p;
+    c->max_rows = max_rows;
+    c->max_out = max_out;
+    facet_status status = compile_into(self(b), c, err);
+    if (status != FACET_OK) {
+        cpu_release(NULL, c);
+        return status;
+    }
+    *out = c;
+    return FACET_OK;
+}
+
+/* ---- run ---- */
+
+static const op_fn op_table[OP_KIND_COUNT] = {
+    [OP_EMBED] = op_embed,   [OP_NORM] = op_norm,           [OP_NORM_ADD] = op_norm_add,   [OP_ADD] = op_add,
+    [OP_LINEAR] = op_linear, [OP_GATED] = op_gated,         [OP_ROPE_Q] = op_rope_q,       [OP_KV_WRITE] = op_kv_write,
+    [OP_ATTN] = op_attn,     [OP_MOE_ROUTE] = op_moe_route, [OP_MOE_GATED] = op_moe_gated, [OP_MOE_DOWN] = op_moe_down,
+    [OP_GATHER] = op_gather, [OP_CAPTURE] = op_capture,     [OP_ARGMAX] = op_argmax,
+};
+
+static void run_plan(void *arg, int thread, int n_threads)
+{
+    const exec *x = arg;
+    const compiled *c = x->c;
+    exec_rope_tables(x, thread, n_threads);
+    team_barrier(x->be->team);
+    for (int i = 0; i < c->plan->n_ops; i++) {
+        if (c->barrier_before[i]) team_barrier(x->be->team);
+        op_table[c->plan->ops[i].kind](x, &c->plan->ops[i], thread, n_threads);
+    }
+}
+
+static void copy_pages(cpu_backend *be, const batch *in)
+{
+    for (int i = 0; i < in->n_copies; i++)
+        for (int l = 0; l < be->kv.n_layers; l++) {
+            const attn_layer *a = &be->kv_layers[l];
+            if (a->desc.group != in->copies[i].group) continue;
+            memcpy(a->pages + (size_t)in->copies[i].dst * a->page_bytes,
+                   a->pages + (size_t)in->copies[i].src * a->page_bytes, a->page_bytes);
+        }
+    for (int i = 0; i < in->n_moves; i++)
+        for (int l = 0; l < be->kv.n_layers; l++) {
+            const struct batch_move *m = &in->moves[i];
+            const int32_t *table = in->seqs[m->seq].table[be->kv_layers[l].desc.group];
+            attn_move_slot(&be->kv_layers[l], table[m->src / KV_PAGE_LEN], m->src % KV_PAGE_LEN,
+                           table[m->dst / KV_PAGE_LEN], m->dst % KV_PAGE_LEN);
+        }
+}
+
+static facet_status cpu_run(backend *b, compiled *c, const batch *in, facet_error *err)
+{
+    if (in->n_rows < 1 || in->n_rows > c->max_rows || in->n_out > c->max_out)
+        return error_set(err, FACET_ERR_LIMIT, "batch of %d rows and %d wanted ones: this plan takes %d and %d",
+                         in->n_rows, in->n_out, c->max_rows, c->max_out);
+    copy_pages(self(b), batch);
+    for (int i = 0; i < 2 * c->plan->n_ops; i++) atomic_store_explicit(&c->next[i], 0, memory_order_relaxed);
+    exec x = {.be = self(b), .c = c, .batch = in};
+    team_run(self(b)->team, run_plan, &x);
+    return FACET_OK;
+}
+
+static facet_status cpu_read(backend *b, compiled *c, int value, int row, int n, void *dst, facet_error *err)
+{
+    (void)b;
+    if (value < 0 || value >= c->plan->n_values || !c->plan->values[value].is_output)
+        return error_set(err, FACET_ERR_ARG, "value %d of plan %s is no output", value, c->plan->name);
+    const size_t width = c->plan->values[value].width;
+    memcpy(dst, c->values[value].f32 + (size_t)row * width, (size_t)n * width * sizeof(float));
+    return FACET_OK;
+}
+
+/* ---- the rest ---- */
+
+static void cpu_info(const backend *b, backend_info *out)
+{
+    const cpu_backend *be = (const cpu_backend *)b;
+    *out = (backend_info){.memory_total = mem_available(),
+                          .memory_free = mem_available(),
+                          .weight_bytes = be->packed_bytes,
+                          .kv_bytes = be->kv_bytes,
+                          .compute_bytes = be->compute_bytes};
+    snprintf(out->name, sizeof out->name, "%s", be->is_ref ? "ref" : "cpu");
+    snprintf(out->description, sizeof out->description, "%d threads, %s", team_size(be->team),
+             be->is_ref ? "scalar" : cpu_features_text());
+}
+
+static void cpu_close(backend *b)
+{
+    if (!b) return;
+    cpu_backend *be = self(b);
+    for (int i = 0; i < be->n_weights && be->packed; i++)
+        if (be->packed[i].data) mem_unmap((void *)(uintptr_t)be->packed[i].data, packed_size(&be->weights[i]));
+    for (int l = 0; l < be->kv.n_layers && be->kv_layers; l++)
+        mem_unmap(be->kv_layers[l].pages,
+                  be->kv_layers[l].page_bytes * (size_t)be->kv.groups[be->kv_layers[l].desc.group].n_pages);
+    mem_free(be->packed);
+    mem_free(be->kv_layers);
+    mem_free(be->kv.layers);
+    team_close(be->team);
+    mem_free(be);
+}
+
+static const backend_ops cpu_ops = {
+    .load = cpu_load,
+    .kv_alloc = cpu_kv_alloc,
+    .compile = cpu_compile,
+    .release = cpu_release,
+    .run = cpu_run,
+    .read = cpu_read,
+    .info = cpu_info,
+    .close = cpu_close,
+};
+
+facet_status backend_cpu_open(const backend_config *cfg, bool is_ref, backend **out, facet_error *err)
+{
+    cpu_backend *be = mem_calloc(1, sizeof *be);
+    if (!be) return error_memory(err, "a backend", sizeof *be);
+    be->base.ops = &cpu_ops;
+    be->cfg = *cfg;
+    be->is_ref = is_ref;
+    be->rows = is_ref ? rows_scalar() : rows_best();
+    be->quantize = is_ref ? act_quantize : act_quantize_best();
+    facet_status status = team_open(cfg->n_threads > 0 ? cfg->n_threads : cpu_count(), &be->team, err);
+    if (status != FACET_OK) {
+        mem_free(be);
+        return status;
+    }
+    *out = &be->base;
+    return FACET_OK;
+}

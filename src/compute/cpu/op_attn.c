@@ -1,0 +1,140 @@
+/* op_attn.c: head norms, rotation, cache writes and attention. */
+#include <math.h>
+#include <string.h>
+
+#include "compute/cpu/exec.h"
+
+void exec_rope_tables(const exec *x, int thread, int n_threads)
+{
+    const compiled *c = x->c;
+    for (int t = 0; t < c->n_freqs; t++)
+        for (int r = thread; r < x->batch->n_rows; r += n_threads) {
+            float *cs = c->rope[t] + (size_t)r * 2 * (size_t)c->freq_len[t];
+            for (int i = 0; i < c->freq_len[t]; i++) { /* f64: positions reach 262143 at frequency 1 */
+                const double angle = (double)x->batch->pos[r] * c->freqs[t][i];
+                cs[2 * i] = (float)cos(angle);
+                cs[2 * i + 1] = (float)sin(angle);
+            }
+        }
+}
+
+static const float *rope_row(const exec *x, const plan_op *op, int batch_row)
+{
+    int t = 0;
+    while (x->c->freqs[t] != op->inv_freq) t++;
+    return x->c->rope[t] + (size_t)batch_row * 2 * (size_t)x->c->freq_len[t];
+}
+
+void op_rope_q(const exec *x, const plan_op *op, int thread, int n_threads)
+{
+    const row_kernels *k = x->be->rows;
+    for (int r = thread; r < exec_n_rows(x, op->o); r += n_threads) {
+        const float *cs = rope_row(x, op, exec_batch_row(x, op->o, r)), *in = exec_row(x, op->i0, r);
+        float *out = exec_row(x, op->o, r);
+        for (int h = 0; h < op->n_heads; h++) {
+            float *y = out + (size_t)h * (size_t)op->head_dim;
+            k->rms_norm(in + (size_t)h * (size_t)op->head_dim, exec_vector(x, op->w0), (size_t)op->head_dim, op->eps,
+                        y);
+            k->rotate(y, op->head_dim, op->n_rot, cs);
+        }
+    }
+}
+
+void op_kv_write(const exec *x, const plan_op *op, int thread, int n_threads)
+{
+    const row_kernels *k = x->be->rows;
+    const attn_layer *l = &x->be->kv_layers[op->kv_layer];
+    const size_t d = (size_t)op->head_dim;
+    float *y = exec_thread_scratch(x, thread);
+    for (int r = thread; r < exec_n_rows(x, op->i0); r += n_threads) {
+        const int b = exec_batch_row(x, op->i0, r), slot = x->batch->slot[b];
+        const int32_t page = x->batch->seqs[x->batch->seq[b]].table[l->desc.group][slot / KV_PAGE_LEN];
+        for (int h = 0; h < op->n_kv_heads; h++) {
+            k->rms_norm(exec_row(x, op->i0, r) + (size_t)h * d, exec_vector(x, op->w0), d, op->eps, y);
+            k->rotate(y, op->head_dim, op->n_rot, rope_row(x, op, b));
+            attn_put_k(l, page, slot % KV_PAGE_LEN, h, y);
+            const float *v = exec_row(x, op->i1, r) + (size_t)h * d;
+            if (op->has_v_norm) {
+                k->rms_norm(v, NULL, d, op->eps, y);
+                v = y;
+            }
+            attn_put_v(l, page, slot % KV_PAGE_LEN, h, v);
+        }
+    }
+}
+
+static attn_row query_row(const exec *x, const plan_op *op, int r)
+{
+    const int b = exec_batch_row(x, op->o, r);
+    const batch_seq *s = &x->batch->seqs[x->batch->seq[b]];
+    return (attn_row){.table = s->table[x->be->kv_layers[op->kv_layer].desc.group],
+                      .pos = x->batch->pos[b],
+                      .base = s->base,
+                      .path = x->batch->path ? x->batch->path[b] : NULL,
+                      .q = exec_row(x, op->i0, r),
+                      .out = exec_row(x, op->o, r)};
+}
+
+/* Few rows: the splits of the keys are shared out, and folded after a barrier. */
+static void attn_by_split(const exec *x, const plan_op *op, const attn_work *w, const attn_kernels *k, int thread,
+                          int n_threads)
+{
+    const int n_rows = exec_n_rows(x, op->o), per_kv = op->n_heads / op->n_kv_heads;
+    const size_t stride = (size_t)op->head_dim + 2;
+    float *parts = x->c->parts;
+    int unit = 0;
+    for (int r = 0; r < n_rows; r++) {
+        const attn_row row = query_row(x, op, r);
+        int begin, end;
+        attn_split_range(&row, w->window, &begin, &end);
+        for (int s = begin; s < end; s++)
+            for (int h = 0; h < op->n_kv_heads; h++, unit++, parts += (size_t)per_kv * stride)
+                if (unit % n_threads == thread) k->split(w, &row, h, s, parts);
+    }
+    team_barrier(x->be->team);
+    parts = x->c->parts;
+    for (int r = 0; r < n_rows; r++) {
+        const attn_row row = query_row(x, op, r);
+        int begin, end;
+        attn_split_range(&row, w->window, &begin, &end);
+        const size_t per_split = (size_t)op->n_heads * stride;
+        for (int h = thread; h < op->n_heads; h += n_threads)
+            attn_fold(parts + (size_t)h * stride, end - begin, per_split, op->head_dim,
+                      row.out + (size_t)h * (size_t)op->head_dim);
+        parts += per_split * (size_t)(end - begin);
+    }
+}
+
+enum { ATTN_ROW_BLOCK = 8 };
+
+/* Many rows: blocks of rows are shared out. */
+static void attn_by_rows(const exec *x, const plan_op *op, const attn_work *w, const attn_kernels *k)
+{
+    const int n_rows = exec_n_rows(x, op->o), n_blocks = (n_rows + ATTN_ROW_BLOCK - 1) / ATTN_ROW_BLOCK;
+    for (int u; (u = exec_take(x, op, 0)) < n_blocks * op->n_kv_heads;) {
+        attn_row rows[ATTN_ROW_BLOCK];
+        const int first = u / op->n_kv_heads * ATTN_ROW_BLOCK, left = n_rows - first,
+                  n = left < ATTN_ROW_BLOCK ? left : ATTN_ROW_BLOCK;
+        for (int i = 0; i < n; i++) rows[i] = query_row(x, op, first + i);
+        k->rows(w, rows, n, u % op->n_kv_heads);
+    }
+}
+
+void op_attn(const exec *x, const plan_op *op, int thread, int n_threads)
+{
+    const attn_layer *l = &x->be->kv_layers[op->kv_layer];
+    const attn_work w = {.layer = l,
+                         .n_heads = op->n_heads,
+                         .window = op->window,
+                         .scale = op->attn_scale,
+                         .scratch = exec_thread_scratch(x, thread)};
+    const attn_kernels k = x->be->is_ref ? attn_ref() : attn_best(l->desc.k_type, l->desc.v_type);
+    const int n_rows = exec_n_rows(x, op->o);
+    if (n_threads > 1 && n_rows * op->n_kv_heads < 2 * n_threads)
+        attn_by_split(x, op, &w, &k, thread, n_threads);
+    else
+        attn_by_rows(x, op, &w, &k);
+    if (!x->c->values[op->o].act) return;
+    team_barrier(x->be->team);
+    for (int r = thread; r < n_rows; r += n_threads) exec_quantize_row(x, op->o, r);
+}

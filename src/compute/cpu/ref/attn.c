@@ -1,0 +1,90 @@
+/* ref/attn.c: attention in plain loops, the truth that the fast kernels are tested against.
+ *
+ *   s[p] = scale * q . k[p]      for the visible logical positions p of one split
+ *   w[p] = exp(s[p] - max s)
+ *   o    = sum w[p] v[p],  l = sum w[p];   out = o / l after the splits are folded in order */
+#include "compute/cpu/attn.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "compute/cpu/attn_fold.h"
+
+/* The slot that holds logical position p for this row (batch.h). */
+static int32_t slot_of(const attn_row *row, int32_t p)
+{
+    return row->path && p >= row->base ? row->base + row->path[p - row->base] : p;
+}
+
+/* Scratch: s[ATTN_SPLIT], then one decoded key or value. */
+static void split_head(const attn_work *w, const attn_row *row, int kv_head, int head, int32_t first, int32_t last,
+                       float *part)
+{
+    int head_dim = w->layer->desc.head_dim;
+    const float *q = row->q + (size_t)head * (size_t)head_dim;
+    float *s = w->scratch, *x = s + ATTN_SPLIT, max = -INFINITY, sum = 0;
+    for (int32_t p = first; p < last; p++) {
+        int32_t slot = slot_of(row, p);
+        attn_get_k(w->layer, row->table[slot / KV_PAGE_LEN], slot % KV_PAGE_LEN, kv_head, x);
+        float dot = 0;
+        for (int i = 0; i < head_dim; i++) dot += q[i] * x[i];
+        s[p - first] = dot * w->scale;
+        max = fmaxf(max, s[p - first]);
+    }
+    memset(part, 0, (size_t)head_dim * sizeof *part);
+    for (int32_t p = first; p < last; p++) {
+        int32_t slot = slot_of(row, p);
+        attn_get_v(w->layer, row->table[slot / KV_PAGE_LEN], slot % KV_PAGE_LEN, kv_head, x);
+        float weight = expf(s[p - first] - max);
+        sum += weight;
+        for (int i = 0; i < head_dim; i++) part[i] += weight * x[i];
+    }
+    part[head_dim] = max;
+    part[head_dim + 1] = sum;
+}
+
+/* Visible positions [first, last) of a split. */
+static void visible(const attn_row *row, int window, int split, int32_t *first, int32_t *last)
+{
+    int32_t lowest = window > 0 && row->pos >= window ? row->pos - window + 1 : 0;
+    *first = split * ATTN_SPLIT > lowest ? split * ATTN_SPLIT : lowest;
+    *last = (split + 1) * ATTN_SPLIT < row->pos + 1 ? (split + 1) * ATTN_SPLIT : row->pos + 1;
+}
+
+static void ref_split(const attn_work *w, const attn_row *row, int kv_head, int split, float *part)
+{
+    int n = w->n_heads / w->layer->desc.n_kv_heads, stride = w->layer->desc.head_dim + 2;
+    int32_t first, last;
+    visible(row, w->window, split, &first, &last);
+    for (int h = 0; h < n; h++) split_head(w, row, kv_head, kv_head * n + h, first, last, part + h * stride);
+}
+
+static void ref_head(const attn_work *w, const attn_row *row, int kv_head, int head)
+{
+    int head_dim = w->layer->desc.head_dim, begin, end;
+    float *out = row->out + (size_t)head * (size_t)head_dim, *part = w->scratch + ATTN_SPLIT + head_dim;
+    attn_fold_state state = {0};
+    attn_split_range(row, w->window, &begin, &end);
+    for (int s = begin; s < end; s++) {
+        int32_t first, last;
+        visible(row, w->window, s, &first, &last);
+        split_head(w, row, kv_head, head, first, last, part);
+        if (s == begin)
+            attn_fold_begin(out, &state, part, head_dim);
+        else
+            attn_fold_next(out, &state, part, head_dim);
+    }
+    attn_fold_end(out, &state, head_dim);
+}
+
+static void ref_rows(const attn_work *w, const attn_row *rows, int n_rows, int kv_head)
+{
+    int n = w->n_heads / w->layer->desc.n_kv_heads;
+    for (int r = 0; r < n_rows; r++)
+        for (int h = 0; h < n; h++) ref_head(w, &rows[r], kv_head, kv_head * n + h);
+}
+
+attn_kernels attn_ref(void)
+{
+    return (attn_kernels){.split = ref_split, .rows = ref_rows};
+}
