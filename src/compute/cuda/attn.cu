@@ -12,6 +12,7 @@ typedef struct attn_args {
     dev_pages layer;
     dev_tables tables;
     dev_batch in;
+    const int32_t *live, *map;
     const float *q; /* [row, n_heads, head_dim] */
     float *out;
     int n_heads, window;
@@ -96,16 +97,16 @@ static __global__ void attn_kernel(attn_args a)
 {
     __shared__ attn_shared s;
     int head = (int)blockIdx.x, row = (int)blockIdx.y, dim = a.layer.head_dim;
-    if (a.in.seq[row] < 0) return;
+    if (a.live[row] < 0) return;
     size_t at = ((size_t)row * a.n_heads + head) * dim;
     for (int i = (int)threadIdx.x; i < dim; i += BLOCK) s.q[i] = a.q[at + i];
 
-    int kv_head = head / (a.n_heads / a.layer.n_kv_heads), pos = a.in.pos[row];
+    int kv_head = head / (a.n_heads / a.layer.n_kv_heads), source = batch_row(a.map, row), pos = a.in.pos[source];
     int begin = a.window > 0 ? max(0, pos - a.window + 1) : 0;
     attn_state all = {-CUDART_INF_F, 0, {}}, split;
     for (int first = begin; first <= pos; first = (first / SPLIT + 1) * SPLIT) {
         int end = min(pos + 1, (first / SPLIT + 1) * SPLIT);
-        attend_split(a, row, kv_head, first, end - first, &s, &split);
+        attend_split(a, source, kv_head, first, end - first, &s, &split);
         fold(&all, split);
     }
     for (int i = 0; i < DIMS_PER_THREAD; i++) {
@@ -121,8 +122,7 @@ facet_status check_attn(const compiled *c, const plan_op *op, facet_error *err)
     int64_t width = (int64_t)op->n_heads * l->head_dim;
     FACET_TRY(op_expect(c, op, op->n_heads > 0 && op->n_heads % l->n_kv_heads == 0,
                         "n_heads is a multiple of the layer's KV heads", err));
-    FACET_TRY(op_expect(c, op, c->p->values[op->i0].rows == ROWS_ALL && op_same_rows(c, op->i0, op->o),
-                        "input and output have all rows", err));
+    FACET_TRY(op_expect(c, op, op_same_rows(c, op->i0, op->o), "input and output have the same rows", err));
     int window = c->b->groups[l->group].window;
     FACET_TRY(op_expect(c, op, window == 0 || (op->window > 0 && op->window <= window),
                         "the window is no wider than the one that keeps the pages", err));
@@ -134,7 +134,7 @@ void launch_attn(const cuda_pass *p, const plan_op *op)
 {
     rows_view q = view_of(p, op->i0), out = view_of(p, op->o);
     const dev_pages *l = &p->b->layers[op->kv_layer];
-    attn_args a = {*l, p->b->tables, p->c->in, q.data, out.data, op->n_heads, op->window, op->attn_scale};
+    attn_args a = {*l, p->b->tables, p->c->in, q.live, q.map, q.data, out.data, op->n_heads, op->window, op->attn_scale};
     dim3 grid((unsigned)op->n_heads, (unsigned)q.n);
     attn_kernel<<<grid, BLOCK, 0, p->b->stream>>>(a);
 }

@@ -84,6 +84,12 @@ static __device__ inline float read_bf16(const uint8_t *p)
     return __uint_as_float((uint32_t) * (const uint16_t *)p << 16);
 }
 
+/* Row of the batch behind row r of a value (rows_view.map). */
+static __device__ inline int batch_row(const int32_t *map, int r)
+{
+    return map ? map[r] : r;
+}
+
 static inline unsigned n_blocks(size_t n, size_t per_block)
 {
     return (unsigned)((n + per_block - 1) / per_block);

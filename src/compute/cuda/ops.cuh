@@ -3,7 +3,7 @@
 #define FACET_COMPUTE_CUDA_OPS_CUH
 
 #include "compute/cuda/device.cuh"
-#include "compute/cuda/state.cuh"
+#include "compute/cuda/state.h"
 
 /* A value as an op sees it in this pass. */
 typedef struct rows_view {
@@ -11,6 +11,7 @@ typedef struct rows_view {
     uint32_t width;
     int n;               /* rows of this pass, padding included */
     const int32_t *live; /* [n] on the device: negative = padding */
+    const int32_t *map;  /* [n] on the device: row of the batch behind each row; NULL: the same row */
 } rows_view;
 
 static inline rows_view view_of(const cuda_pass *p, int value)
@@ -22,6 +23,7 @@ static inline rows_view view_of(const cuda_pass *p, int value)
     r.width = v->width;
     r.n = all ? p->n_rows : p->n_out;
     r.live = all ? p->c->in.seq : p->c->in.out_row;
+    r.map = all ? NULL : p->c->in.out_row;
     return r;
 }
 

@@ -1,9 +1,9 @@
-/* pages.cuh: reading and writing the pages of a layer (dev_pages in state.cuh) from kernels. */
+/* pages.cuh: reading and writing the pages of a layer (dev_pages in state.h) from kernels. */
 #ifndef FACET_COMPUTE_CUDA_PAGES_CUH
 #define FACET_COMPUTE_CUDA_PAGES_CUH
 
 #include "compute/cuda/device.cuh"
-#include "compute/cuda/state.cuh"
+#include "compute/cuda/state.h"
 
 /* The row of one KV head at `index` = page * KV_PAGE_LEN + slot in page. */
 static __device__ inline uint8_t *page_k(const dev_pages &l, int64_t index, int head)
@@ -33,13 +33,13 @@ static __device__ inline float kv_value(kv_type type, const uint8_t *row, int i)
     return read_f16(block) * (float)(int8_t)block[2 + i % 32];
 }
 
-/* By one warp: 32 values of h as one q8_0 block. */
+/* By one warp: 32 values of h as one q8_0 block; the host's pages follow the same rule. */
 static __device__ inline void store_q8_0(uint8_t *block, const float *h)
 {
-    float x = h[lane_id()], scale = warp_max(fabsf(x)) / 127.0f;
-    int code = (int)roundf(x * (scale > 0 ? 1.0f / scale : 0.0f));
+    float x = h[lane_id()], most = warp_max(fabsf(x));
+    int code = (int)roundf(x * (most > 1e-30f ? 127.0f / most : 0.0f));
     block[2 + lane_id()] = (uint8_t)(int8_t)max(-127, min(127, code));
-    if (lane_id() == 0) *(uint16_t *)block = __half_as_ushort(__float2half_rn(scale));
+    if (lane_id() == 0) *(uint16_t *)block = __half_as_ushort(__float2half_rn(most / 127.0f));
 }
 
 /* By the whole block: h [dim] (shared memory, dim a multiple of 32) into a row. */

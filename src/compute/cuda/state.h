@@ -1,8 +1,8 @@
-/* state.cuh: the objects of the CUDA backend. Host memory only; kernels get small views of them by value. */
-#ifndef FACET_COMPUTE_CUDA_STATE_CUH
-#define FACET_COMPUTE_CUDA_STATE_CUH
+/* state.h: the objects of the CUDA backend. Host memory only; kernels get small views of them by value. */
+#ifndef FACET_COMPUTE_CUDA_STATE_H
+#define FACET_COMPUTE_CUDA_STATE_H
 
-#include <cuda_runtime.h>
+#include <cuda_runtime_api.h>
 
 #include "compute/cuda/host.h"
 
@@ -11,6 +11,7 @@ enum {
     CUDA_MIN_TABLE = 4096,   /* page table entries per sequence and group: the family's longest context, 262144 */
     CUDA_MAX_HEAD_DIM = 512, /* a multiple of 32 */
     CUDA_MAX_EXPERTS = 512,
+    CUDA_MAX_ROWS = 65535,   /* rows are a grid's y or z */
     CUDA_N_WIDTHS = 11,      /* batch widths that have a graph, see cuda_width() */
 };
 
@@ -51,7 +52,7 @@ typedef struct cuda_backend {
     int device;
     char description[128];
     bool failed; /* a sticky error: the context is lost */
-    cudaStream_t stream;
+    cudaStream_t stream; /* everything runs here; it does not wait for the default stream, which is never used */
     facet_progress_fn progress;
     void *progress_ud;
 
@@ -92,7 +93,7 @@ struct compiled {
     size_t values_bytes, batch_bytes;
     uint8_t *host_batch, *device_batch; /* batch_bytes each; host is pinned */
     dev_batch in_host, in;              /* the arrays inside them */
-    double **freqs;                     /* [n_ops], device, NULL where the op has no rotation; same tables are shared */
+    double **freqs;                     /* [n_ops] on the device, NULL where the op has no rotation */
     int32_t *suppress;                  /* device */
     int n_host_rows;
     host_rows *host_rows_of;
@@ -107,36 +108,44 @@ typedef struct cuda_pass {
     int n_rows, n_out;
 } cuda_pass;
 
-/* errors.cu */
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* error.c */
 
 /* FACET_OK, or the CUDA error as a status: what was done (`what`), and whether the device is lost. */
 facet_status cuda_check(cuda_backend *b, cudaError_t e, const char *what, facet_error *err);
-/* Device memory; FACET_ERR_MEMORY tells the sizes. *out is NULL on failure. */
+/* Device memory; FACET_ERR_MEMORY tells the sizes. *out stays NULL on failure. */
 facet_status cuda_alloc(cuda_backend *b, size_t bytes, const char *what, void **out, facet_error *err);
+/* Pinned host memory. */
 facet_status cuda_alloc_pinned(cuda_backend *b, size_t bytes, const char *what, void **out, facet_error *err);
 /* Every entry begins here: selects the device for this thread; refuses after a sticky error. */
 facet_status cuda_enter(cuda_backend *b, facet_error *err);
 
-/* The entries of backend_ops */
-facet_status cuda_load(backend *b, const weight *weights, int n, facet_error *err);                 /* weights.cu */
-facet_status cuda_kv_alloc(backend *b, const kv_desc *desc, facet_error *err);                      /* pages.cu */
+/* The entries of backend_ops: weights.c, pages.c, compile.c, run.c. */
+facet_status cuda_load(backend *b, const weight *weights, int n, facet_error *err);
+facet_status cuda_kv_alloc(backend *b, const kv_desc *desc, facet_error *err);
 facet_status cuda_compile(backend *b, const plan *p, int max_rows, int max_out, compiled **out, facet_error *err);
-void cuda_release(backend *b, compiled *c);                                                         /* compiled.cu */
-facet_status cuda_run(backend *b, compiled *c, const batch *batch, facet_error *err);               /* run.cu */
+void cuda_release(backend *b, compiled *c);
+facet_status cuda_run(backend *b, compiled *c, const batch *in, facet_error *err);
 facet_status cuda_read(backend *b, compiled *c, int value, int row, int n, void *dst, facet_error *err);
 
-/* weights.cu, pages.cu */
 void cuda_weights_free(cuda_backend *b);
 void cuda_pages_free(cuda_backend *b);
 /* Page copies and slot moves of the batch, in order, on the stream. */
-facet_status cuda_pages_prepare(cuda_backend *b, const batch *batch, facet_error *err);
+facet_status cuda_pages_prepare(cuda_backend *b, const batch *in, facet_error *err);
 
-/* stage.cu: checks the batch and puts it on the device, padded to n_rows and n_out rows. */
-facet_status cuda_batch_check(const compiled *c, const batch *batch, facet_error *err);
-facet_status cuda_batch_stage(compiled *c, const batch *batch, int n_rows, int n_out, facet_error *err);
+/* stage.c: checks the batch, and puts it on the device, padded to n_rows and n_out rows. */
+facet_status cuda_batch_check(const compiled *c, const batch *in, facet_error *err);
+facet_status cuda_batch_stage(compiled *c, const batch *in, int n_rows, int n_out, facet_error *err);
 
-/* ops.cu: an op's shape check (once, at compile) and its launch. Launches leave their error in cudaGetLastError(). */
+/* ops.cu: an op's shape check (once, at compile), and its launch, whose error is left in cudaGetLastError(). */
 facet_status cuda_op_check(const compiled *c, int op, facet_error *err);
 void cuda_op_launch(const cuda_pass *pass, int op);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
