@@ -58,6 +58,120 @@ FACET_API void facet_set_log(facet_log_fn fn, void *ud);
 /* "1.2.3" of the library that is linked. */
 FACET_API const char *facet_version(void);
 
+/* ---- model, engine, session ---- */
+
+typedef struct facet_model facet_model;     /* an open GGUF file of a Gemma 4 target */
+typedef struct facet_engine facet_engine;   /* a device, the page pool, the plans */
+typedef struct facet_session facet_session; /* one sequence of tokens */
+
+/* Opens and checks a file; nothing is read beyond its header yet. */
+FACET_API facet_status facet_model_open(const char *path, facet_model **out, facet_error *err);
+FACET_API void facet_model_close(facet_model *m); /* after its engines */
+FACET_API int32_t facet_model_n_vocab(const facet_model *m);
+FACET_API int32_t facet_model_n_ctx(const facet_model *m); /* the context it was trained for, in tokens */
+
+typedef struct facet_engine_params {
+    size_t struct_size;       /* sizeof(facet_engine_params) */
+    const char *device;       /* "cpu", "cuda", "cuda:N", "ref", "auto" */
+    int n_threads;            /* 0 = one per processor */
+    int32_t n_ctx;            /* tokens per session; 0 = the model's limit, or what half of the free memory holds */
+    int n_sessions;           /* sessions that can be full at a time */
+    const char *cache_type_k; /* "f16", "q8_0" */
+    const char *cache_type_v;
+    bool use_mmap;     /* run from the mapped file: starts at once, slower */
+    bool wants_hidden; /* make the post-norm hidden of wanted rows readable */
+    int n_captures;    /* residual streams after these layers become readable (ascending, at most 16) */
+    const int *capture_layers;
+    facet_progress_fn progress;
+    void *progress_ud;
+} facet_engine_params;
+
+FACET_API facet_engine_params facet_engine_params_default(void);
+/* Loads the weights. FACET_ERR_MEMORY tells what the context would need. The model must outlive the engine. */
+FACET_API facet_status facet_engine_open(facet_model *m, const facet_engine_params *p, facet_engine **out,
+                                         facet_error *err);
+FACET_API void facet_engine_close(facet_engine *e); /* after its sessions */
+FACET_API int32_t facet_engine_n_ctx(const facet_engine *e);
+
+typedef struct facet_memory {
+    uint64_t weights, kv, compute, peak_rss, device; /* bytes */
+} facet_memory;
+FACET_API void facet_engine_memory(const facet_engine *e, facet_memory *out);
+
+FACET_API facet_status facet_session_open(facet_engine *e, facet_session **out, facet_error *err);
+FACET_API void facet_session_close(facet_session *s);
+/* A session with the same tokens that shares every page with this one. */
+FACET_API facet_status facet_session_fork(const facet_session *s, facet_session **out, facet_error *err);
+/* Makes tokens[0, n) the session's content: keeps the longest common prefix that the cache still holds, evaluates the
+ * rest. Afterwards the logits after the last token are at hand. n >= 1. FACET_ERR_LIMIT above the context;
+ * FACET_ERR_CANCELLED leaves a valid shorter prefix. */
+FACET_API facet_status facet_session_sync(facet_session *s, const int32_t *tokens, size_t n, facet_error *err);
+FACET_API int32_t facet_session_n_tokens(const facet_session *s);
+/* Logits after the last token: n_vocab floats, after the softcap. */
+FACET_API facet_status facet_session_logits(facet_session *s, float *out, facet_error *err);
+/* Stops work in this session as soon as the running step ends. From any thread. */
+FACET_API void facet_session_cancel(facet_session *s);
+
+/* ---- sampling and generation ---- */
+
+typedef struct facet_logit_bias {
+    int32_t token;
+    float bias;
+} facet_logit_bias;
+
+typedef struct facet_sampling {
+    size_t struct_size;
+    float temperature;                                         /* 0 = greedy */
+    int top_k;                                                 /* 0 = off */
+    float top_p;                                               /* 1 = off */
+    float min_p;                                               /* 0 = off */
+    uint64_t seed;                                             /* the same seed gives the same text */
+    float repeat_penalty, presence_penalty, frequency_penalty; /* 1, 0, 0 = off */
+    int penalty_last_n;                                        /* tokens looked back at; -1 = all */
+    const facet_logit_bias *bias;
+    size_t n_bias;
+} facet_sampling;
+/* Greedy, everything else off. */
+FACET_API facet_sampling facet_sampling_default(void);
+/* What the model's file recommends (temperature 1, top-k 64, top-p 0.95 where it says nothing). */
+FACET_API facet_sampling facet_sampling_of_model(const facet_model *m);
+
+typedef enum facet_stop { FACET_STOP_LIMIT, FACET_STOP_EOS, FACET_STOP_STRING, FACET_STOP_CANCELLED } facet_stop;
+
+/* Called per token with the text that became complete (n may be 0). Return false to stop. */
+typedef bool (*facet_token_fn)(void *ud, int32_t token, const char *text, size_t n);
+
+typedef struct facet_generate_params {
+    size_t struct_size;
+    int32_t n_predict;       /* -1 = up to the end of the context */
+    bool ignore_eos;         /* end tokens are generated like others */
+    bool show_special;       /* control tokens appear in the text */
+    const char *const *stop; /* texts that end generation; not part of the output */
+    size_t n_stop;
+    facet_token_fn on_token;
+    void *ud;
+} facet_generate_params;
+FACET_API facet_generate_params facet_generate_params_default(void);
+
+typedef struct facet_generate_result {
+    facet_stop stop;
+    int32_t n_tokens; /* generated, an end token not counted */
+    double prefill_ms, decode_ms;
+    int32_t n_prefill; /* prompt tokens that were evaluated (not taken from the cache) */
+} facet_generate_result;
+
+/* facet_session_sync to the prompt, then generation. */
+FACET_API facet_status facet_generate(facet_session *s, const int32_t *prompt, size_t n_prompt,
+                                      const facet_sampling *sampling, const facet_generate_params *p,
+                                      facet_generate_result *out, facet_error *err);
+
+/* ---- text ---- */
+
+/* Token ids of a text; *ids is owned by the caller (facet_free). */
+FACET_API facet_status facet_tokenize(const facet_model *m, const char *text, size_t n, bool add_bos,
+                                      bool parse_special, int32_t **ids, size_t *n_ids, facet_error *err);
+FACET_API void facet_free(void *p);
+
 #ifdef __cplusplus
 }
 #endif

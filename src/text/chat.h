@@ -18,7 +18,11 @@ typedef struct chat_format {
 chat_format chat_detect(const char *chat_template, size_t n, bool has_per_layer_embedding);
 
 typedef struct chat_options {
-    bool enable_thinking, add_generation_prompt, preserve_thinking;
+    bool enable_thinking, add_generation_prompt;
+    bool preserve_thinking; /* July: keep the reasoning of all messages with calls */
+    /* After a last message with calls, responses and text the templates write no generation prompt; true adds the turn
+     * opener there, as serving engines do. */
+    bool reopen_turn;
 } chat_options;
 
 /* messages: JSON array of OpenAI-style messages; tools: array or NULL. Appends the prompt (with <bos>) to out.

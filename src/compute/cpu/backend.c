@@ -366,7 +366,7 @@ static facet_status cpu_run(backend *b, compiled *c, const batch *in, facet_erro
     if (in->n_rows < 1 || in->n_rows > c->max_rows || in->n_out > c->max_out)
         return error_set(err, FACET_ERR_LIMIT, "batch of %d rows and %d wanted ones: this plan takes %d and %d",
                          in->n_rows, in->n_out, c->max_rows, c->max_out);
-    copy_pages(self(b), batch);
+    copy_pages(self(b), in);
     for (int i = 0; i < 2 * c->plan->n_ops; i++) atomic_store_explicit(&c->next[i], 0, memory_order_relaxed);
     exec x = {.be = self(b), .c = c, .batch = in};
     team_run(self(b)->team, run_plan, &x);

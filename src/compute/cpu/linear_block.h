@@ -1,0 +1,249 @@
+/* linear_block.h: the product of one tile of a block type with R rows, for any vector width. Included by
+ * linear_block_<instruction set>.h after the vector header (LANES, vi, vf, loads) and after
+ *     dot_codes(type, R, unit, v0, v1, q, S)
+ *         S[r] = sum over the code vectors v0..v1-1 of the unit of code * activation code, offset still in where
+ *         `dot_keeps_offset(type)` says so; q: codes of the sub-block of row 0, rows are sizeof(act_block) apart.
+ * Type and R are constants where it is inlined; what is left then are straight loops. The order of operations is that
+ * of quant/act.h. */
+#ifndef FACET_COMPUTE_CPU_LINEAR_BLOCK_H
+#define FACET_COMPUTE_CPU_LINEAR_BLOCK_H
+
+#include "compute/cpu/linear_tile.h"
+
+#define UNROLL _Pragma("GCC unroll 8")
+#define ROLLED _Pragma("GCC unroll 1")
+
+typedef struct record_scales {
+    vf s[16], m[16]; /* of each group of 32 or 16 values */
+} record_scales;
+
+/* ---- headers (drawn in linear_pack.c); `first` is the first of the LANES rows ---- */
+
+/* d * sc and dmin * mn; s[12] as three words a row: bytes 0..3, 4..7, 8..11. */
+ALWAYS_INLINE void scales_q4_K(const uint8_t *p, int first, record_scales *out)
+{
+    vf d = load_lanes_f16(p + 2 * first), dmin = load_lanes_f16(p + 32 + 2 * first);
+    vi w0 = load_words(p + 64 + 4 * first), w1 = load_words(p + 128 + 4 * first), w2 = load_words(p + 192 + 4 * first);
+    UNROLL for (int j = 0; j < 4; j++)
+    {
+        vi sc = (w2 >> 8 * j) & 15, mn = (w2 >> (8 * j + 4)) & 15;
+        out->s[j] = d * to_f32((w0 >> 8 * j) & 63);
+        out->m[j] = dmin * to_f32((w1 >> 8 * j) & 63);
+        out->s[4 + j] = d * to_f32(merge_bits(w0 >> (8 * j + 2), set_i32(48), sc));
+        out->m[4 + j] = dmin * to_f32(merge_bits(w1 >> (8 * j + 2), set_i32(48), mn));
+    }
+}
+
+ALWAYS_INLINE void scales_q3_K(const uint8_t *p, int first, record_scales *out)
+{
+    vf d = load_lanes_f16(p + 2 * first);
+    vi w[2] = {load_words(p + 64 + 4 * first), load_words(p + 128 + 4 * first)}, w2 = load_words(p + 192 + 4 * first);
+    UNROLL for (int i = 0; i < 16; i++)
+    {
+        vi lo = (w[i % 8 / 4] >> (8 * (i % 4) + 4 * (i / 8))) & 15, hi = (w2 >> (8 * (i % 4) + 2 * (i / 4))) & 3;
+        out->s[i] = d * to_f32((lo | hi << 4) - 32);
+    }
+}
+
+ALWAYS_INLINE void scales_q2_K(const uint8_t *p, int first, record_scales *out)
+{
+    vf d = load_lanes_f16(p + 2 * first), dmin = load_lanes_f16(p + 32 + 2 * first);
+    UNROLL for (int i = 0; i < 16; i++)
+    {
+        vi c = load_lanes_u8(p + 64 + 16 * i + first);
+        out->s[i] = d * to_f32(c & 15);
+        out->m[i] = dmin * to_f32(c >> 4);
+    }
+}
+
+ALWAYS_INLINE void scales_q6_K(const uint8_t *p, int first, record_scales *out)
+{
+    vf d = load_lanes_f16(p + 2 * first);
+    UNROLL for (int i = 0; i < 16; i++) out->s[i] = d * to_f32(load_lanes_i8(p + 64 + 16 * i + first));
+}
+
+ALWAYS_INLINE void scales_iq4_xs(const uint8_t *p, int first, record_scales *out)
+{
+    vf d = load_lanes_f16(p + 2 * first);
+    vi high = load_lanes_u16(p + 32 + 2 * first), low = load_words(p + 64 + 4 * first);
+    UNROLL for (int b = 0; b < 8; b++) out->s[b] =
+        d * to_f32((((low >> 4 * b) & 15) | ((high >> 2 * b) & 3) << 4) - 32);
+}
+
+/* 2^(e - 128), subnormal for e < 2 */
+ALWAYS_INLINE void scales_mxfp4(const uint8_t *p, int first, record_scales *out)
+{
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        vi e = load_lanes_u8(p + 16 * i + first), small = (vi)(e < 2);
+        out->s[i] = as_f32((small & set_i32(0x00200000) << (e & 1)) | (~small & (e - 1) << 23));
+    }
+}
+
+/* Half the E4M3 value: its bits are those of an f32 that is 2^119 too small, subnormals too; 0x7f counts as 0. */
+ALWAYS_INLINE void scales_nvfp4(const uint8_t *p, int first, record_scales *out)
+{
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        vi x = load_lanes_u8(p + 16 * i + first), bits = (x & 0x7f) << 20;
+        out->s[i] = as_f32(bits & (vi)(x != 0x7f)) * set_f32(0x1p119f);
+    }
+}
+
+ALWAYS_INLINE void record_header(tensor_type type, const uint8_t *p, int first, record_scales *out)
+{
+    switch (type) {
+    case TYPE_Q2_K: scales_q2_K(p, first, out); return;
+    case TYPE_Q3_K: scales_q3_K(p, first, out); return;
+    case TYPE_Q4_K:
+    case TYPE_Q5_K: scales_q4_K(p, first, out); return;
+    case TYPE_Q6_K: scales_q6_K(p, first, out); return;
+    case TYPE_IQ4_XS: scales_iq4_xs(p, first, out); return;
+    case TYPE_MXFP4: scales_mxfp4(p, first, out); return;
+    case TYPE_NVFP4: scales_nvfp4(p, first, out); return;
+    case TYPE_Q4_1:
+    case TYPE_Q5_1: /* added, not subtracted */
+        out->s[0] = load_lanes_f16(p + 2 * first);
+        out->m[0] = -load_lanes_f16(p + 32 + 2 * first);
+        return;
+    default:
+        out->s[0] = load_lanes_f16(p + 2 * first);
+        out->s[1] = load_lanes_f16(p + 32 + 2 * first);
+        return;
+    }
+}
+
+/* ---- codes ---- */
+
+ALWAYS_INLINE vi bytes_of(int x)
+{
+    return set_i32(x * 0x01010101);
+}
+
+/* Shifts 16-bit lanes, left for n > 0; what crosses into the neighbour byte is masked away by the caller. */
+ALWAYS_INLINE vi shift_bits(vi a, int n)
+{
+    return n >= 0 ? (vi)((vu16)a << n) : (vi)((vu16)a >> -n);
+}
+
+/* Code vector v of a unit (its form: linear_tile.h), unsigned, after the table. */
+ALWAYS_INLINE vi unit_codes(tensor_type type, const uint8_t *unit, int v)
+{
+    static const _Alignas(16) uint8_t iq4[16] = TILE_IQ4_TABLE, fp4[16] = TILE_FP4_TABLE;
+    const int bits = tile_code_bits(type);
+    if (bits == 8) return load_codes(unit + 64 * v);
+    vi low;
+    if (bits >= 4)
+        low = shift_bits(load_codes(unit + 64 * (v / 2)), v % 2 ? -4 : 0) & bytes_of(15);
+    else
+        low = shift_bits(load_codes(unit + 64 * (v / 4)), -2 * (v % 4)) & bytes_of(3);
+    if (bits == 3) return merge_bits(shift_bits(load_codes(unit + 128), 2 - v), bytes_of(4), low);
+    if (bits == 5) return merge_bits(shift_bits(load_codes(unit + 256), 4 - v), bytes_of(16), low);
+    if (bits == 6)
+        return merge_bits(shift_bits(load_codes(unit + 256 + 64 * (v / 4)), 4 - 2 * (v % 4)), bytes_of(48), low);
+    if (tile_is_iq4(type)) return look_up(iq4, low);
+    if (tile_is_fp4(type)) return look_up(fp4, low);
+    return low;
+}
+
+/* ---- one sub-block of 32 values ---- */
+
+/* S[r] less what the offset of the codes has put into it; `sum`: the sums of the n halves of row 0. */
+ALWAYS_INLINE void take_out_offset(tensor_type type, int R, const int32_t *sum, int n, vi S[MAX_WIDTH])
+{
+    if (!tile_offset_log2(type) || !dot_keeps_offset(type)) return;
+    UNROLL for (int r = 0; r < R; r++)
+    {
+        const int32_t *t = (const int32_t *)(const void *)((const char *)sum + (size_t)r * sizeof(act_block));
+        vi all = n == 2 ? set_i32(t[0]) + set_i32(t[1]) : set_i32(t[0]);
+        S[r] -= all << tile_offset_log2(type);
+    }
+}
+
+ALWAYS_INLINE void sub_block_per_32(tensor_type type, int R, const uint8_t *unit, vf s, vf m, const act_block *x, int j,
+                                    vf A[MAX_WIDTH], vf M[MAX_WIDTH])
+{
+    vi S[MAX_WIDTH];
+    dot_codes(type, R, unit, 0, 8, x->q + 32 * j, S);
+    take_out_offset(type, R, x->sum16 + 2 * j, 2, S);
+    UNROLL for (int r = 0; r < R; r++)
+    {
+        A[r] = fma_lanes(to_f32(S[r]) * set_f32(x[r].scale[j]), s, A[r]);
+        if (tile_has_min(type)) M[r] = fma_lanes(m, set_f32(x[r].scale_sum[j]), M[r]);
+    }
+}
+
+ALWAYS_INLINE void sub_block_per_16(tensor_type type, int R, const uint8_t *unit, const vf s[2], const vf m[2],
+                                    const act_block *x, int j, vf A[MAX_WIDTH], vf M[MAX_WIDTH])
+{
+    vi S[MAX_WIDTH];
+    vf T[MAX_WIDTH];
+    UNROLL for (int h = 0; h < 2; h++)
+    {
+        dot_codes(type, R, unit, 4 * h, 4 * h + 4, x->q + 32 * j + 16 * h, S);
+        take_out_offset(type, R, x->sum16 + 2 * j + h, 1, S);
+        UNROLL for (int r = 0; r < R; r++)
+        {
+            T[r] = h ? fma_lanes(to_f32(S[r]), s[1], T[r]) : to_f32(S[r]) * s[0];
+            if (tile_has_min(type)) M[r] = fma_lanes(m[h], set_f32(x[r].scale[j] * (float)x[r].sum16[2 * j + h]), M[r]);
+        }
+    }
+    UNROLL for (int r = 0; r < R; r++) A[r] = fma_lanes(T[r], set_f32(x[r].scale[j]), A[r]);
+}
+
+ALWAYS_INLINE void prefetch_lines(const uint8_t *p, uint32_t bytes)
+{
+    UNROLL for (uint32_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 3);
+}
+
+/* ---- one tile ---- */
+
+/* R rows from `row` on times rows first .. first + LANES - 1 of the tile. */
+ALWAYS_INLINE void tile_rows(tensor_type type, int R, const uint8_t *p, uint32_t n_in, const linear_input *x, int row,
+                             size_t ahead, int first, float *y, size_t ld)
+{
+    const uint32_t n_sub = n_in / 32, per_record = tile_record_units(type);
+    const act_block *xq = x->q + row;
+    vf A[MAX_WIDTH], M[MAX_WIDTH];
+    UNROLL for (int r = 0; r < R; r++) A[r] = M[r] = set_f32(0);
+
+    ROLLED for (uint32_t sub = 0; sub < n_sub; sub += per_record)
+    {
+        record_scales scales;
+        if (ahead) prefetch_lines(p + ahead, tile_header_bytes(type));
+        record_header(type, p, first, &scales);
+        p += tile_header_bytes(type);
+
+        const act_block *xb = xq + sub / 8 * (size_t)x->n_rows; /* records do not straddle the blocks of 256 */
+        const uint32_t j = sub % 8, left = n_sub - sub, units = left < per_record ? left : per_record;
+        ROLLED for (uint32_t b = 0; b < units; b++, p += tile_unit_bytes(type))
+        {
+            if (ahead) prefetch_lines(p + ahead, tile_unit_bytes(type));
+            const uint8_t *unit = p + 4 * first;
+            if (tile_scales_per_16(type))
+                sub_block_per_16(type, R, unit, scales.s + 2 * b, scales.m + 2 * b, xb, (int)(j + b), A, M);
+            else
+                sub_block_per_32(type, R, unit, scales.s[b], scales.m[b], xb, (int)(j + b), A, M);
+        }
+    }
+    UNROLL for (int r = 0; r < R; r++) store_lanes(y + (size_t)r * ld + first, tile_has_min(type) ? A[r] - M[r] : A[r]);
+}
+
+/* ---- the kernels of a type: widths 1..MAX_WIDTH, their table, the linear_fn ---- */
+
+#define LINEAR_WIDTH(T, R)                                                                                             \
+    static void rows_##T##_##R(const uint8_t *tile, uint32_t n_in, const linear_input *x, int row, size_t ahead,       \
+                               float *y, size_t ld)                                                                    \
+    {                                                                                                                  \
+        for (int first = 0; first < LINEAR_TILE; first += LANES)                                                       \
+            tile_rows(TYPE_##T, R, tile, n_in, x, row, first ? 0 : ahead, first, y, ld);                               \
+    }
+
+#define LINEAR_FN(T)                                                                                                   \
+    static void multiply_##T(const packed_matrix *w, uint32_t tile_begin, uint32_t tile_end, const linear_input *x,    \
+                             int row_begin, int row_end, float *y, size_t ld_out)                                      \
+    {                                                                                                                  \
+        linear_drive(widths_##T, MAX_WIDTH, w, tile_begin, tile_end, x, row_begin, row_end, y, ld_out);                \
+    }
+
+#endif

@@ -1,0 +1,115 @@
+#include "decode/session.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+
+facet_status facet_session_open(facet_engine *e, facet_session **out, facet_error *err)
+{
+    facet_session *s = mem_calloc(1, sizeof *s);
+    if (!s) return error_memory(err, "a session", sizeof *s);
+    s->engine = e;
+    *out = s;
+    return FACET_OK;
+}
+
+void facet_session_close(facet_session *s)
+{
+    if (!s) return;
+    kv_seq_free(s->engine->pool, &s->kv);
+    mem_free(s->tokens);
+    mem_free(s);
+}
+
+static facet_status reserve_tokens(facet_session *s, size_t n, facet_error *err)
+{
+    if (n > (size_t)s->engine->n_ctx)
+        return error_set(err, FACET_ERR_LIMIT, "%zu tokens: the context holds %d (set it with -c)", n,
+                         s->engine->n_ctx);
+    if ((int32_t)n <= s->cap_tokens) return FACET_OK;
+    const size_t cap = n + n / 2 + 64;
+    int32_t *t = mem_resize_array(s->tokens, cap, sizeof *t);
+    if (!t) return error_memory(err, "a session", cap * sizeof *t);
+    s->tokens = t;
+    s->cap_tokens = (int32_t)cap;
+    return FACET_OK;
+}
+
+facet_status facet_session_fork(const facet_session *s, facet_session **out, facet_error *err)
+{
+    facet_session *f;
+    FACET_TRY(facet_session_open(s->engine, &f, err));
+    facet_status status = reserve_tokens(f, (size_t)s->n_tokens, err);
+    if (status == FACET_OK) status = kv_seq_fork(s->engine->pool, &s->kv, &f->kv, err);
+    if (status != FACET_OK) {
+        facet_session_close(f);
+        return status;
+    }
+    if (s->n_tokens) memcpy(f->tokens, s->tokens, (size_t)s->n_tokens * sizeof *f->tokens);
+    f->n_tokens = s->n_tokens;
+    *out = f;
+    return FACET_OK;
+}
+
+facet_status session_append(facet_session *s, const int32_t *tokens, size_t n, facet_error *err)
+{
+    FACET_TRY(reserve_tokens(s, (size_t)s->n_tokens + n, err));
+    s->has_logits = false;
+    for (size_t done = 0; done < n;) {
+        if (atomic_exchange(&s->is_cancelled, false)) return error_set(err, FACET_ERR_CANCELLED, "cancelled");
+        const int rows = n - done < ENGINE_MAX_ROWS ? (int)(n - done) : ENGINE_MAX_ROWS;
+        const bool is_last = done + (size_t)rows == n;
+        FACET_TRY(engine_eval(s->engine, &s->kv, tokens + done, s->n_tokens, rows, is_last, err));
+        memcpy(s->tokens + s->n_tokens, tokens + done, (size_t)rows * sizeof *tokens);
+        s->n_tokens += rows;
+        done += (size_t)rows;
+        kv_seq_release_window(s->engine->pool, &s->kv, s->n_tokens);
+    }
+    s->has_logits = true;
+    return FACET_OK;
+}
+
+facet_status facet_session_sync(facet_session *s, const int32_t *tokens, size_t n, facet_error *err)
+{
+    if (n < 1) return error_set(err, FACET_ERR_ARG, "an empty prompt: give at least one token");
+    FACET_TRY(reserve_tokens(s, n, err));
+    int32_t keep = 0;
+    while (keep < s->n_tokens && (size_t)keep < n && s->tokens[keep] == tokens[keep]) keep++;
+    if ((size_t)keep == n && keep == s->n_tokens && s->has_logits) return FACET_OK;
+    if ((size_t)keep == n) keep--; /* the last token is evaluated again for its logits */
+    if (keep < s->n_tokens && !kv_seq_can_resume(s->engine->pool, &s->kv, keep)) keep = 0;
+    kv_seq_truncate(s->engine->pool, &s->kv, keep);
+    s->n_tokens = keep;
+    return session_append(s, tokens + keep, n - (size_t)keep, err);
+}
+
+int32_t facet_session_n_tokens(const facet_session *s)
+{
+    return s->n_tokens;
+}
+
+static facet_status read_out(facet_session *s, int value, void *out, facet_error *err)
+{
+    if (!s->has_logits)
+        return error_set(err, FACET_ERR_ARG, "this session has no logits yet: sync it to a prompt first");
+    return s->engine->be->ops->read(s->engine->be, s->engine->compiled, value, 0, 1, out, err);
+}
+
+facet_status facet_session_logits(facet_session *s, float *out, facet_error *err)
+{
+    return read_out(s, s->engine->plan->v_logits, out, err);
+}
+
+facet_status session_argmax(facet_session *s, int32_t *out, facet_error *err)
+{
+    FACET_TRY(read_out(s, s->engine->plan->v_argmax, out, err));
+    if (*out < 0)
+        return error_set(err, FACET_ERR_NUMERIC, "non-finite logits after token %d: the model file may be damaged",
+                         s->n_tokens - 1);
+    return FACET_OK;
+}
+
+void facet_session_cancel(facet_session *s)
+{
+    atomic_store(&s->is_cancelled, true);
+}
