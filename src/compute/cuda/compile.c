@@ -1,0 +1,172 @@
+/* compile.c: a plan made ready: shapes checked once, memory for values and batches, constants on the device. */
+#include <string.h>
+
+#include "base/mem.h"
+#include "compute/cuda/state.h"
+
+static facet_status alloc_device(compiled *c, size_t bytes, const char *what, void **out, facet_error *err)
+{
+    FACET_TRY(cuda_alloc(c->b, bytes, what, out, err));
+    c->device_bytes += bytes;
+    c->b->compute_bytes += bytes;
+    return FACET_OK;
+}
+
+static facet_status upload(compiled *c, const void *src, size_t bytes, const char *what, void **out, facet_error *err)
+{
+    cuda_backend *b = c->b;
+    FACET_TRY(alloc_device(c, bytes, what, out, err));
+    FACET_TRY(cuda_check(b, cudaMemcpyAsync(*out, src, bytes, cudaMemcpyHostToDevice, b->stream), what, err));
+    return cuda_check(b, cudaStreamSynchronize(b->stream), what, err);
+}
+
+static facet_status check_ops(compiled *c, facet_error *err)
+{
+    for (int i = 0; i < c->p->n_ops; i++) {
+        FACET_TRY(cuda_op_check(c, i, err));
+        op_kind kind = c->p->ops[i].kind;
+        c->uses_kv |= kind == OP_KV_WRITE || kind == OP_ATTN;
+    }
+    return FACET_OK;
+}
+
+static facet_status alloc_values(compiled *c, facet_error *err)
+{
+    c->offsets = mem_calloc((size_t)c->p->n_values + 1, sizeof *c->offsets);
+    if (!c->offsets) return error_memory(err, "the layout of a plan", (size_t)c->p->n_values * sizeof *c->offsets);
+    FACET_TRY(plan_layout(c->p, c->max_rows, c->max_out, c->offsets, &c->values_bytes, err));
+    FACET_TRY(alloc_device(c, c->values_bytes, "activations", (void **)&c->values, err));
+    /* Padding rows are read (never stored): they must not look like anything but zeros to a memory checker. */
+    return cuda_check(c->b, cudaMemsetAsync(c->values, 0, c->values_bytes, c->b->stream), "clearing activations", err);
+}
+
+/* The arrays of a dev_batch inside one block, the paths last. */
+static dev_batch lay_batch(uint8_t *block, size_t max_rows)
+{
+    int32_t *at = (int32_t *)(void *)block;
+    return (dev_batch){.token = at,
+                       .pos = at + max_rows,
+                       .slot = at + 2 * max_rows,
+                       .seq = at + 3 * max_rows,
+                       .out_row = at + 4 * max_rows,
+                       .base = at + 5 * max_rows,
+                       .path = block + 6 * max_rows * sizeof *at};
+}
+
+static facet_status alloc_batch(compiled *c, facet_error *err)
+{
+    size_t n = (size_t)(c->max_rows > c->max_out ? c->max_rows : c->max_out);
+    c->batch_bytes = n * (6 * sizeof(int32_t) + BATCH_MAX_TREE);
+    FACET_TRY(cuda_alloc_pinned(c->b, c->batch_bytes, "a batch", (void **)&c->host_batch, err));
+    FACET_TRY(alloc_device(c, c->batch_bytes, "a batch", (void **)&c->device_batch, err));
+    memset(c->host_batch, 0, c->batch_bytes);
+    c->in_host = lay_batch(c->host_batch, n);
+    c->in = lay_batch(c->device_batch, n);
+    return cuda_check(c->b, cudaMemsetAsync(c->device_batch, 0, c->batch_bytes, c->b->stream), "clearing a batch", err);
+}
+
+/* Ops that name the same table share the copy. */
+static facet_status upload_freqs(compiled *c, facet_error *err)
+{
+    c->freqs = mem_calloc((size_t)c->p->n_ops + 1, sizeof *c->freqs);
+    if (!c->freqs) return error_memory(err, "rotation tables", (size_t)c->p->n_ops * sizeof *c->freqs);
+    for (int i = 0; i < c->p->n_ops; i++) {
+        const plan_op *op = &c->p->ops[i];
+        bool turns = (op->kind == OP_ROPE_Q || op->kind == OP_KV_WRITE) && op->n_rot > 0;
+        if (!turns) continue;
+        for (int j = 0; j < i && !c->freqs[i]; j++)
+            if (c->freqs[j] && c->p->ops[j].inv_freq == op->inv_freq && c->p->ops[j].n_rot == op->n_rot)
+                c->freqs[i] = c->freqs[j];
+        if (!c->freqs[i])
+            FACET_TRY(upload(c, op->inv_freq, (size_t)op->n_rot * sizeof(double), "rotation tables",
+                             (void **)&c->freqs[i], err));
+    }
+    return FACET_OK;
+}
+
+static facet_status alloc_host_rows(compiled *c, facet_error *err)
+{
+    c->host_rows_of = mem_calloc((size_t)c->p->n_ops + 1, sizeof *c->host_rows_of);
+    if (!c->host_rows_of) return error_memory(err, "row tables", (size_t)c->p->n_ops * sizeof *c->host_rows_of);
+    for (int i = 0; i < c->p->n_ops; i++) {
+        const plan_op *op = &c->p->ops[i];
+        if (op->kind != OP_EMBED || c->b->weights[op->w0].data) continue;
+        host_rows *h = &c->host_rows_of[c->n_host_rows++];
+        h->op = i;
+        size_t bytes = (size_t)c->max_rows * c->b->weights[op->w0].n_in * sizeof(float);
+        FACET_TRY(cuda_alloc_pinned(c->b, bytes, "embedding rows", (void **)&h->host, err));
+        FACET_TRY(alloc_device(c, bytes, "embedding rows", (void **)&h->device, err));
+    }
+    return FACET_OK;
+}
+
+static facet_status compile_into(compiled *c, facet_error *err)
+{
+    FACET_TRY(check_ops(c, err));
+    FACET_TRY(alloc_values(c, err));
+    FACET_TRY(alloc_batch(c, err));
+    FACET_TRY(upload_freqs(c, err));
+    FACET_TRY(alloc_host_rows(c, err));
+    if (!c->p->n_suppress) return FACET_OK;
+    return upload(c, c->p->suppress, (size_t)c->p->n_suppress * sizeof(int32_t), "suppressed ids",
+                  (void **)&c->suppress, err);
+}
+
+facet_status cuda_compile(backend *base, const plan *p, int max_rows, int max_out, compiled **out, facet_error *err)
+{
+    cuda_backend *b = (cuda_backend *)base;
+    FACET_TRY(cuda_enter(b, err));
+    if (max_rows < 1 || max_rows > CUDA_MAX_ROWS || max_out < 0 || max_out > max_rows)
+        return error_set(err, FACET_ERR_LIMIT, "%d rows and %d wanted ones: a CUDA batch takes 1 to %d rows", max_rows,
+                         max_out, CUDA_MAX_ROWS);
+    compiled *c = mem_calloc(1, sizeof *c);
+    if (!c) return error_memory(err, "a compiled plan", sizeof *c);
+    c->b = b;
+    c->p = p;
+    c->max_rows = max_rows;
+    c->max_out = max_out;
+    facet_status status = compile_into(c, err);
+    if (status == FACET_OK)
+        *out = c;
+    else
+        cuda_release(base, c);
+    return status;
+}
+
+static void free_graphs(compiled *c)
+{
+    for (int i = 0; i < CUDA_N_WIDTHS; i++)
+        for (int j = 0; j <= CUDA_N_WIDTHS; j++)
+            if (c->graphs[i][j].exec) (void)cudaGraphExecDestroy(c->graphs[i][j].exec);
+}
+
+static void free_freqs(compiled *c)
+{
+    for (int i = 0; c->freqs && i < c->p->n_ops; i++) {
+        bool is_shared = false;
+        for (int j = 0; j < i; j++) is_shared |= c->freqs[j] == c->freqs[i];
+        if (!is_shared) (void)cudaFree(c->freqs[i]);
+    }
+    mem_free(c->freqs);
+}
+
+void cuda_release(backend *base, compiled *c)
+{
+    (void)base;
+    if (!c) return;
+    (void)cudaSetDevice(c->b->device);
+    free_graphs(c);
+    free_freqs(c);
+    for (int i = 0; i < c->n_host_rows; i++) {
+        (void)cudaFreeHost(c->host_rows_of[i].host);
+        (void)cudaFree(c->host_rows_of[i].device);
+    }
+    (void)cudaFree(c->values);
+    (void)cudaFree(c->device_batch);
+    (void)cudaFree(c->suppress);
+    (void)cudaFreeHost(c->host_batch);
+    c->b->compute_bytes -= c->device_bytes;
+    mem_free(c->host_rows_of);
+    mem_free(c->offsets);
+    mem_free(c);
+}

@@ -1,0 +1,49 @@
+/* embed.cu: OP_EMBED. Row `token` of a table, scaled. A table that is also multiplied lies on the device; one that is
+ * only gathered stays on the host, and stage.cu has already sent the decoded rows. */
+#include "compute/cuda/decode.cuh"
+#include "compute/cuda/ops.cuh"
+
+static __global__ void embed_kernel(tensor_type type, const uint8_t *table, size_t row_bytes, const int32_t *token,
+                                    const int32_t *live, const int32_t *map, float scale, uint32_t width, float *out)
+{
+    int row = (int)blockIdx.y;
+    uint32_t k = blockIdx.x * BLOCK + threadIdx.x;
+    if (live[row] < 0 || k >= width) return;
+    out[(size_t)row * width + k] = scale * weight_at(type, table + (size_t)token[batch_row(map, row)] * row_bytes, k);
+}
+
+/* The rows are here already: [row, width]. */
+static __global__ void scale_kernel(const float *x, const int32_t *live, const int32_t *map, float scale,
+                                    uint32_t width, float *out)
+{
+    int row = (int)blockIdx.y;
+    uint32_t k = blockIdx.x * BLOCK + threadIdx.x;
+    if (live[row] < 0 || k >= width) return;
+    out[(size_t)row * width + k] = scale * x[(size_t)batch_row(map, row) * width + k];
+}
+
+static const host_rows *find_host_rows(const compiled *c, const plan_op *op)
+{
+    for (int i = 0; i < c->n_host_rows; i++)
+        if (&c->p->ops[c->host_rows_of[i].op] == op) return &c->host_rows_of[i];
+    return NULL;
+}
+
+facet_status check_embed(const compiled *c, const plan_op *op, facet_error *err)
+{
+    const dev_weight *w = weight_of(c->b, op->w0);
+    return op_expect(c, op, w && w->n_in == width_of(c, op->o), "the table is as wide as the output", err);
+}
+
+void launch_embed(const cuda_pass *p, const plan_op *op)
+{
+    const dev_weight *w = weight_of(p->b, op->w0);
+    rows_view out = view_of(p, op->o);
+    dim3 grid(n_blocks(out.width, BLOCK), (unsigned)out.n);
+    if (w->data)
+        embed_kernel<<<grid, BLOCK, 0, p->b->stream>>>(w->type, w->data, w->row_bytes, p->c->in.token, out.live, out.map,
+                                                       op->scale, out.width, out.data);
+    else
+        scale_kernel<<<grid, BLOCK, 0, p->b->stream>>>(find_host_rows(p->c, op)->device, out.live, out.map, op->scale, out.width,
+                                                       out.data);
+}

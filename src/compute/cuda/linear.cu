@@ -1,0 +1,107 @@
+/* linear.cu: OP_LINEAR. One warp per output and tile of rows; a weight is decoded once for the tile. Every row keeps the
+ * order of warp_dot, so its bits do not depend on the tile. */
+#include "compute/cuda/decode.cuh"
+#include "compute/cuda/ops.cuh"
+
+enum { TILE_ROWS = 8 };
+
+typedef struct linear_args {
+    const uint8_t *w;
+    size_t row_bytes;
+    uint32_t n_in, n_out;
+    const float *x; /* [n_rows, n_in] */
+    float *out;     /* [n_rows, n_out] */
+    const int32_t *live;
+    int n_rows;
+    float scale;
+    linear_epilogue epilogue;
+} linear_args;
+
+static __device__ float finish(const linear_epilogue &e, float y, int row, uint32_t n)
+{
+    if (e.kind == EPI_GELU_MUL) return activate(e.activation, y) * e.mul[(size_t)row * e.mul_width + e.column + n];
+    if (e.kind == EPI_LOGITS && e.softcap > 0) return e.softcap * tanhf(y / e.softcap);
+    return y;
+}
+
+/* Grid: outputs / BLOCK_WARPS, rows / TILE_ROWS. Padding rows are summed (their memory exists) but not stored. */
+template <int T> static __global__ void linear_kernel(linear_args a)
+{
+    uint32_t n = blockIdx.x * BLOCK_WARPS + (uint32_t)warp_id();
+    if (n >= a.n_out) return;
+    int first = (int)blockIdx.y * TILE_ROWS, rows = min((int)TILE_ROWS, a.n_rows - first);
+    const uint8_t *w = a.w + n * a.row_bytes;
+    const float *x = a.x + (size_t)first * a.n_in;
+    float sum[TILE_ROWS] = {};
+    for (uint32_t k = (uint32_t)lane_id(); k < a.n_in; k += WARP) {
+        float wk = device_type<T>::at(w, k);
+#pragma unroll
+        for (int i = 0; i < TILE_ROWS; i++)
+            if (i < rows) sum[i] = __fmaf_rn(wk, x[(size_t)i * a.n_in + k], sum[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < TILE_ROWS; i++) {
+        float y = a.scale * warp_sum(sum[i]);
+        int row = first + i;
+        if (lane_id() == 0 && i < rows && a.live[row] >= 0)
+            a.out[(size_t)row * a.n_out + n] = finish(a.epilogue, y, row, n);
+    }
+}
+
+void linear_launch(const dev_weight *w, const rows_view *x, const rows_view *out, float scale, const linear_epilogue *e,
+                   cudaStream_t stream)
+{
+    linear_args a = {w->data, w->row_bytes, w->n_in, w->n_out, x->data, out->data, out->live, out->n, scale, *e};
+    dim3 grid(n_blocks(w->n_out, BLOCK_WARPS), n_blocks((size_t)out->n, TILE_ROWS));
+    switch (w->type) {
+#define LINEAR_CASE(T, LEN, BYTES, DECODE)                                                                             \
+    case T: linear_kernel<T><<<grid, BLOCK, 0, stream>>>(a); break;
+        DEVICE_TYPES(LINEAR_CASE)
+#undef LINEAR_CASE
+    default: break; /* load refuses other types */
+    }
+}
+
+/* -inf at the suppressed ids. Grid: rows. */
+static __global__ void suppress_kernel(const int32_t *ids, int n, const int32_t *live, uint32_t width, float *logits)
+{
+    int row = (int)blockIdx.x;
+    if (live[row] < 0) return;
+    for (int i = (int)threadIdx.x; i < n; i += BLOCK) logits[(size_t)row * width + (uint32_t)ids[i]] = -CUDART_INF_F;
+}
+
+static facet_status check_suppress(const compiled *c, const plan_op *op, facet_error *err)
+{
+    for (int i = 0; i < c->p->n_suppress; i++) {
+        int32_t id = c->p->suppress[i];
+        FACET_TRY(op_expect(c, op, id >= 0 && (uint32_t)id < width_of(c, op->o), "suppressed ids are logits", err));
+    }
+    return FACET_OK;
+}
+
+facet_status check_linear(const compiled *c, const plan_op *op, facet_error *err)
+{
+    FACET_TRY(op_expect(c, op, op_has_matrix(c, op->w0, width_of(c, op->i0), width_of(c, op->o), 1),
+                        "the matrix fits input and output", err));
+    FACET_TRY(op_expect(c, op, op_same_rows(c, op->i0, op->o), "input and output have the same rows", err));
+    if (op->epilogue == EPI_LOGITS) return check_suppress(c, op, err);
+    if (op->epilogue == EPI_NONE) return FACET_OK;
+    bool fits = op_same_rows(c, op->i1, op->o) && op->column <= width_of(c, op->i1) &&
+                width_of(c, op->o) <= width_of(c, op->i1) - op->column;
+    return op_expect(c, op, fits, "the columns lie in the multiplicand", err);
+}
+
+void launch_linear(const cuda_pass *p, const plan_op *op)
+{
+    rows_view x = view_of(p, op->i0), out = view_of(p, op->o);
+    linear_epilogue e = {op->epilogue, ACT_GELU, NULL, 0, op->column, op->softcap};
+    if (op->epilogue == EPI_GELU_MUL) {
+        rows_view mul = view_of(p, op->i1);
+        e.mul = mul.data;
+        e.mul_width = mul.width;
+    }
+    linear_launch(weight_of(p->b, op->w0), &x, &out, op->scale, &e, p->b->stream);
+    int n = p->c->p->n_suppress;
+    if (op->epilogue == EPI_LOGITS && n)
+        suppress_kernel<<<(unsigned)out.n, BLOCK, 0, p->b->stream>>>(p->c->suppress, n, out.live, out.width, out.data);
+}

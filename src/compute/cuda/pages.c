@@ -1,0 +1,133 @@
+/* pages.c: memory of the KV cache; page copies and slot moves. */
+#include <string.h>
+
+#include "base/mem.h"
+#include "compute/cuda/state.h"
+
+static size_t row_bytes(kv_type t, int head_dim)
+{
+    const kv_type_info *info = kv_type_get(t);
+    return (size_t)head_dim / info->block_len * info->block_bytes;
+}
+
+static facet_status check_layer(const kv_desc *desc, int layer, facet_error *err)
+{
+    const kv_layer_desc *d = &desc->layers[layer];
+    if (d->head_dim > 0 && d->head_dim % 32 == 0 && d->head_dim <= CUDA_MAX_HEAD_DIM && d->n_kv_heads > 0 &&
+        d->group >= 0 && d->group < desc->n_groups)
+        return FACET_OK;
+    return error_set(err, FACET_ERR_UNSUPPORTED,
+                     "KV layer %d: head_dim %d, %d KV heads, group %d: wanted head_dim a multiple of 32 up to %d, a group "
+                     "below %d",
+                     layer, d->head_dim, d->n_kv_heads, d->group, CUDA_MAX_HEAD_DIM, desc->n_groups);
+}
+
+static dev_pages layout_of(const kv_layer_desc *d)
+{
+    size_t slots = (size_t)d->n_kv_heads * KV_PAGE_LEN, k = row_bytes(d->k_type, d->head_dim),
+           v = row_bytes(d->v_type, d->head_dim);
+    return (dev_pages){.page_bytes = slots * (k + v),
+                       .v_offset = slots * k,
+                       .k_row_bytes = (uint32_t)k,
+                       .v_row_bytes = (uint32_t)v,
+                       .k_type = d->k_type,
+                       .v_type = d->v_type,
+                       .n_kv_heads = d->n_kv_heads,
+                       .head_dim = d->head_dim,
+                       .group = d->group};
+}
+
+static facet_status alloc_layer(cuda_backend *b, const kv_desc *desc, int layer, facet_error *err)
+{
+    FACET_TRY(check_layer(desc, layer, err));
+    dev_pages *l = &b->layers[layer];
+    *l = layout_of(&desc->layers[layer]);
+    size_t bytes = l->page_bytes * (size_t)desc->groups[l->group].n_pages;
+    FACET_TRY(cuda_alloc(b, bytes, "the KV cache", (void **)&l->data, err));
+    b->kv_bytes += bytes;
+    return cuda_check(b, cudaMemsetAsync(l->data, 0, bytes, b->stream), "clearing the KV cache", err);
+}
+
+static facet_status alloc_tables(cuda_backend *b, facet_error *err)
+{
+    b->tables = (dev_tables){.n_groups = b->n_groups, .cap = CUDA_MIN_TABLE};
+    for (int g = 0; g < b->n_groups; g++)
+        if (b->groups[g].n_pages > b->tables.cap) b->tables.cap = b->groups[g].n_pages;
+    size_t bytes = (size_t)CUDA_MAX_SEQS * (size_t)b->n_groups * (size_t)b->tables.cap * sizeof(int32_t);
+    FACET_TRY(cuda_alloc(b, bytes, "page tables", (void **)&b->tables.data, err));
+    b->kv_bytes += bytes;
+    return cuda_alloc_pinned(b, bytes, "page tables", (void **)&b->host_tables, err);
+}
+
+facet_status cuda_kv_alloc(backend *base, const kv_desc *desc, facet_error *err)
+{
+    cuda_backend *b = (cuda_backend *)base;
+    FACET_TRY(cuda_enter(b, err));
+    cuda_pages_free(b);
+    b->layers = mem_calloc((size_t)desc->n_layers + 1, sizeof *b->layers);
+    if (!b->layers) return error_memory(err, "the cache layout", (size_t)desc->n_layers * sizeof *b->layers);
+    b->n_layers = desc->n_layers;
+    b->n_groups = desc->n_groups;
+    memcpy(b->groups, desc->groups, sizeof b->groups);
+    facet_status status = alloc_tables(b, err);
+    for (int i = 0; i < desc->n_layers && status == FACET_OK; i++) status = alloc_layer(b, desc, i, err);
+    if (status == FACET_OK) status = cuda_check(b, cudaStreamSynchronize(b->stream), "clearing the KV cache", err);
+    if (status != FACET_OK) cuda_pages_free(b);
+    return status;
+}
+
+void cuda_pages_free(cuda_backend *b)
+{
+    for (int i = 0; i < b->n_layers; i++)
+        if (b->layers[i].data) (void)cudaFree(b->layers[i].data);
+    if (b->tables.data) (void)cudaFree(b->tables.data);
+    if (b->host_tables) (void)cudaFreeHost(b->host_tables);
+    mem_free(b->layers);
+    b->layers = NULL;
+    b->host_tables = NULL;
+    b->tables = (dev_tables){0};
+    b->n_layers = b->n_groups = 0;
+    b->kv_bytes = 0;
+}
+
+static facet_status copy_page(cuda_backend *b, const dev_pages *l, const kv_copy *c, facet_error *err)
+{
+    uint8_t *dst = l->data + (size_t)c->dst * l->page_bytes;
+    const uint8_t *src = l->data + (size_t)c->src * l->page_bytes;
+    return cuda_check(b, cudaMemcpyAsync(dst, src, l->page_bytes, cudaMemcpyDeviceToDevice, b->stream),
+                      "copying a page", err);
+}
+
+/* The slot's rows of every head lie KV_PAGE_LEN rows apart. */
+static facet_status move_rows(cuda_backend *b, uint8_t *dst, const uint8_t *src, size_t row, int n_heads,
+                              facet_error *err)
+{
+    size_t pitch = row * KV_PAGE_LEN;
+    cudaError_t e =
+        cudaMemcpy2DAsync(dst, pitch, src, pitch, row, (size_t)n_heads, cudaMemcpyDeviceToDevice, b->stream);
+    return cuda_check(b, e, "moving a slot", err);
+}
+
+static facet_status move_slot(cuda_backend *b, const dev_pages *l, const int32_t *table, int32_t src, int32_t dst,
+                              facet_error *err)
+{
+    uint8_t *from = l->data + (size_t)table[src / KV_PAGE_LEN] * l->page_bytes;
+    uint8_t *to = l->data + (size_t)table[dst / KV_PAGE_LEN] * l->page_bytes;
+    size_t s = (size_t)(src % KV_PAGE_LEN), d = (size_t)(dst % KV_PAGE_LEN), k = l->k_row_bytes, v = l->v_row_bytes;
+    FACET_TRY(move_rows(b, to + d * k, from + s * k, k, l->n_kv_heads, err));
+    return move_rows(b, to + l->v_offset + d * v, from + l->v_offset + s * v, v, l->n_kv_heads, err);
+}
+
+facet_status cuda_pages_prepare(cuda_backend *b, const batch *in, facet_error *err)
+{
+    for (int i = 0; i < in->n_copies; i++)
+        for (int l = 0; l < b->n_layers; l++)
+            if (b->layers[l].group == in->copies[i].group)
+                FACET_TRY(copy_page(b, &b->layers[l], &in->copies[i], err));
+    for (int i = 0; i < in->n_moves; i++)
+        for (int l = 0; l < b->n_layers && in->moves[i].src != in->moves[i].dst; l++) {
+            const int32_t *table = in->seqs[in->moves[i].seq].table[b->layers[l].group];
+            FACET_TRY(move_slot(b, &b->layers[l], table, in->moves[i].src, in->moves[i].dst, err));
+        }
+    return FACET_OK;
+}

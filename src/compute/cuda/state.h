@@ -1,0 +1,151 @@
+/* state.h: the objects of the CUDA backend. Host memory only; kernels get small views of them by value. */
+#ifndef FACET_COMPUTE_CUDA_STATE_H
+#define FACET_COMPUTE_CUDA_STATE_H
+
+#include <cuda_runtime_api.h>
+
+#include "compute/cuda/host.h"
+
+enum {
+    CUDA_MAX_SEQS = 64,      /* sequences in one batch */
+    CUDA_MIN_TABLE = 4096,   /* page table entries per sequence and group: the family's longest context, 262144 */
+    CUDA_MAX_HEAD_DIM = 512, /* a multiple of 32 */
+    CUDA_MAX_EXPERTS = 512,
+    CUDA_MAX_ROWS = 65535,   /* rows are a grid's y or z */
+    CUDA_N_WIDTHS = 11,      /* batch widths that have a graph, see cuda_width() */
+};
+
+/* A weight on the device. Matrices are raw blocks as in the file; vectors (neither is_rows nor is_matrix) are f32. */
+typedef struct dev_weight {
+    tensor_type type;
+    uint32_t n_in, n_out, n_experts;
+    size_t row_bytes, expert_bytes;
+    const uint8_t *data; /* NULL for a table of rows that stays on the host */
+    const weight *host;
+} dev_weight;
+
+/* Pages of one layer, as kernels see them. A page: K of all heads, then V; each [head][slot][head_dim] in its type. */
+typedef struct dev_pages {
+    uint8_t *data;
+    size_t page_bytes, v_offset;
+    uint32_t k_row_bytes, v_row_bytes;
+    kv_type k_type, v_type;
+    int n_kv_heads, head_dim, group;
+} dev_pages;
+
+/* The batch on the device: fixed addresses, contents renewed for every step. A row whose seq (out_row in the set of
+ * wanted rows) is negative is padding. */
+typedef struct dev_batch {
+    int32_t *token, *pos, *slot, *seq, *out_row;
+    int32_t *base; /* [row]: logical positions from here on go through path; INT32_MAX without a tree */
+    uint8_t *path; /* [row][BATCH_MAX_TREE] */
+} dev_batch;
+
+/* Page tables: entry i of sequence s in group g is data[(s * n_groups + g) * cap + i]. */
+typedef struct dev_tables {
+    int32_t *data;
+    int n_groups, cap;
+} dev_tables;
+
+typedef struct cuda_backend {
+    backend base;
+    int device;
+    char description[128];
+    bool failed; /* a sticky error: the context is lost */
+    cudaStream_t stream; /* everything runs here; it does not wait for the default stream, which is never used */
+    facet_progress_fn progress;
+    void *progress_ud;
+
+    dev_weight *weights;
+    int n_weights;
+    uint8_t *weight_memory;
+    size_t weight_bytes;
+
+    dev_pages *layers;
+    int n_layers;
+    kv_group_desc groups[KV_MAX_GROUPS];
+    int n_groups;
+    size_t kv_bytes;
+    dev_tables tables;
+    int32_t *host_tables; /* pinned, same layout */
+
+    size_t compute_bytes;
+} cuda_backend;
+
+/* A row table that stays on the host: its rows are decoded there and sent ahead of the plan. */
+typedef struct host_rows {
+    int op;
+    float *host, *device; /* [max_rows, width]; host is pinned */
+} host_rows;
+
+typedef struct cuda_graph {
+    bool was_run; /* the first run of a width is eager, which also loads its kernels; the second is captured */
+    cudaGraphExec_t exec;
+} cuda_graph;
+
+struct compiled {
+    cuda_backend *b;
+    const plan *p; /* borrowed, as plans outlive what was compiled from them */
+    int max_rows, max_out;
+    bool uses_kv;
+    size_t *offsets; /* [n_values] into values */
+    uint8_t *values;
+    size_t values_bytes, batch_bytes;
+    uint8_t *host_batch, *device_batch; /* batch_bytes each; host is pinned */
+    dev_batch in_host, in;              /* the arrays inside them */
+    double **freqs;                     /* [n_ops] on the device, NULL where the op has no rotation */
+    int32_t *suppress;                  /* device */
+    int n_host_rows;
+    host_rows *host_rows_of;
+    size_t device_bytes;
+    cuda_graph graphs[CUDA_N_WIDTHS][CUDA_N_WIDTHS + 1]; /* [rows][wanted rows; 0 = none] */
+};
+
+/* One pass over the plan: how many rows the launches cover (padding included). */
+typedef struct cuda_pass {
+    cuda_backend *b;
+    compiled *c;
+    int n_rows, n_out;
+} cuda_pass;
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* error.c */
+
+/* FACET_OK, or the CUDA error as a status: what was done (`what`), and whether the device is lost. */
+facet_status cuda_check(cuda_backend *b, cudaError_t e, const char *what, facet_error *err);
+/* Device memory; FACET_ERR_MEMORY tells the sizes. *out stays NULL on failure. */
+facet_status cuda_alloc(cuda_backend *b, size_t bytes, const char *what, void **out, facet_error *err);
+/* Pinned host memory. */
+facet_status cuda_alloc_pinned(cuda_backend *b, size_t bytes, const char *what, void **out, facet_error *err);
+/* Every entry begins here: selects the device for this thread; refuses after a sticky error. */
+facet_status cuda_enter(cuda_backend *b, facet_error *err);
+
+/* The entries of backend_ops: weights.c, pages.c, compile.c, run.c. */
+facet_status cuda_load(backend *b, const weight *weights, int n, facet_error *err);
+facet_status cuda_kv_alloc(backend *b, const kv_desc *desc, facet_error *err);
+facet_status cuda_compile(backend *b, const plan *p, int max_rows, int max_out, compiled **out, facet_error *err);
+void cuda_release(backend *b, compiled *c);
+facet_status cuda_run(backend *b, compiled *c, const batch *in, facet_error *err);
+facet_status cuda_read(backend *b, compiled *c, int value, int row, int n, void *dst, facet_error *err);
+
+void cuda_weights_free(cuda_backend *b);
+void cuda_pages_free(cuda_backend *b);
+/* Page copies and slot moves of the batch, in order, on the stream. */
+facet_status cuda_pages_prepare(cuda_backend *b, const batch *in, facet_error *err);
+
+/* stage.c: checks the batch, and puts it on the device, padded to n_rows and n_out rows. */
+facet_status cuda_batch_check(const compiled *c, const batch *in, facet_error *err);
+facet_status cuda_batch_stage(compiled *c, const batch *in, int n_rows, int n_out, facet_error *err);
+
+/* ops.cu: an op's shape check (once, at compile), and its launch, whose error is left in cudaGetLastError(). */
+facet_status cuda_op_check(const compiled *c, int op, facet_error *err);
+void cuda_op_launch(const cuda_pass *pass, int op);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,182 @@
+/* weights.c: weights go to the device once, through two pinned buffers, into one block of device memory.
+ *
+ * Matrices are sent as the file holds them. Vectors become f32. Tables that are only gathered by row (the per-layer
+ * embeddings: several GB of which a step reads a few KB) stay on the host mapping. */
+#include <string.h>
+
+#include "base/mem.h"
+#include "compute/cuda/state.h"
+
+enum { ALIGN = 256, STAGE_BYTES = 16 << 20 };
+
+/* Two buffers by turns: while one is on its way, the other is filled. */
+typedef struct stager {
+    cuda_backend *b;
+    uint8_t *buffer[2];
+    cudaEvent_t sent[2];
+    int turn;
+    uint64_t done, total;
+} stager;
+
+static void stager_close(stager *s)
+{
+    for (int i = 0; i < 2; i++) {
+        if (s->sent[i]) (void)cudaEventSynchronize(s->sent[i]);
+        if (s->sent[i]) (void)cudaEventDestroy(s->sent[i]);
+        if (s->buffer[i]) (void)cudaFreeHost(s->buffer[i]);
+    }
+}
+
+static facet_status stager_open(cuda_backend *b, uint64_t total, stager *s, facet_error *err)
+{
+    *s = (stager){.b = b, .total = total};
+    for (int i = 0; i < 2; i++) {
+        FACET_TRY(cuda_alloc_pinned(b, STAGE_BYTES, "loading weights", (void **)&s->buffer[i], err));
+        FACET_TRY(cuda_check(b, cudaEventCreateWithFlags(&s->sent[i], cudaEventDisableTiming), "making an event", err));
+    }
+    return FACET_OK;
+}
+
+static facet_status stager_send(stager *s, uint8_t *dst, const uint8_t *src, size_t bytes, facet_error *err)
+{
+    cuda_backend *b = s->b;
+    for (size_t at = 0; at < bytes;) {
+        size_t n = bytes - at < STAGE_BYTES ? bytes - at : STAGE_BYTES;
+        int i = s->turn;
+        s->turn ^= 1;
+        FACET_TRY(cuda_check(b, cudaEventSynchronize(s->sent[i]), "uploading weights", err));
+        memcpy(s->buffer[i], src + at, n);
+        FACET_TRY(cuda_check(b, cudaMemcpyAsync(dst + at, s->buffer[i], n, cudaMemcpyHostToDevice, b->stream),
+                             "uploading weights", err));
+        FACET_TRY(cuda_check(b, cudaEventRecord(s->sent[i], b->stream), "uploading weights", err));
+        at += n;
+        s->done += n;
+        if (b->progress && !b->progress(b->progress_ud, "load", s->done, s->total))
+            return error_set(err, FACET_ERR_CANCELLED, "loading was cancelled");
+    }
+    return FACET_OK;
+}
+
+static bool stays_on_host(const weight *w)
+{
+    return w->is_rows && !w->is_matrix;
+}
+
+static bool is_vector(const weight *w)
+{
+    return !w->is_rows && !w->is_matrix;
+}
+
+static size_t n_elements(const weight *w)
+{
+    return (size_t)(w->ne[0] * w->ne[1] * w->ne[2]);
+}
+
+static size_t device_bytes(const weight *w)
+{
+    if (stays_on_host(w)) return 0;
+    return is_vector(w) ? n_elements(w) * sizeof(float) : w->bytes;
+}
+
+static facet_status check_weight(const weight *w, facet_error *err)
+{
+    const type_info *t = type_get(w->type);
+    if (!t || !t->decode)
+        return error_set(err, FACET_ERR_UNSUPPORTED, "tensor %s: type %s cannot be multiplied", w->name,
+                         t ? t->name : "?");
+    if (w->ne[0] % t->block_len || w->ne[0] > INT32_MAX || w->ne[1] > INT32_MAX || w->ne[2] > INT32_MAX ||
+        type_bytes(t, n_elements(w)) != w->bytes)
+        return error_set(err, FACET_ERR_SHAPE, "tensor %s: %llu x %llu x %llu %s are not %zu bytes", w->name,
+                         (unsigned long long)w->ne[0], (unsigned long long)w->ne[1], (unsigned long long)w->ne[2],
+                         t->name, w->bytes);
+    return FACET_OK;
+}
+
+static dev_weight describe(const weight *w, const uint8_t *data)
+{
+    dev_weight d = {.type = is_vector(w) ? TYPE_F32 : w->type,
+                    .n_in = (uint32_t)w->ne[0],
+                    .n_out = (uint32_t)w->ne[1],
+                    .n_experts = (uint32_t)w->ne[2],
+                    .data = stays_on_host(w) ? NULL : data,
+                    .host = w};
+    d.row_bytes = type_bytes(type_get(d.type), w->ne[0]);
+    d.expert_bytes = d.row_bytes * d.n_out;
+    return d;
+}
+
+static facet_status send_vector(stager *s, const weight *w, uint8_t *dst, facet_error *err)
+{
+    size_t n = n_elements(w);
+    float *x = mem_alloc(n * sizeof *x);
+    if (!x) return error_memory(err, w->name, n * sizeof *x);
+    type_get(w->type)->decode(w->data, x, n);
+    facet_status status = stager_send(s, dst, (const uint8_t *)x, n * sizeof *x, err);
+    mem_free(x);
+    return status;
+}
+
+static facet_status send_weight(stager *s, const weight *w, uint8_t *dst, facet_error *err)
+{
+    if (stays_on_host(w)) return FACET_OK;
+    if (is_vector(w)) return send_vector(s, w, dst, err);
+    FACET_TRY(stager_send(s, dst, w->data, w->bytes, err));
+    if (w->map) file_map_release(w->map, w->data, w->bytes);
+    return FACET_OK;
+}
+
+static facet_status send_all(cuda_backend *b, const weight *weights, int n, uint64_t total, facet_error *err)
+{
+    stager s;
+    facet_status status = stager_open(b, total, &s, err);
+    for (int i = 0; i < n && status == FACET_OK; i++) {
+        if (i + 1 < n && !stays_on_host(&weights[i + 1])) file_map_will_need(weights[i + 1].data, weights[i + 1].bytes);
+        status = send_weight(&s, &weights[i], (uint8_t *)(uintptr_t)b->weights[i].data, err);
+    }
+    if (status == FACET_OK) status = cuda_check(b, cudaStreamSynchronize(b->stream), "uploading weights", err);
+    stager_close(&s);
+    return status;
+}
+
+static facet_status load_into(cuda_backend *b, const weight *weights, int n, facet_error *err)
+{
+    uint64_t total = 0;
+    size_t padded = 0;
+    for (int i = 0; i < n; i++) {
+        FACET_TRY(check_weight(&weights[i], err));
+        size_t bytes = device_bytes(&weights[i]);
+        total += bytes;
+        padded += (bytes + ALIGN - 1) / ALIGN * ALIGN;
+    }
+    FACET_TRY(cuda_alloc(b, padded, "the weights", (void **)&b->weight_memory, err));
+    b->weight_bytes = padded;
+    b->n_weights = n;
+    uint8_t *at = b->weight_memory;
+    for (int i = 0; i < n; i++) {
+        b->weights[i] = describe(&weights[i], at);
+        at += (device_bytes(&weights[i]) + ALIGN - 1) / ALIGN * ALIGN;
+    }
+    return send_all(b, weights, n, total, err);
+}
+
+facet_status cuda_load(backend *base, const weight *weights, int n, facet_error *err)
+{
+    cuda_backend *b = (cuda_backend *)base;
+    FACET_TRY(cuda_enter(b, err));
+    cuda_weights_free(b);
+    b->weights = mem_calloc((size_t)n + 1, sizeof *b->weights);
+    if (!b->weights) return error_memory(err, "the weight table", (size_t)n * sizeof *b->weights);
+    facet_status status = load_into(b, weights, n, err);
+    if (status != FACET_OK) cuda_weights_free(b);
+    return status;
+}
+
+void cuda_weights_free(cuda_backend *b)
+{
+    if (b->weight_memory) (void)cudaFree(b->weight_memory);
+    mem_free(b->weights);
+    b->weight_memory = NULL;
+    b->weights = NULL;
+    b->n_weights = 0;
+    b->weight_bytes = 0;
+}
