@@ -1,5 +1,6 @@
 #include "quant/act.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/cpu.h"

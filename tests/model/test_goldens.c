@@ -4,7 +4,7 @@
 #include "decode/session.h"
 
 static const char *const models[] = {"tiny-31b", "tiny-26b-a4b", "tiny-e2b"};
-enum { N_MODELS = 3, LOGIT_TOLERANCE_MILLI = 10 };
+enum { N_MODELS = 3 };
 
 static const char *const *devices(void)
 {
@@ -65,19 +65,25 @@ static void eval_all(facet_engine *e, const int32_t *ids, size_t n, float *logit
     kv_seq_free(e->pool, &kv);
 }
 
-static void check_rows(const json_t *p, const char *field, const float *all, size_t width, float tolerance)
+/* The cache holds f16: at most one row in a hundred may differ by more than f32 arithmetic does (an expert of nearly
+ * equal weight chosen otherwise), and none by more than f16 activations may. */
+static void check_rows(const json_t *p, const char *field, const float *all, size_t width, float usual, float limit)
 {
     const json_t *positions = json_object_get(p, "positions");
     const size_t n = json_array_size(positions);
-    float *want = golden_floats(json_string_value(json_object_get(p, field)), n * width);
+    const char *file = json_string_value(json_object_get(p, field));
+    float *want = golden_floats(file, n * width);
+    size_t n_beyond = 0;
     for (size_t i = 0; i < n; i++) {
         size_t at, pos = (size_t)json_integer_value(json_array_get(positions, i));
         float d = max_diff(all + pos * width, want + i * width, width, &at);
-        if (!(d <= tolerance))
-            fail_msg("%s of %s at position %zu, element %zu: %g, wanted %g",
-                     json_string_value(json_object_get(p, "name")), field, pos, at, (double)all[pos * width + at],
+        n_beyond += !(d <= usual);
+        if (!(d <= limit))
+            fail_msg("%s at position %zu, element %zu: %g, wanted %g", file, pos, at, (double)all[pos * width + at],
                      (double)want[i * width + at]);
     }
+    if (n_beyond > (n + 99) / 100)
+        fail_msg("%s: %zu of %zu rows differ by more than %g", file, n_beyond, n, (double)usual);
     mem_free(want);
 }
 
@@ -92,8 +98,8 @@ static void check_prompt(facet_engine *e, const json_t *p)
     for (size_t i = 0; i < n; i++)
         if (json_number_value(json_array_get(json_object_get(p, "margin"), i)) > 0.05)
             assert_int_equal(argmax[i], json_integer_value(json_array_get(json_object_get(p, "argmax"), i)));
-    check_rows(p, "logits", logits, V, (float)LOGIT_TOLERANCE_MILLI / 1000.0f);
-    check_rows(p, "hidden", hidden, H, 0.05f);
+    check_rows(p, "logits", logits, V, 0.01f, 0.1f);
+    check_rows(p, "hidden", hidden, H, 0.05f, 0.5f);
     free(ids);
     free(logits);
     free(hidden);
