@@ -14,7 +14,7 @@
 #include "base/team.h"
 #include "compute/cpu/attn_simd.h"
 
-enum { CACHE_BYTES = 256 << 20, REPS = 15, MAX_ROWS = 64, MAX_THREADS = 64 };
+enum { CACHE_BYTES = 256 << 20, SPAN_MS = 200, MIN_REPS = 5, MAX_ROWS = 64, MAX_THREADS = 64 };
 
 typedef struct bench {
     attn_kernels kernels;
@@ -57,19 +57,19 @@ static void by_splits(void *arg, int thread, int n_threads)
     }
 }
 
-/* The best of REPS: on a shared machine the others only add time. */
+/* Microseconds of the best run within SPAN_MS: on a shared machine the others only add time. */
 static double measure(bench *b, int n_rows)
 {
     double best = INFINITY;
-    int pages = b->n_keys / KV_PAGE_LEN, inner = n_rows > 4 ? 1 : 4, copy = 0;
+    int pages = b->n_keys / KV_PAGE_LEN, copy = 0;
+    bool use_splits = team_size(b->team) > 1 && n_rows < 2 * team_size(b->team);
     b->n_rows = n_rows;
-    for (int i = 0; i < REPS; i++) {
+    uint64_t begin = clock_ns();
+    for (int i = 0; i < MIN_REPS || clock_ns() - begin < SPAN_MS * 1000000u; i++, copy = (copy + 1) % b->n_copies) {
+        for (int r = 0; r < n_rows; r++) b->rows[r].table = b->tables + copy * pages;
         uint64_t start = clock_ns();
-        for (int k = 0; k < inner; k++, copy = (copy + 1) % b->n_copies) {
-            for (int r = 0; r < n_rows; r++) b->rows[r].table = b->tables + copy * pages;
-            team_run(b->team, n_rows < 2 * team_size(b->team) && team_size(b->team) > 1 ? by_splits : by_rows, b);
-        }
-        best = fmin(best, (double)(clock_ns() - start) * 1e-3 / inner);
+        team_run(b->team, use_splits ? by_splits : by_rows, b);
+        best = fmin(best, (double)(clock_ns() - start) * 1e-3);
     }
     return best;
 }

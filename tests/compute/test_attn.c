@@ -335,13 +335,14 @@ static void test_bits(void **state)
         attn_world w = world_open(&r, random_shape(&r));
         attn_rows rows = rows_open(&w, &r, 1 + (int)rng_below(&r, 64));
         attn_work work = world_work(&w, random_window(&r));
-        int32_t *table2 = malloc((size_t)w.n_pages * sizeof *table2); /* same pages, so any row may use it */
-        memcpy(table2, w.table, (size_t)w.n_pages * sizeof *table2);
+        int32_t *table2 = malloc((size_t)w.n_pages * sizeof *table2); /* another sequence: the full pages reversed */
+        for (int p = 0; p < w.n_pages - 1; p++) table2[p] = w.table[w.n_pages - 2 - p];
+        table2[w.n_pages - 1] = w.table[w.n_pages - 1];
         bool is_chunk = rng_below(&r, 2); /* consecutive positions, as in prefill; else anything */
         for (int j = 0; j < rows.n; j++) {
             int back = is_chunk ? rows.n - 1 - j : (int)rng_below(&r, (uint32_t)w.s.n_slots);
             rows.row[j].pos -= back < w.s.n_slots ? back : 0;
-            if (!is_chunk && rng_below(&r, 4) == 0) rows.row[j].table = table2;
+            if (rng_below(&r, 4) == 0) rows.row[j].table = table2;
         }
         float *want = malloc((size_t)rows.n * rows.floats * sizeof *want);
         for (int s = 1; s < n_sets; s++) {
