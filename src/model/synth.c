@@ -20,6 +20,7 @@ typedef struct shape {
     uint32_t n_ff_expert;
     bool global_has_v;
     uint32_t mtp_embd, mtp_ff;
+    int mtp_heads;
     int dflash_heads;
     uint32_t dflash_ff;
 } shape;
@@ -27,11 +28,11 @@ typedef struct shape {
 /* 12B, E4B and E2B have no DFlash drafter whose sizes are public: theirs follow the two that have one (H / 84 heads,
  * rounded to a multiple of 8; twice the hidden size between the layers). */
 static const shape shapes[] = {
-    {"31b", 60, 32, 16, 4, 6, 0, 5376, 21504, 21504, 1024, 262144, 0, 0, 0, 0, false, 1024, 8192, 64, 10752},
-    {"26b-a4b", 30, 16, 8, 2, 6, 0, 2816, 2112, 2112, 1024, 262144, 0, 128, 8, 704, false, 1024, 8192, 32, 5632},
-    {"12b", 48, 16, 8, 1, 6, 0, 3840, 15360, 15360, 1024, 262144, 0, 0, 0, 0, false, 1024, 8192, 48, 7680},
-    {"e4b", 42, 8, 2, 2, 6, 18, 2560, 10240, 10240, 512, 131072, 256, 0, 0, 0, true, 256, 2048, 32, 5120},
-    {"e2b", 35, 8, 1, 1, 5, 20, 1536, 6144, 12288, 512, 131072, 256, 0, 0, 0, true, 256, 2048, 16, 3072},
+    {"31b", 60, 32, 16, 4, 6, 0, 5376, 21504, 21504, 1024, 262144, 0, 0, 0, 0, false, 1024, 8192, 32, 64, 10752},
+    {"26b-a4b", 30, 16, 8, 2, 6, 0, 2816, 2112, 2112, 1024, 262144, 0, 128, 8, 704, false, 1024, 8192, 16, 32, 5632},
+    {"12b", 48, 16, 8, 1, 6, 0, 3840, 15360, 15360, 1024, 262144, 0, 0, 0, 0, false, 1024, 8192, 16, 48, 7680},
+    {"e4b", 42, 8, 2, 2, 6, 18, 2560, 10240, 10240, 512, 131072, 256, 0, 0, 0, true, 256, 2048, 4, 32, 5120},
+    {"e2b", 35, 8, 1, 1, 5, 20, 1536, 6144, 12288, 512, 131072, 256, 0, 0, 0, true, 256, 2048, 4, 16, 3072},
 };
 
 typedef enum role { ROLE_TARGET, ROLE_MTP, ROLE_DFLASH } role;
@@ -181,6 +182,7 @@ static facet_status put_metadata(synth *y)
         m.n_embd_per_layer = s->n_ple;
     } else if (y->role == ROLE_MTP) {
         m.arch = META_MTP;
+        m.n_heads = s->mtp_heads;
         m.n_shared_kv = MTP_LAYERS;
         m.n_embd_out = s->n_embd;
     } else {
@@ -261,7 +263,8 @@ static facet_status vector(synth *y, int layer, const char *name, uint64_t n, fl
 static facet_status list_attention(synth *y, int l)
 {
     uint64_t h = y->n_embd, d = y->role == ROLE_DFLASH ? 128 : layer_is_local(y, l) ? 256 : 512;
-    uint64_t q = d * (uint64_t)(y->role == ROLE_DFLASH ? y->s->dflash_heads : y->s->n_heads);
+    int n_heads = y->role == ROLE_DFLASH ? y->s->dflash_heads : y->role == ROLE_MTP ? y->s->mtp_heads : y->s->n_heads;
+    uint64_t q = d * (uint64_t)n_heads;
     uint64_t kv = d * (uint64_t)kv_heads(y, l);
     if (y->role != ROLE_MTP) {
         NORM(l, "attn_k_norm", d);
