@@ -3,6 +3,8 @@
 
 #include "base/cpu.h"
 #include "cli/cli.h"
+#include "cli/cmd_convert.h"
+#include "cli/cmd_quantize.h"
 #include "compute/backend.h"
 
 typedef struct command {
@@ -12,6 +14,14 @@ typedef struct command {
 
 static const command commands[] = {
     {"run", "complete a prompt", cmd_run},
+    {"eval", "measure a model: tasks", cmd_eval},
+    {"inspect", "metadata, tensors, plan and memory of a file", cmd_inspect},
+    {"tokenize", "token ids of a text", cmd_tokenize},
+    {"detokenize", "text of token ids", cmd_detokenize},
+    {"render", "a chat as the exact prompt", cmd_render},
+    {"logits", "float32 logits of token ids", cmd_logits},
+    {"convert", "safetensors to GGUF", cmd_convert},
+    {"quantize", "GGUF to GGUF of another type mix", cmd_quantize},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
