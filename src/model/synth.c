@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "model/meta.h"
+#include "text/chat.h"
 
 enum { MAX_DEPTH = 64, DFLASH_LAYERS = 5, MTP_LAYERS = 4, MAX_TAPS = 6 };
 
@@ -201,6 +202,8 @@ static facet_status put_metadata(synth *y)
     FACET_TRY(meta_put(y->w, &m, y->err));
     FACET_TRY(synth_put_vocab(y->w, (int)y->n_vocab, y->err));
     if (y->role != ROLE_TARGET) return FACET_OK;
+    const char *chat = chat_template_text(s->n_ple == 0);
+    FACET_TRY(gguf_put_str(y->w, "tokenizer.chat_template", chat, strlen(chat), y->err));
     if (strcmp(s->name, "12b") == 0 && y->n_vocab == SYNTH_MAX_VOCAB) {
         static const int32_t suppressed[] = {258883, 258882};
         FACET_TRY(gguf_put_array(y->w, "tokenizer.ggml.suppress_tokens", GGUF_I32, suppressed, 2, y->err));

@@ -2,7 +2,7 @@
  * GGUF to safetensors and back; the vocabulary; what is refused. */
 #include "testing.h"
 
-#include "base/mem.h"
+#include "base/buf.h"
 #include "file/safetensors.h"
 #include "model/convert.h"
 #include "model/hf_names.h"
@@ -301,7 +301,8 @@ static void refuses(void **state)
     facet_error err = {0};
     gguf_file *f = NULL;
     convert_params p = {.mix = TYPEMIX_F16, .n_threads = 1};
-    const char *out = test_path(folder, "out.gguf");
+    char out[256]; /* test_path would be used again and again */
+    snprintf(out, sizeof out, "%s/out.gguf", folder);
     assert_ok(gguf_open(test_shared("models/tiny-31b-F16.gguf"), &f, &err), err);
     link_tokenizer();
     write_safetensors(f, "model.", NULL);
@@ -321,18 +322,17 @@ static void refuses(void **state)
     }
     write_text("config.json", config_31b);
     write_safetensors(f, "model.", "model.layers.0.mystery");
-    out = test_path(folder, "out.gguf");
     assert_int_equal(convert_folder(folder, out, &p, &err), FACET_ERR_UNSUPPORTED);
     assert_non_null(strstr(err.message, "model.layers.0.mystery"));
     write_safetensors(f, "model.", NULL);
     unlink(test_path(folder, "tokenizer.json"));
-    assert_int_equal(convert_folder(folder, test_path(folder, "out.gguf"), &p, &err), FACET_ERR_IO);
+    assert_int_equal(convert_folder(folder, out, &p, &err), FACET_ERR_IO);
     write_text("tokenizer.json", "{\"model\":{\"type\":\"WordPiece\"}}");
-    assert_int_equal(convert_folder(folder, test_path(folder, "out.gguf"), &p, &err), FACET_ERR_UNSUPPORTED);
+    assert_int_equal(convert_folder(folder, out, &p, &err), FACET_ERR_UNSUPPORTED);
     write_text("tokenizer.json", "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":2048},\"merges\":[]}}");
-    assert_int_equal(convert_folder(folder, test_path(folder, "out.gguf"), &p, &err), FACET_ERR_FORMAT);
+    assert_int_equal(convert_folder(folder, out, &p, &err), FACET_ERR_FORMAT);
     write_text("tokenizer.json", "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":1},\"merges\":[[\"a\"]]}}");
-    assert_int_equal(convert_folder(folder, test_path(folder, "out.gguf"), &p, &err), FACET_ERR_FORMAT);
+    assert_int_equal(convert_folder(folder, out, &p, &err), FACET_ERR_FORMAT);
     assert_non_null(strstr(err.message, "merge 0"));
     gguf_close(f);
 }
