@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "model/meta.h"
+#include "text/chat.h"
 
 enum { MAX_DEPTH = 64, DFLASH_LAYERS = 5, MTP_LAYERS = 4, MAX_TAPS = 6 };
 
@@ -201,6 +202,8 @@ static facet_status put_metadata(synth *y)
     FACET_TRY(meta_put(y->w, &m, y->err));
     FACET_TRY(synth_put_vocab(y->w, (int)y->n_vocab, y->err));
     if (y->role != ROLE_TARGET) return FACET_OK;
+    const char *chat = chat_template_text(s->n_ple == 0);
+    FACET_TRY(gguf_put_str(y->w, "tokenizer.chat_template", chat, strlen(chat), y->err));
     if (strcmp(s->name, "12b") == 0 && y->n_vocab == SYNTH_MAX_VOCAB) {
         static const int32_t suppressed[] = {258883, 258882};
         FACET_TRY(gguf_put_array(y->w, "tokenizer.ggml.suppress_tokens", GGUF_I32, suppressed, 2, y->err));
@@ -352,7 +355,7 @@ static uint64_t n_values(const item *t)
     return t->ne[0] * t->ne[1] * t->ne[2];
 }
 
-static facet_status declare_tensors(synth *y)
+static void choose_types(synth *y)
 {
     typemix_counts counts = {0, 0};
     for (size_t i = 0; i < y->n_items; i++) counts.n_attn_v += is_attn_v(&y->items[i]);
@@ -361,9 +364,7 @@ static facet_status declare_tensors(synth *y)
         t->type = typemix_choose(y->p->mix, t->name, t->n_dims, t->ne, t->layer, y->n_layers, &counts);
         counts.attn_v_index += is_attn_v(t);
         y->total += type_bytes(type_get(t->type), n_values(t));
-        FACET_TRY(gguf_add_tensor(y->w, t->name, t->type, t->n_dims, t->ne, y->err));
     }
-    return FACET_OK;
 }
 
 /* ---- the data ---- */
@@ -453,7 +454,11 @@ static facet_status write_file(synth *y, const char *path)
     FACET_TRY(gguf_writer_new(&y->w, y->err));
     FACET_TRY(put_metadata(y));
     FACET_TRY(list_tensors(y));
-    FACET_TRY(declare_tensors(y));
+    choose_types(y);
+    for (size_t i = 0; i < y->n_items; i++) {
+        const item *t = &y->items[i];
+        FACET_TRY(gguf_add_tensor(y->w, t->name, t->type, t->n_dims, t->ne, y->err));
+    }
     FACET_TRY(gguf_begin_data(y->w, path, y->err));
     FACET_TRY(write_tensors(y));
     return gguf_finish(y->w, y->err);
@@ -468,6 +473,20 @@ facet_status synth_write(const synth_params *p, const char *path, facet_error *e
     gguf_writer_free(y.w);
     for (size_t i = 0; i < y.n_pools; i++) mem_free(y.pools[i].data);
     mem_free(y.pools);
+    mem_free(y.items);
+    return status;
+}
+
+facet_status synth_size(const synth_params *p, uint64_t *n_tensors, uint64_t *bytes, facet_error *err)
+{
+    synth y = {.p = p, .err = err};
+    FACET_TRY(choose_shape(&y, err));
+    facet_status status = list_tensors(&y);
+    if (status == FACET_OK) {
+        choose_types(&y);
+        *n_tensors = y.n_items;
+        *bytes = y.total;
+    }
     mem_free(y.items);
     return status;
 }

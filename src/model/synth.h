@@ -23,6 +23,9 @@ typedef struct synth_params {
  * FACET_ERR_ARG for an unknown name or a number out of range; FACET_ERR_IO, FACET_ERR_MEMORY, FACET_ERR_CANCELLED. */
 facet_status synth_write(const synth_params *p, const char *path, facet_error *err);
 
+/* What synth_write would write: tensors, and bytes of their data. */
+facet_status synth_size(const synth_params *p, uint64_t *n_tensors, uint64_t *bytes, facet_error *err);
+
 /* The keys tokenizer.ggml.* of a vocabulary of n tokens: special tokens and bytes at their public ids, runs of
  * newlines, blanks and tabs, ASCII characters, pairs of letters with their merges, and filler. */
 facet_status synth_put_vocab(gguf_writer *w, int n, facet_error *err);
