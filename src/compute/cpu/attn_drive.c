@@ -1,16 +1,16 @@
 /* attn_drive.c: attention over pages by splits and tiles, around the inner loops of a kernel set.
  *
- * Rows that share a page table go together in blocks, so that a tile is unpacked once for all of them. In a split:
- * scores of all tiles, softmax, values of all tiles. A tile is read only when the row sees one of its keys; the keys at
- * its edges that the row does not see are left out of the softmax and of the value loop, so that whatever lies there
- * (also an infinity) has no effect. */
+ * Rows that share a page table go together in blocks, so that a tile is fetched from memory once for all of them. In a
+ * split: scores of all tiles, softmax, values of all tiles. A tile is read only when the row sees one of its keys; the
+ * keys at its edges that the row does not see are left out of the softmax and of the value loop, so that whatever lies
+ * there (also an infinity) has no effect. */
 #include "compute/cpu/attn_simd.h"
 
 #include <string.h>
 
 #include "compute/cpu/attn_fold.h"
 
-/* 32 queries reuse an unpacked tile well, and their scores (66 KiB) stay in the L2 cache. */
+/* 32 queries make the products, not the memory, the limit; their scores (66 KiB) stay in the L2 cache. */
 enum { BLOCK_QUERIES = 32, BLOCK_ROWS = 8, SPLIT_TILES = ATTN_SPLIT / ATTN_TILE };
 
 static int block_rows(int heads_per_kv)
