@@ -53,7 +53,8 @@ static void check_file(const char *file, json_t *const *lines, size_t n_lines)
     snprintf(path, sizeof path, "models/%s.gguf", file);
     assert_ok(facet_model_open(test_shared(path), &m, &err), err);
     facet_engine_params p = facet_engine_params_default();
-    p.device = "cpu";
+    const char *device = getenv("FACET_TEST_DEVICE");
+    p.device = device && *device ? device : "cpu";
     p.n_ctx = 4096;
     assert_ok(facet_engine_open(m, &p, &e, &err), err);
     assert_ok(facet_session_open(e, &s, &err), err);
@@ -98,7 +99,10 @@ static int unload(void **state)
 static void tasks_equal_the_other_engine(void **state)
 {
     const char *file = *state;
+    char path[128];
+    snprintf(path, sizeof path, "models/%s.gguf", file);
     TEST_NEEDS_SHARED("goldens/peer_greedy.jsonl");
+    TEST_NEEDS_SHARED(path);
     check_file(file, lines, n_lines);
 }
 
