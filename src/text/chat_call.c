@@ -69,7 +69,7 @@ static void put_json_string(buf *out, const char *s, size_t n)
 /* <|"|> any text <|"|> */
 static bool parse_quoted(cursor *c)
 {
-    const char *end = memchr(c->s + 1, CALL_QUOTE, (size_t)(c->end - c->s - 1));
+    const char *end = memchr(c->s + 1, (unsigned char)CALL_QUOTE, (size_t)(c->end - c->s - 1));
     if (!end) return false;
     put_json_string(c->out, c->s + 1, (size_t)(end - c->s - 1));
     c->s = end + 1;

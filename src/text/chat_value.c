@@ -65,7 +65,7 @@ static void put_real(buf *out, double v)
     int digits = 0;
     do snprintf(s, sizeof s, "%.*e", digits, v);
     while (strtod(s, NULL) != v && ++digits < 17);
-    int exponent = atoi(strchr(s, 'e') + 1);
+    int exponent = (int)strtol(strchr(s, 'e') + 1, NULL, 10);
     if (exponent >= -4 && exponent < 16) {
         int decimals = digits - exponent;
         snprintf(s, sizeof s, "%.*f", decimals > 1 ? decimals : 1, v);

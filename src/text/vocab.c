@@ -5,7 +5,7 @@
 #include "base/mem.h"
 #include "base/utf8.h"
 
-#define MAX_TOKENS (1u << 24)
+#define MAX_ENTRIES (1u << 24) /* of an array of strings */
 #define KEY(name) "tokenizer.ggml." name
 
 enum { STORED_UNKNOWN = 2, STORED_CONTROL = 3, STORED_USER = 4, STORED_BYTE = 6 };
@@ -60,36 +60,42 @@ int vocab_byte_value(const char *s, size_t n)
     return high < 0 || low < 0 ? -1 : high << 4 | low;
 }
 
-/* The array of a key, with its element type class and count checked. */
-static facet_status get_array(const gguf_file *f, const char *key, bool is_string, const gguf_kv **out,
-                              facet_error *err)
+/* The array of a key. NULL, with FACET_ERR_FORMAT in err: it is missing or not such an array. */
+static const gguf_kv *get_array(const gguf_file *f, const char *key, bool is_string, facet_error *err)
 {
     const gguf_kv *kv = gguf_find(f, key);
-    if (!kv) return error_set(err, FACET_ERR_FORMAT, "missing key %s", key);
-    if (kv->type != GGUF_ARRAY || (kv->elem == GGUF_STRING) != is_string)
-        return error_set(err, FACET_ERR_FORMAT, "%s: want an array of %s", key, is_string ? "strings" : "numbers");
-    *out = kv;
-    return FACET_OK;
+    if (!kv) {
+        error_set(err, FACET_ERR_FORMAT, "missing key %s", key);
+    } else if (kv->type != GGUF_ARRAY || (kv->elem == GGUF_STRING) != is_string) {
+        error_set(err, FACET_ERR_FORMAT, "%s: want an array of %s", key, is_string ? "strings" : "numbers");
+        kv = NULL;
+    }
+    return kv;
 }
 
-/* All strings of an array key; *strings is the caller's to free. */
-static facet_status get_strings(const gguf_file *f, const char *key, uint64_t max, gguf_str **strings, uint32_t *n,
-                                facet_error *err)
+/* All n strings of an array key, the caller's to free. NULL, with *status and err set, when there are none. */
+static gguf_str *get_strings(const gguf_file *f, const char *key, uint32_t *n, facet_status *status, facet_error *err)
 {
-    const gguf_kv *kv = NULL;
-    FACET_TRY(get_array(f, key, true, &kv, err));
-    if (kv->count == 0 || kv->count > max)
-        return error_set(err, FACET_ERR_FORMAT, "%s: %llu entries, want 1 to %llu", key, (unsigned long long)kv->count,
-                         (unsigned long long)max);
-    gguf_str *s = mem_resize_array(NULL, (size_t)kv->count, sizeof *s);
-    if (!s) return error_memory(err, key, (size_t)kv->count * sizeof *s);
-    if (!gguf_array_strings(kv, s)) {
-        mem_free(s);
-        return error_set(err, FACET_ERR_FORMAT, "%s: malformed strings", key);
+    *status = FACET_ERR_FORMAT;
+    const gguf_kv *kv = get_array(f, key, true, err);
+    if (!kv) return NULL;
+    if (kv->count == 0 || kv->count > MAX_ENTRIES) {
+        error_set(err, FACET_ERR_FORMAT, "%s: %llu entries, want 1 to %u", key, (unsigned long long)kv->count,
+                  MAX_ENTRIES);
+        return NULL;
     }
-    *strings = s;
-    *n = (uint32_t)kv->count;
-    return FACET_OK;
+    gguf_str *s = mem_resize_array(NULL, (size_t)kv->count, sizeof *s);
+    if (!s) {
+        *status = error_memory(err, key, (size_t)kv->count * sizeof *s);
+    } else if (!gguf_array_strings(kv, s)) {
+        error_set(err, FACET_ERR_FORMAT, "%s: malformed strings", key);
+        mem_free(s);
+        s = NULL;
+    } else {
+        *n = (uint32_t)kv->count;
+        *status = FACET_OK;
+    }
+    return s;
 }
 
 static facet_status allocate_tokens(tokenizer *t, const gguf_str *s, uint32_t n, facet_error *err)
@@ -146,8 +152,8 @@ static facet_status index_characters(tokenizer *t, facet_error *err)
 
 static facet_status read_types(tokenizer *t, const gguf_file *f, facet_error *err)
 {
-    const gguf_kv *kv = NULL;
-    FACET_TRY(get_array(f, KEY("token_type"), false, &kv, err));
+    const gguf_kv *kv = get_array(f, KEY("token_type"), false, err);
+    if (!kv) return FACET_ERR_FORMAT;
     if (kv->count != (uint64_t)t->n_vocab)
         return error_set(err, FACET_ERR_FORMAT, KEY("token_type") ": %llu entries for %d tokens",
                          (unsigned long long)kv->count, t->n_vocab);
@@ -173,10 +179,11 @@ static facet_status read_types(tokenizer *t, const gguf_file *f, facet_error *er
 
 facet_status vocab_read_tokens(tokenizer *t, const gguf_file *f, facet_error *err)
 {
-    gguf_str *s = NULL;
+    facet_status status;
     uint32_t n = 0;
-    FACET_TRY(get_strings(f, KEY("tokens"), MAX_TOKENS, &s, &n, err));
-    facet_status status = allocate_tokens(t, s, n, err);
+    gguf_str *s = get_strings(f, KEY("tokens"), &n, &status, err);
+    if (!s) return status;
+    status = allocate_tokens(t, s, n, err);
     if (status == FACET_OK) copy_tokens(t, s);
     mem_free(s);
     FACET_TRY(status);
@@ -223,10 +230,11 @@ static facet_status add_merge(tokenizer *t, uint32_t rank, gguf_str rule, facet_
 
 facet_status vocab_read_merges(tokenizer *t, const gguf_file *f, facet_error *err)
 {
-    gguf_str *s = NULL;
+    facet_status status;
     uint32_t n = 0;
-    FACET_TRY(get_strings(f, KEY("merges"), MAX_TOKENS, &s, &n, err));
-    facet_status status = bpe_table_init(&t->merges, n, err);
+    gguf_str *s = get_strings(f, KEY("merges"), &n, &status, err);
+    if (!s) return status;
+    status = bpe_table_init(&t->merges, n, err);
     for (uint32_t rank = 0; rank < n && status == FACET_OK; rank++) status = add_merge(t, rank, s[rank], err);
     mem_free(s);
     return status;
@@ -293,9 +301,9 @@ static facet_status read_role(const tokenizer *t, const gguf_file *f, const char
 static facet_status read_ids(const tokenizer *t, const gguf_file *f, const char *key, int32_t **ids, int *n,
                              facet_error *err)
 {
-    const gguf_kv *kv = NULL;
     if (!gguf_find(f, key)) return FACET_OK;
-    FACET_TRY(get_array(f, key, false, &kv, err));
+    const gguf_kv *kv = get_array(f, key, false, err);
+    if (!kv) return FACET_ERR_FORMAT;
     if (kv->count > (uint64_t)t->n_vocab) return error_set(err, FACET_ERR_FORMAT, "%s: more entries than tokens", key);
     *ids = mem_resize_array(NULL, (size_t)kv->count, sizeof **ids);
     if (!*ids) return error_memory(err, key, (size_t)kv->count * sizeof **ids);
