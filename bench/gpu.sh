@@ -10,7 +10,7 @@
 #                                      unpacked Debian packages (usr/include, usr/lib/x86_64-linux-gnu). To make one:
 #       apt-get download libjansson-dev libjansson4 libcmocka-dev libcmocka0 libedit-dev libedit2 libbsd0 libmd0
 #       for deb in *.deb; do dpkg -x "$deb" FOLDER; done
-#   FACET_MODELS, FACET_SHARED         passed on to the goldens
+#   FACET_SHARED=FOLDER                the reference set of the goldens
 #   FACET_SANITIZER="memcheck ..."     tools of compute-sanitizer to run the op tests under as well (slow)
 set -u
 cd "$(dirname "$0")/.." || exit 2
@@ -43,6 +43,7 @@ step() {
     return 1
 }
 
+# shellcheck disable=SC2317 # called through step
 configure() {
     local arch args=(-DFACET_CUDA=ON -DFACET_WERROR=OFF)
     arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d '. ')
@@ -64,13 +65,16 @@ say "$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/n
     "$(git rev-parse --short HEAD 2>/dev/null)"
 step configure configure || finish
 step build cmake --build "$build" -j "$(nproc)" || finish
+say "$("$build/facet" --version)"
 for test in "$build"/tests/test_cuda_*; do
-    step "$(basename "$test")" "$test"
+    step "$(basename "$test")" timeout 300 "$test"
     for tool in ${FACET_SANITIZER:-}; do
         step "$(basename "$test"), $tool" compute-sanitizer --tool "$tool" --error-exitcode 1 "$test"
     done
 done
-if [ -x "$build/tests/test_goldens" ]; then
-    step "test_goldens, cuda" env FACET_TEST_DEVICE=cuda "$build/tests/test_goldens"
-fi
+for test in test_goldens test_peer; do
+    [ -x "$build/tests/$test" ] || continue
+    step "$test, cuda" env FACET_TEST_DEVICE=cuda timeout 300 "$build/tests/$test"
+done
+step "facet run" "$build/facet" run --device cuda --chat "What is 82 - 61?" --json && tail -n 5 "$out"
 finish

@@ -28,7 +28,7 @@ bool buf_reserve(buf *b, size_t extra)
     }
     if (need <= b->cap) return true;
     size_t cap = b->cap ? b->cap : 64;
-    while (cap < need) cap = cap > need / 2 ? need : cap * 2;
+    while (cap < need) cap = cap > SIZE_MAX / 2 ? need : cap * 2;
     char *data = mem_realloc(b->data, cap);
     if (!data) {
         b->failed = true;

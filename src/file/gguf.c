@@ -176,7 +176,7 @@ void gguf_close(gguf_file *f)
     if (!f) return;
     gguf_index *index = f->index;
     for (uint64_t i = 0; i < f->n_tensors; i++) mem_free(f->tensors[i].name);
-    for (int i = 0; i < f->n_shards; i++) {
+    for (int i = 0; index && f->shards && i < f->n_shards; i++) {
         if (index->is_borrowed) f->shards[i].data = NULL;
         file_map_close(&f->shards[i]);
     }

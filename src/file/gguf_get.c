@@ -28,16 +28,12 @@ static bool load_unsigned(gguf_type type, const uint8_t *p, uint64_t *out)
 
 static bool load_signed(gguf_type type, const uint8_t *p, int64_t *out)
 {
-    int8_t v8;
-    int16_t v16;
-    int32_t v32;
-    switch (type) {
-    case GGUF_I8: memcpy(&v8, p, sizeof v8), *out = v8; return true;
-    case GGUF_I16: memcpy(&v16, p, sizeof v16), *out = v16; return true;
-    case GGUF_I32: memcpy(&v32, p, sizeof v32), *out = v32; return true;
-    case GGUF_I64: memcpy(out, p, sizeof *out); return true;
-    default: return false;
-    }
+    if (type != GGUF_I8 && type != GGUF_I16 && type != GGUF_I32 && type != GGUF_I64) return false;
+    uint64_t bytes = gguf_type_bytes(type), v = 0;
+    memcpy(&v, p, bytes);
+    int shift = 64 - 8 * (int)bytes;
+    *out = (int64_t)(v << shift) >> shift; /* extends the sign */
+    return true;
 }
 
 static bool load_int(gguf_type type, const uint8_t *p, wide_int *out)

@@ -98,9 +98,14 @@ static facet_status place_tensor(gguf_tensor *t, const cursor *c, uint64_t blob,
     return FACET_OK;
 }
 
-static int by_place(const void *a, const void *b)
+typedef struct place {
+    const uint8_t *data;
+    const gguf_tensor *tensor;
+} place;
+
+static int by_data(const void *a, const void *b)
 {
-    const gguf_tensor *x = *(const gguf_tensor *const *)a, *y = *(const gguf_tensor *const *)b;
+    const place *x = a, *y = b;
     return (x->data > y->data) - (x->data < y->data);
 }
 
@@ -119,12 +124,13 @@ static facet_status check_overlap(gguf_tensor *t, uint64_t n, facet_error *err)
         for (uint64_t i = 1; i < n; i++) FACET_TRY(check_pair(&t[i - 1], &t[i], err));
         return FACET_OK;
     }
-    const gguf_tensor **order = mem_calloc(n, sizeof *order);
+    place *order = mem_calloc(n, sizeof *order);
     if (!order) return error_memory(err, "the order of the tensors", n * sizeof *order);
-    for (uint64_t i = 0; i < n; i++) order[i] = &t[i];
-    qsort(order, n, sizeof *order, by_place);
+    for (uint64_t i = 0; i < n; i++) order[i] = (place){.data = t[i].data, .tensor = &t[i]};
+    qsort(order, n, sizeof *order, by_data);
     facet_status status = FACET_OK;
-    for (uint64_t i = 1; i < n && status == FACET_OK; i++) status = check_pair(order[i - 1], order[i], err);
+    for (uint64_t i = 1; i < n && status == FACET_OK; i++)
+        status = check_pair(order[i - 1].tensor, order[i].tensor, err);
     mem_free(order);
     return status;
 }

@@ -93,21 +93,23 @@ static facet_status new_entry(gguf_writer *w, gguf_str key, entry **out, facet_e
     return FACET_OK;
 }
 
+/* The entry of a key, made if need be. */
+static facet_status find_entry(gguf_writer *w, gguf_str key, entry **out, facet_error *err)
+{
+    if (w->has_begun) return too_late("key", err);
+    uint64_t i = name_table_find(&w->keys, key.s, key.n);
+    if (i == NAME_NONE) return new_entry(w, key, out, err);
+    *out = &w->entries[i];
+    return FACET_OK;
+}
+
 /* Sets a key to `e` (type, elem, count, value); takes its value, also when it fails. */
 static facet_status put_entry(gguf_writer *w, gguf_str key, entry e, facet_error *err)
 {
     entry *slot = NULL;
-    facet_status status = FACET_OK;
-    uint64_t i = name_table_find(&w->keys, key.s, key.n);
-    if (w->has_begun)
-        status = too_late("key", err);
-    else if (e.value.failed)
-        status = error_memory(err, "the value of a key", e.value.len);
-    else if (i == NAME_NONE)
-        status = new_entry(w, key, &slot, err);
-    else
-        slot = &w->entries[i];
-    if (status != FACET_OK) {
+    facet_status status = e.value.failed ? error_memory(err, "the value of a key", e.value.len) : FACET_OK;
+    if (status == FACET_OK) status = find_entry(w, key, &slot, err);
+    if (!slot) {
         buf_free(&e.value);
         return status;
     }

@@ -51,7 +51,7 @@ void attn_split_range(const attn_row *row, int window, int *begin, int *end);
 typedef void (*attn_split_fn)(const attn_work *w, const attn_row *row, int kv_head, int split, float *part);
 /* Whole attention of several rows (of any sequences) for one KV head: every split of every row, folded; the same bits
  * as the split function followed by attn_fold. Rows are given together so that a tile that several rows read is
- * unpacked once. */
+ * fetched once: rows of one sequence (same table pointer) should stand side by side. */
 typedef void (*attn_rows_fn)(const attn_work *w, const attn_row *rows, int n_rows, int kv_head);
 /* Folds the partials of splits in order (n parts, `stride` floats apart) and writes out[head_dim] = o / sum for one
  * head. */

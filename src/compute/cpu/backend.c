@@ -183,9 +183,9 @@ static bool is_row_wise(op_kind k)
            k == OP_CAPTURE || k == OP_MOE_ROUTE;
 }
 
-/* Conservative rule: no barrier where this op's inputs were written before the last barrier and nothing it writes was
- * touched since, or where both sides are row-wise over the same set of rows. Since values may share memory, any op
- * whose output memory overlaps a value used since the last barrier counts as touching it. */
+/* A barrier stands before an op that reads what another op wrote since the last barrier, unless both treat each row
+ * alone over the same set of rows (a row then stays with one thread); and before an op whose output memory overlaps a
+ * value touched since then, since values share memory and their rows do not line up. */
 static void place_barriers(compiled *c, const size_t *offsets, const size_t *bytes)
 {
     const plan *p = c->plan;
@@ -196,9 +196,9 @@ static void place_barriers(compiled *c, const size_t *offsets, const size_t *byt
         for (int j = since; j < i && !need; j++) {
             const plan_op *q = &p->ops[j];
             const bool same_rows = op->o >= 0 && q->o >= 0 && p->values[op->o].rows == p->values[q->o].rows;
-            if (is_row_wise(op->kind) && is_row_wise(q->kind) && same_rows) continue;
+            const bool keeps_rows = is_row_wise(op->kind) && is_row_wise(q->kind) && same_rows;
             const int reads[2] = {op->i0, op->i1}, touched[3] = {q->o, q->i0, q->i1};
-            for (int r = 0; r < 2; r++) need |= reads[r] >= 0 && reads[r] == q->o;
+            for (int r = 0; r < 2 && !keeps_rows; r++) need |= reads[r] >= 0 && reads[r] == q->o;
             for (int t = 0; t < 3 && op->o >= 0; t++)
                 need |= touched[t] >= 0 && offsets[op->o] < offsets[touched[t]] + bytes[touched[t]] &&
                         offsets[touched[t]] < offsets[op->o] + bytes[op->o];

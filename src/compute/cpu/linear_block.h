@@ -1,8 +1,10 @@
 /* linear_block.h: the product of one tile of a block type with R rows, for any vector width. Included by
  * linear_block_<instruction set>.h after the vector header (LANES, vi, vf, loads) and after
  *     dot_codes(type, R, unit, v0, v1, q, S)
- *         S[r] = sum over the code vectors v0..v1-1 of the unit of code * activation code, offset still in where
- *         `dot_keeps_offset(type)` says so; q: codes of the sub-block of row 0, rows are sizeof(act_block) apart.
+ *         S[r] += sum over the code vectors v0..v1-1 of the unit of code * activation code; q: codes of row 0 that
+ *         belong to v0, rows are sizeof(act_block) apart
+ *     dot_keeps_offset(type)
+ *         whether that takes the codes with their offset (tile_offset_log2)
  * Type and R are constants where it is inlined; what is left then are straight loops. The order of operations is that
  * of quant/act.h. */
 #ifndef FACET_COMPUTE_CPU_LINEAR_BLOCK_H
@@ -148,24 +150,33 @@ ALWAYS_INLINE vi unit_codes(tensor_type type, const uint8_t *unit, int v)
 
 /* ---- one sub-block of 32 values ---- */
 
-/* S[r] less what the offset of the codes has put into it; `sum`: the sums of the n halves of row 0. */
-ALWAYS_INLINE void take_out_offset(tensor_type type, int R, const int32_t *sum, int n, vi S[MAX_WIDTH])
+/* What the sums begin with so that the offset of the codes is taken out: -2^n times the activation sums of each group
+ * of 32 or 16. Made once for the 256 values of a block. */
+typedef struct start_values {
+    int32_t of[MAX_WIDTH][16];
+} start_values;
+
+ALWAYS_INLINE bool has_start_values(tensor_type type)
 {
-    if (!tile_offset_log2(type) || !dot_keeps_offset(type)) return;
-    UNROLL for (int r = 0; r < R; r++)
-    {
-        const int32_t *t = (const int32_t *)(const void *)((const char *)sum + (size_t)r * sizeof(act_block));
-        vi all = n == 2 ? set_i32(t[0]) + set_i32(t[1]) : set_i32(t[0]);
-        S[r] -= all << tile_offset_log2(type);
-    }
+    return tile_offset_log2(type) && dot_keeps_offset(type);
+}
+
+ALWAYS_INLINE void make_start_values(tensor_type type, int R, const act_block *x, start_values *start)
+{
+    const int32_t factor = -(1 << tile_offset_log2(type));
+    for (int r = 0; r < R; r++)
+        for (int i = 0; i < 16; i++)
+            start->of[r][i] = factor * (tile_scales_per_16(type) ? x[r].sum16[i]
+                                        : i < 8                  ? x[r].sum16[2 * i] + x[r].sum16[2 * i + 1]
+                                                                 : 0);
 }
 
 ALWAYS_INLINE void sub_block_per_32(tensor_type type, int R, const uint8_t *unit, vf s, vf m, const act_block *x, int j,
-                                    vf A[MAX_WIDTH], vf M[MAX_WIDTH])
+                                    const start_values *start, vf A[MAX_WIDTH], vf M[MAX_WIDTH])
 {
     vi S[MAX_WIDTH];
+    UNROLL for (int r = 0; r < R; r++) S[r] = set_i32(has_start_values(type) ? start->of[r][j] : 0);
     dot_codes(type, R, unit, 0, 8, x->q + 32 * j, S);
-    take_out_offset(type, R, x->sum16 + 2 * j, 2, S);
     UNROLL for (int r = 0; r < R; r++)
     {
         A[r] = fma_lanes(to_f32(S[r]) * set_f32(x[r].scale[j]), s, A[r]);
@@ -174,14 +185,15 @@ ALWAYS_INLINE void sub_block_per_32(tensor_type type, int R, const uint8_t *unit
 }
 
 ALWAYS_INLINE void sub_block_per_16(tensor_type type, int R, const uint8_t *unit, const vf s[2], const vf m[2],
-                                    const act_block *x, int j, vf A[MAX_WIDTH], vf M[MAX_WIDTH])
+                                    const act_block *x, int j, const start_values *start, vf A[MAX_WIDTH],
+                                    vf M[MAX_WIDTH])
 {
-    vi S[MAX_WIDTH];
     vf T[MAX_WIDTH];
     UNROLL for (int h = 0; h < 2; h++)
     {
+        vi S[MAX_WIDTH];
+        UNROLL for (int r = 0; r < R; r++) S[r] = set_i32(has_start_values(type) ? start->of[r][2 * j + h] : 0);
         dot_codes(type, R, unit, 4 * h, 4 * h + 4, x->q + 32 * j + 16 * h, S);
-        take_out_offset(type, R, x->sum16 + 2 * j + h, 1, S);
         UNROLL for (int r = 0; r < R; r++)
         {
             T[r] = h ? fma_lanes(to_f32(S[r]), s[1], T[r]) : to_f32(S[r]) * s[0];
@@ -204,26 +216,28 @@ ALWAYS_INLINE void tile_rows(tensor_type type, int R, const uint8_t *p, uint32_t
 {
     const uint32_t n_sub = n_in / 32, per_record = tile_record_units(type);
     const act_block *xq = x->q + row;
+    start_values start;
     vf A[MAX_WIDTH], M[MAX_WIDTH];
     UNROLL for (int r = 0; r < R; r++) A[r] = M[r] = set_f32(0);
 
     ROLLED for (uint32_t sub = 0; sub < n_sub; sub += per_record)
     {
         record_scales scales;
+        const act_block *xb = xq + sub / 8 * (size_t)x->n_rows; /* records do not straddle the blocks of 256 */
+        if (has_start_values(type) && sub % 8 == 0) make_start_values(type, R, xb, &start);
         if (ahead) prefetch_lines(p + ahead, tile_header_bytes(type));
         record_header(type, p, first, &scales);
         p += tile_header_bytes(type);
 
-        const act_block *xb = xq + sub / 8 * (size_t)x->n_rows; /* records do not straddle the blocks of 256 */
         const uint32_t j = sub % 8, left = n_sub - sub, units = left < per_record ? left : per_record;
         ROLLED for (uint32_t b = 0; b < units; b++, p += tile_unit_bytes(type))
         {
             if (ahead) prefetch_lines(p + ahead, tile_unit_bytes(type));
             const uint8_t *unit = p + 4 * first;
             if (tile_scales_per_16(type))
-                sub_block_per_16(type, R, unit, scales.s + 2 * b, scales.m + 2 * b, xb, (int)(j + b), A, M);
+                sub_block_per_16(type, R, unit, scales.s + 2 * b, scales.m + 2 * b, xb, (int)(j + b), &start, A, M);
             else
-                sub_block_per_32(type, R, unit, scales.s[b], scales.m[b], xb, (int)(j + b), A, M);
+                sub_block_per_32(type, R, unit, scales.s[b], scales.m[b], xb, (int)(j + b), &start, A, M);
         }
     }
     UNROLL for (int r = 0; r < R; r++) store_lanes(y + (size_t)r * ld + first, tile_has_min(type) ? A[r] - M[r] : A[r]);

@@ -19,7 +19,6 @@ ALWAYS_INLINE vi unit_codes(tensor_type type, const uint8_t *unit, int v);
 ALWAYS_INLINE void dot_codes(tensor_type type, int R, const uint8_t *unit, int v0, int v1, const int8_t *q,
                              vi S[MAX_WIDTH])
 {
-    _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) S[r] = set_i32(0);
     _Pragma("GCC unroll 8") for (int v = v0; v < v1; v++)
     {
         vi codes = unit_codes(type, unit, v);

@@ -1,11 +1,10 @@
 /* linear_float.h: the product of one tile of F32, F16 or BF16 with R rows, for any vector width; included after the
- * vector header of an instruction set. Four chains over k mod 4 for each output and row: the order of float_dot(). */
+ * vector header of an instruction set, whose MAX_FLOAT_WIDTH lets 4 chains a row fit its registers. Four chains over k
+ * mod 4 for each output and row: the order of float_dot(). */
 #ifndef FACET_COMPUTE_CPU_LINEAR_FLOAT_H
 #define FACET_COMPUTE_CPU_LINEAR_FLOAT_H
 
 #include "compute/cpu/linear_tile.h"
-
-enum { MAX_FLOAT_WIDTH = 4 };
 
 #define UNROLL _Pragma("GCC unroll 8")
 
@@ -55,13 +54,7 @@ ALWAYS_INLINE void float_tile_rows(tensor_type type, int R, const uint8_t *p, ui
             float_tile_rows(TYPE_##T, R, tile, n_in, x, row, first ? 0 : ahead, first, y, ld);                         \
     }
 
-#define FLOAT_KERNELS(T)                                                                                               \
-    FLOAT_WIDTH(T, 1)                                                                                                  \
-    FLOAT_WIDTH(T, 2)                                                                                                  \
-    FLOAT_WIDTH(T, 3)                                                                                                  \
-    FLOAT_WIDTH(T, 4)                                                                                                  \
-    static const linear_rows_fn widths_##T[MAX_FLOAT_WIDTH] = {rows_##T##_1, rows_##T##_2, rows_##T##_3,               \
-                                                               rows_##T##_4};                                          \
+#define FLOAT_FN(T)                                                                                                    \
     static void multiply_##T(const packed_matrix *w, uint32_t tile_begin, uint32_t tile_end, const linear_input *x,    \
                              int row_begin, int row_end, float *y, size_t ld_out)                                      \
     {                                                                                                                  \

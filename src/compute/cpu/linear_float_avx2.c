@@ -3,6 +3,13 @@
 
 #include "compute/cpu/linear_float.h"
 
+#define FLOAT_KERNELS(T)                                                                                               \
+    FLOAT_WIDTH(T, 1)                                                                                                  \
+    FLOAT_WIDTH(T, 2)                                                                                                  \
+    FLOAT_WIDTH(T, 3)                                                                                                  \
+    static const linear_rows_fn widths_##T[MAX_FLOAT_WIDTH] = {rows_##T##_1, rows_##T##_2, rows_##T##_3};              \
+    FLOAT_FN(T)
+
 FLOAT_KERNELS(F32)
 FLOAT_KERNELS(F16)
 FLOAT_KERNELS(BF16)

@@ -3,6 +3,17 @@
 
 #include "compute/cpu/linear_float.h"
 
+#define FLOAT_KERNELS(T)                                                                                               \
+    FLOAT_WIDTH(T, 1)                                                                                                  \
+    FLOAT_WIDTH(T, 2)                                                                                                  \
+    FLOAT_WIDTH(T, 3)                                                                                                  \
+    FLOAT_WIDTH(T, 4)                                                                                                  \
+    FLOAT_WIDTH(T, 5)                                                                                                  \
+    FLOAT_WIDTH(T, 6)                                                                                                  \
+    static const linear_rows_fn widths_##T[MAX_FLOAT_WIDTH] = {rows_##T##_1, rows_##T##_2, rows_##T##_3,               \
+                                                               rows_##T##_4, rows_##T##_5, rows_##T##_6};              \
+    FLOAT_FN(T)
+
 FLOAT_KERNELS(F32)
 FLOAT_KERNELS(F16)
 FLOAT_KERNELS(BF16)

@@ -8,7 +8,7 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-enum { LANES = 16, MAX_WIDTH = 8 };
+enum { LANES = 16, MAX_WIDTH = 8, MAX_FLOAT_WIDTH = 6 };
 
 /* Operators of the language work lane by lane on these; shifts, comparisons and conversions too. */
 typedef float vf __attribute__((vector_size(64)));

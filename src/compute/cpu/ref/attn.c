@@ -69,10 +69,11 @@ static void ref_head(const attn_work *w, const attn_row *row, int kv_head, int h
         int32_t first, last;
         visible(row, w->window, s, &first, &last);
         split_head(w, row, kv_head, head, first, last, part);
+        attn_fold_state next = {.max = part[head_dim], .sum = part[head_dim + 1]};
         if (s == begin)
-            attn_fold_begin(out, &state, part, head_dim);
+            attn_fold_begin(out, &state, part, next, head_dim);
         else
-            attn_fold_next(out, &state, part, head_dim);
+            attn_fold_next(out, &state, part, next, head_dim);
     }
     attn_fold_end(out, &state, head_dim);
 }

@@ -1,0 +1,95 @@
+/* cli.h: what the subcommands share. Exit status: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted. */
+#ifndef FACET_CLI_CLI_H
+#define FACET_CLI_CLI_H
+
+#include <getopt.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "facet.h"
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
+
+/* Options that several commands take. Each has an environment variable FACET_NAME (the long name in capitals, '-' as
+ * '_'), which the command line overrules. */
+#define CLI_COMMON_OPTIONS(X)                                                                                          \
+    X('m', "model", "FILE", "GGUF file of the target (default: $FACET_MODEL, then the bundled small model)")           \
+    X('c', "ctx", "N", "context in tokens (0 = the model's limit, or what fits)")                                      \
+    X('t', "threads", "N", "threads (0 = one per processor)")                                                          \
+    X(256, "device", "D", "cpu, cuda, cuda:N, ref or auto")                                                            \
+    X(257, "cache-type-k", "T", "type of cached keys: f16, q8_0 (-ctk)")                                               \
+    X(258, "cache-type-v", "T", "type of cached values: f16, q8_0 (-ctv)")                                             \
+    X(259, "mmap", NULL, "run from the mapped file: starts at once, slower")                                           \
+    X(260, "json", NULL, "one JSON object on standard output")
+
+#define CLI_SAMPLING_OPTIONS(X)                                                                                        \
+    X('n', "predict", "N", "tokens to generate (-1 = to the end of the context)")                                      \
+    X(270, "temp", "X", "temperature (0 = greedy)")                                                                    \
+    X(271, "top-k", "N", "keep the N likeliest tokens (0 = off)")                                                      \
+    X(272, "top-p", "X", "keep the likeliest tokens that sum to X (1 = off)")                                          \
+    X(273, "min-p", "X", "drop tokens less likely than X times the best (0 = off)")                                    \
+    X(274, "seed", "N", "seed: the same one gives the same text")                                                      \
+    X(275, "repeat-penalty", "X", "repetition penalty (1 = off)")                                                      \
+    X(276, "presence-penalty", "X", "presence penalty")                                                                \
+    X(277, "frequency-penalty", "X", "frequency penalty")                                                              \
+    X(278, "repeat-last-n", "N", "tokens that penalties look back at (-1 = all)")                                      \
+    X(279, "logit-bias", "ID=X", "add X to the logit of token ID (may be repeated)")                                   \
+    X(280, "stop", "TEXT", "end before this text (may be repeated)")                                                   \
+    X(281, "ignore-eos", NULL, "go on after end tokens")
+
+enum { CLI_MAX_LIST = 32 };
+
+typedef struct cli_options {
+    const char *model;
+    facet_engine_params engine;
+    facet_sampling sampling;
+    facet_generate_params generate;
+    bool has_temp, has_top_k, has_top_p; /* set by the user: otherwise the model's own recommendation may be taken */
+    bool is_json;
+    facet_logit_bias bias[CLI_MAX_LIST];
+    const char *stop[CLI_MAX_LIST];
+} cli_options;
+
+void cli_options_init(cli_options *o);
+/* Environment first. Returns false after printing what is wrong. */
+bool cli_options_from_environment(cli_options *o);
+/* One parsed option (val of CLI_*_OPTIONS). 1 = taken, 0 = not a shared option, -1 = wrong value (printed). */
+int cli_option(cli_options *o, int val, const char *arg);
+/* Writes the shared entries of a getopt table; returns their number. */
+size_t cli_long_options(struct option *out, bool has_sampling);
+void cli_print_options(FILE *f, bool has_sampling);
+/* -ctk and -ctv, -md and the like are written with one dash: turned into long options in place. */
+void cli_expand_short(int argc, char **argv);
+
+/* Numbers; print "facet CMD: --NAME: …" and return false when malformed or out of range. */
+bool cli_int(const char *name, const char *arg, long long min, long long max, long long *out);
+bool cli_float(const char *name, const char *arg, double min, double max, double *out);
+
+/* "facet: message" on stderr; the exit status that fits the error. */
+int cli_fail(const facet_error *err);
+int cli_usage(const char *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* The model of the options, or the bundled one (said on stderr). Engine with a progress bar on a terminal. */
+facet_status cli_open_model(const cli_options *o, facet_model **out, facet_error *err);
+facet_status cli_open_engine(const cli_options *o, facet_model *m, facet_engine **out, facet_error *err);
+const char *cli_model_path(const cli_options *o);
+
+/* Ctrl-C: cancels this session; a second one ends the program. NULL switches it off. */
+void cli_watch_interrupt(facet_session *s);
+bool cli_was_interrupted(void);
+
+/* Progress bar on stderr when it is a terminal. */
+bool cli_progress(void *ud, const char *phase, uint64_t done, uint64_t total);
+
+/* Prompt text from an argument, -f FILE or standard input. *text is owned (facet_free). */
+facet_status cli_read_prompt(const char *argument, const char *file, char **text, size_t *n, facet_error *err);
+
+int cmd_run(int argc, char **argv);
+int cmd_tokenize(int argc, char **argv);
+int cmd_detokenize(int argc, char **argv);
+int cmd_render(int argc, char **argv);
+int cmd_logits(int argc, char **argv);
+int cmd_inspect(int argc, char **argv);
+int cmd_eval(int argc, char **argv);
+
+#endif

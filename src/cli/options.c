@@ -1,0 +1,209 @@
+/* options.c: the shared options, their environment variables and their values. */
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+void cli_options_init(cli_options *o)
+{
+    *o = (cli_options){.engine = facet_engine_params_default(),
+                       .sampling = facet_sampling_default(),
+                       .generate = facet_generate_params_default()};
+    o->sampling.bias = o->bias;
+    o->generate.stop = o->stop;
+    o->engine.progress = cli_progress;
+}
+
+bool cli_int(const char *name, const char *arg, long long min, long long max, long long *out)
+{
+    char *end;
+    errno = 0;
+    const long long v = strtoll(arg, &end, 10);
+    if (errno || end == arg || *end || v < min || v > max) {
+        fprintf(stderr, "facet: --%s: '%s' is not a whole number from %lld to %lld\n", name, arg, min, max);
+        return false;
+    }
+    *out = v;
+    return true;
+}
+
+bool cli_float(const char *name, const char *arg, double min, double max, double *out)
+{
+    char *end;
+    const double v = strtod(arg, &end);
+    if (end == arg || *end || !(v >= min && v <= max)) {
+        fprintf(stderr, "facet: --%s: '%s' is not a number from %g to %g\n", name, arg, min, max);
+        return false;
+    }
+    *out = v;
+    return true;
+}
+
+static bool add_bias(cli_options *o, const char *arg)
+{
+    char *end;
+    const long id = strtol(arg, &end, 10);
+    double bias;
+    if (end == arg || *end != '=' || id < 0 || id > INT_MAX) {
+        fprintf(stderr, "facet: --logit-bias: '%s' is not ID=X\n", arg);
+        return false;
+    }
+    if (!cli_float("logit-bias", end + 1, -1e9, 1e9, &bias)) return false;
+    if (o->sampling.n_bias == CLI_MAX_LIST) {
+        fprintf(stderr, "facet: --logit-bias: at most %d\n", CLI_MAX_LIST);
+        return false;
+    }
+    o->bias[o->sampling.n_bias++] = (facet_logit_bias){(int32_t)id, (float)bias};
+    return true;
+}
+
+static bool add_stop(cli_options *o, const char *arg)
+{
+    if (!*arg || o->generate.n_stop == CLI_MAX_LIST) {
+        fprintf(stderr, "facet: --stop: %s\n", *arg ? "too many" : "an empty text would end at once");
+        return false;
+    }
+    o->stop[o->generate.n_stop++] = arg;
+    return true;
+}
+
+static bool set_int(const char *name, const char *arg, long long min, long long max, int *out)
+{
+    long long v;
+    if (!cli_int(name, arg, min, max, &v)) return false;
+    *out = (int)v;
+    return true;
+}
+
+static bool set_float(const char *name, const char *arg, double min, double max, float *out)
+{
+    double v;
+    if (!cli_float(name, arg, min, max, &v)) return false;
+    *out = (float)v;
+    return true;
+}
+
+int cli_option(cli_options *o, int val, const char *arg)
+{
+    bool ok = true;
+    long long seed;
+    switch (val) {
+    case 'm': o->model = arg; break;
+    case 'c': ok = set_int("ctx", arg, 0, INT_MAX, &o->engine.n_ctx); break;
+    case 't': ok = set_int("threads", arg, 0, 1024, &o->engine.n_threads); break;
+    case 256: o->engine.device = arg; break;
+    case 257: o->engine.cache_type_k = arg; break;
+    case 258: o->engine.cache_type_v = arg; break;
+    case 259: o->engine.use_mmap = true; break;
+    case 260: o->is_json = true; break;
+    case 'n': ok = set_int("predict", arg, -1, INT_MAX, &o->generate.n_predict); break;
+    case 270: ok = o->has_temp = set_float("temp", arg, 0, 1e6, &o->sampling.temperature); break;
+    case 271: ok = o->has_top_k = set_int("top-k", arg, 0, INT_MAX, &o->sampling.top_k); break;
+    case 272: ok = o->has_top_p = set_float("top-p", arg, 1e-9, 1, &o->sampling.top_p); break;
+    case 273: ok = set_float("min-p", arg, 0, 1, &o->sampling.min_p); break;
+    case 274:
+        ok = cli_int("seed", arg, LLONG_MIN, LLONG_MAX, &seed);
+        if (ok) o->sampling.seed = (uint64_t)seed;
+        break;
+    case 275: ok = set_float("repeat-penalty", arg, 1e-6, 1e6, &o->sampling.repeat_penalty); break;
+    case 276: ok = set_float("presence-penalty", arg, -1e6, 1e6, &o->sampling.presence_penalty); break;
+    case 277: ok = set_float("frequency-penalty", arg, -1e6, 1e6, &o->sampling.frequency_penalty); break;
+    case 278: ok = set_int("repeat-last-n", arg, -1, INT_MAX, &o->sampling.penalty_last_n); break;
+    case 279: ok = add_bias(o, arg); break;
+    case 280: ok = add_stop(o, arg); break;
+    case 281: o->generate.ignore_eos = true; break;
+    default: return 0;
+    }
+    return ok ? 1 : -1;
+}
+
+typedef struct option_text {
+    int val;
+    const char *name, *value, *help;
+} option_text;
+
+#define ROW(val, name, value, help) {val, name, value, help},
+static const option_text common[] = {CLI_COMMON_OPTIONS(ROW)};
+static const option_text sampling[] = {CLI_SAMPLING_OPTIONS(ROW)};
+enum { N_COMMON = sizeof common / sizeof *common, N_SAMPLING = sizeof sampling / sizeof *sampling };
+
+static size_t table(struct option *out, const option_text *rows, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = (struct option){rows[i].name, rows[i].value ? required_argument : no_argument, NULL, rows[i].val};
+    return n;
+}
+
+size_t cli_long_options(struct option *out, bool has_sampling)
+{
+    size_t n = table(out, common, N_COMMON);
+    return has_sampling ? n + table(out + n, sampling, N_SAMPLING) : n;
+}
+
+static void print_rows(FILE *f, const option_text *rows, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        char left[64];
+        snprintf(left, sizeof left, "%s%c%s --%s %s", rows[i].val < 256 ? "-" : " ",
+                 rows[i].val < 256 ? rows[i].val : ' ', rows[i].val < 256 ? "," : " ", rows[i].name,
+                 rows[i].value ? rows[i].value : "");
+        fprintf(f, "  %-28s %s\n", left, rows[i].help);
+    }
+}
+
+void cli_print_options(FILE *f, bool has_sampling)
+{
+    print_rows(f, common, N_COMMON);
+    if (has_sampling) print_rows(f, sampling, N_SAMPLING);
+}
+
+static bool from_environment(cli_options *o, const option_text *rows, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        char name[64] = "FACET_";
+        for (size_t k = 0; rows[i].name[k] && k < sizeof name - 8; k++)
+            name[6 + k] = rows[i].name[k] == '-' ? '_' : (char)toupper((unsigned char)rows[i].name[k]);
+        const char *v = getenv(name);
+        if (!v || !*v || (!rows[i].value && strcmp(v, "0") == 0)) continue;
+        if (cli_option(o, rows[i].val, v) < 0) {
+            fprintf(stderr, "facet: (from the environment variable %s)\n", name);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool cli_options_from_environment(cli_options *o)
+{
+    return from_environment(o, common, N_COMMON) && from_environment(o, sampling, N_SAMPLING);
+}
+
+void cli_expand_short(int argc, char **argv)
+{
+    static const char *const pairs[][2] = {{"-ctk", "--cache-type-k"}, {"-ctv", "--cache-type-v"}};
+    for (int i = 1; i < argc; i++)
+        for (size_t k = 0; k < 2; k++)
+            if (strcmp(argv[i], pairs[k][0]) == 0) argv[i] = (char *)(uintptr_t)pairs[k][1];
+}
+
+int cli_fail(const facet_error *err)
+{
+    fprintf(stderr, "facet: %s\n", err->message);
+    return err->status == FACET_ERR_CANCELLED ? EXIT_INTERRUPTED : EXIT_FAILED;
+}
+
+int cli_usage(const char *command, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    fprintf(stderr, "facet %s: ", command);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fprintf(stderr, " (facet %s --help tells more)\n", command);
+    return EXIT_USAGE;
+}

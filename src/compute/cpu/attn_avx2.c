@@ -1,0 +1,108 @@
+/* attn_avx2.c: attention with 8 lanes. */
+#include <immintrin.h>
+
+typedef __m256 vec;
+
+enum { LANES = 8 };
+#define GROUP 4 /* 8 sums, 2 values, 2 scales, 1 coefficient: of 16 registers */
+
+#define V static inline __attribute__((always_inline))
+
+V vec v_zero(void)
+{
+    return _mm256_setzero_ps();
+}
+V vec v_set1(float f)
+{
+    return _mm256_set1_ps(f);
+}
+V vec v_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+V void v_store(float *p, vec v)
+{
+    _mm256_storeu_ps(p, v);
+}
+V vec v_add(vec a, vec b)
+{
+    return _mm256_add_ps(a, b);
+}
+V vec v_mul(vec a, vec b)
+{
+    return _mm256_mul_ps(a, b);
+}
+V vec v_max(vec a, vec b)
+{
+    return _mm256_max_ps(a, b);
+}
+V vec v_fma(vec a, vec b, vec c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+V float v_sum(vec v)
+{
+    __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+V float v_max_lane(vec v)
+{
+    __m128 x = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
+V vec v_load_f16(const void *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128(p));
+}
+V vec v_load_i8(const void *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p)));
+}
+V vec v_keep(vec v, int i, int lo, int hi, float fill)
+{
+    __m256i lane = _mm256_add_epi32(_mm256_set1_epi32(i), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    __m256i low = _mm256_cmpgt_epi32(_mm256_set1_epi32(lo), lane);
+    __m256i in = _mm256_andnot_si256(low, _mm256_cmpgt_epi32(_mm256_set1_epi32(hi), lane));
+    return _mm256_blendv_ps(_mm256_set1_ps(fill), v, _mm256_castsi256_ps(in));
+}
+
+/* e^x for x <= 0: x = k ln 2 + r, |r| <= ln 2 / 2, Taylor of degree 6 (relative error below 2e-7 with rounding).
+ * Results below 2^-126 are zero: their exponent field is. */
+V vec v_exp(vec x)
+{
+    x = _mm256_max_ps(x, _mm256_set1_ps(-88.0f)); /* k = -127 */
+    vec k =
+        _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(0x1.715476p0f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    vec r = _mm256_fnmadd_ps(k, _mm256_set1_ps(0x1.62e4p-1f), x);
+    r = _mm256_fnmadd_ps(k, _mm256_set1_ps(0x1.7f7d1cp-20f), r);
+    vec p = _mm256_set1_ps(1.0f / 720);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 120));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 24));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 6));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.5f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+    __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(k), _mm256_set1_epi32(127)), 23);
+    return _mm256_mul_ps(p, _mm256_castsi256_ps(power));
+}
+
+#include "compute/cpu/attn_simd.inc"
+
+const attn_simd attn_simd_avx2 = {.score = score, .value = value, .softmax = softmax};
+
+static void split_avx2(const attn_work *w, const attn_row *row, int kv_head, int split, float *part)
+{
+    attn_drive_split(&attn_simd_avx2, w, row, kv_head, split, part);
+}
+
+static void rows_avx2(const attn_work *w, const attn_row *rows, int n_rows, int kv_head)
+{
+    attn_drive_rows(&attn_simd_avx2, w, rows, n_rows, kv_head);
+}
+
+attn_kernels attn_avx2(void)
+{
+    return (attn_kernels){.split = split_avx2, .rows = rows_avx2};
+}

@@ -1,0 +1,102 @@
+/* attn_avx512.c: attention with 16 lanes. */
+#include <immintrin.h>
+
+typedef __m512 vec;
+
+enum { LANES = 16 };
+#define GROUP 8 /* 16 sums, 2 values, 1 coefficient: of 32 registers */
+
+#define V static inline __attribute__((always_inline))
+
+V vec v_zero(void)
+{
+    return _mm512_setzero_ps();
+}
+V vec v_set1(float f)
+{
+    return _mm512_set1_ps(f);
+}
+V vec v_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+V void v_store(float *p, vec v)
+{
+    _mm512_storeu_ps(p, v);
+}
+V vec v_add(vec a, vec b)
+{
+    return _mm512_add_ps(a, b);
+}
+V vec v_mul(vec a, vec b)
+{
+    return _mm512_mul_ps(a, b);
+}
+V vec v_max(vec a, vec b)
+{
+    return _mm512_max_ps(a, b);
+}
+V vec v_fma(vec a, vec b, vec c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+V float v_sum(vec v)
+{
+    return _mm512_reduce_add_ps(v);
+}
+V float v_max_lane(vec v)
+{
+    return _mm512_reduce_max_ps(v);
+}
+V vec v_load_f16(const void *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256(p));
+}
+V vec v_load_i8(const void *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
+}
+V vec v_keep(vec v, int i, int lo, int hi, float fill)
+{
+    __m512i lane =
+        _mm512_add_epi32(_mm512_set1_epi32(i), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    __mmask16 in = _mm512_cmpge_epi32_mask(lane, _mm512_set1_epi32(lo));
+    in = _mm512_mask_cmplt_epi32_mask(in, lane, _mm512_set1_epi32(hi));
+    return _mm512_mask_blend_ps(in, _mm512_set1_ps(fill), v);
+}
+
+/* e^x for x <= 0: x = k ln 2 + r, |r| <= ln 2 / 2, Taylor of degree 6 (relative error below 2e-7 with rounding). */
+V vec v_exp(vec x)
+{
+    x = _mm512_max_ps(x, _mm512_set1_ps(-150.0f)); /* the result is zero from -104 on */
+    vec k = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p0f)), 8);
+    vec r = _mm512_fnmadd_ps(k, _mm512_set1_ps(0x1.62e4p-1f), x);
+    r = _mm512_fnmadd_ps(k, _mm512_set1_ps(0x1.7f7d1cp-20f), r);
+    vec p = _mm512_set1_ps(1.0f / 720);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 120));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 24));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 6));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.5f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(p, k);
+}
+
+#include "compute/cpu/attn_simd.inc"
+
+const attn_simd attn_simd_avx512 = {.score = score, .value = value, .softmax = softmax};
+
+static void split_avx512(const attn_work *w, const attn_row *row, int kv_head, int split, float *part)
+{
+    attn_drive_split(&attn_simd_avx512, w, row, kv_head, split, part);
+}
+
+static void rows_avx512(const attn_work *w, const attn_row *rows, int n_rows, int kv_head)
+{
+    attn_drive_rows(&attn_simd_avx512, w, rows, n_rows, kv_head);
+}
+
+attn_kernels attn_avx512(void)
+{
+    return (attn_kernels){.split = split_avx512, .rows = rows_avx512};
+}

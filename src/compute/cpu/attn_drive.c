@@ -1,0 +1,257 @@
+/* attn_drive.c: attention over pages by splits and tiles, around the inner loops of a kernel set.
+ *
+ * Rows that share a page table go together in blocks, so that a tile is fetched from memory once for all of them. In a
+ * split: scores of all tiles, softmax, values of all tiles. A tile is read only when the row sees one of its keys; the
+ * keys at its edges that the row does not see are left out of the softmax and of the value loop, so that whatever lies
+ * there (also an infinity) has no effect. */
+#include "compute/cpu/attn_simd.h"
+
+#include <string.h>
+
+#include "compute/cpu/attn_fold.h"
+
+/* 32 queries make the products, not the memory, the limit; their scores (66 KiB) stay in the L2 cache. */
+enum { BLOCK_QUERIES = 32, BLOCK_ROWS = 8, SPLIT_TILES = ATTN_SPLIT / ATTN_TILE };
+
+static int block_rows(int heads_per_kv)
+{
+    int n = BLOCK_QUERIES / heads_per_kv;
+    return n < 1 ? 1 : n > BLOCK_ROWS ? BLOCK_ROWS : n;
+}
+
+/* What a row does with the tile at hand: it sees the keys [lo, hi), and its keys lie elsewhere when `gather` is set. */
+typedef struct row_tile {
+    int lo, hi;
+    bool gather;
+} row_tile;
+
+typedef struct block {
+    const attn_simd *simd;
+    const attn_layer *layer;
+    int kv_head, head_dim, n_heads; /* heads of one KV head: a row is that many queries */
+    int n_rows;
+    const attn_row *rows[BLOCK_ROWS];
+    int32_t first[BLOCK_ROWS], last[BLOCK_ROWS]; /* visible positions */
+    const float *q;                              /* [n_rows * n_heads] rows, q_stride apart */
+    size_t q_stride, o_stride;
+    float *s, *o, *sums; /* [query][ATTN_SCORE_STRIDE], [query][o_stride], [query][max, sum] */
+    uint8_t *tile;       /* room for a gathered tile */
+} block;
+
+size_t attn_drive_scratch_floats(int heads_per_kv, int head_dim)
+{
+    size_t queries = (size_t)block_rows(heads_per_kv) * (size_t)heads_per_kv, dim = (size_t)head_dim;
+    return dim * ATTN_TILE / 2 + queries * (ATTN_SCORE_STRIDE + 2 * (dim + ATTN_PAD) + 4);
+}
+
+static block block_open(const attn_simd *simd, const attn_work *w, int kv_head)
+{
+    const kv_layer_desc *d = &w->layer->desc;
+    block b = {.simd = simd, .layer = w->layer, .kv_head = kv_head, .head_dim = d->head_dim};
+    b.n_heads = w->n_heads / d->n_kv_heads;
+    b.q_stride = b.o_stride = (size_t)d->head_dim + ATTN_PAD;
+    size_t queries = (size_t)block_rows(b.n_heads) * (size_t)b.n_heads;
+    b.tile = (uint8_t *)w->scratch;
+    b.s = w->scratch + (size_t)d->head_dim * ATTN_TILE / 2;
+    b.o = b.s + queries * ATTN_SCORE_STRIDE;
+    b.sums = b.o + 2 * queries * b.o_stride; /* the queries' copy lies between */
+    return b;
+}
+
+static void block_add(block *b, const attn_row *row, int window)
+{
+    attn_visible(row, window, &b->first[b->n_rows], &b->last[b->n_rows]);
+    b->rows[b->n_rows++] = row;
+}
+
+/* ---- tiles ---- */
+
+/* True when some visible position of the tile at pos0 is not in the slot of its own number. */
+static bool needs_gather(const attn_row *row, int32_t first, int32_t last)
+{
+    if (!row->path) return false;
+    for (int32_t p = first > row->base ? first : row->base; p < last; p++)
+        if (row->path[p - row->base] != p - row->base) return true;
+    return false;
+}
+
+static row_tile look(const block *b, int r, int32_t pos0)
+{
+    int32_t lo = b->first[r] - pos0, hi = b->last[r] - pos0;
+    row_tile t = {.lo = lo > 0 ? lo : 0, .hi = hi < ATTN_TILE ? hi : ATTN_TILE};
+    if (t.lo < t.hi) t.gather = needs_gather(b->rows[r], pos0 + t.lo, pos0 + t.hi);
+    return t;
+}
+
+static const uint8_t *stored_tile(const block *b, const attn_row *row, int32_t slot, bool is_v)
+{
+    int32_t page = row->table[slot / KV_PAGE_LEN];
+    int tile = slot / ATTN_TILE % ATTN_PAGE_TILES;
+    return is_v ? attn_v_tile(b->layer, page, tile, b->kv_head) : attn_k_tile(b->layer, page, tile, b->kv_head);
+}
+
+/* The tile in logical order for a draft-tree row: what is finished comes from its place, nodes from their slots. */
+static const uint8_t *gathered_tile(const block *b, const attn_row *row, row_tile t, int32_t pos0, bool is_v)
+{
+    kv_type type = is_v ? b->layer->desc.v_type : b->layer->desc.k_type;
+    if (pos0 + t.lo < row->base) memcpy(b->tile, stored_tile(b, row, pos0, is_v), attn_tile_bytes(type, b->head_dim));
+    for (int key = t.lo; key < t.hi; key++) {
+        int32_t depth = pos0 + key - row->base;
+        if (depth < 0) continue;
+        int32_t slot = row->base + row->path[depth];
+        const uint8_t *src = stored_tile(b, row, slot, is_v);
+        if (is_v)
+            attn_copy_key_v(type, b->head_dim, src, slot % ATTN_TILE, b->tile, key);
+        else
+            attn_copy_key_k(type, b->head_dim, src, slot % ATTN_TILE, b->tile, key);
+    }
+    return b->tile;
+}
+
+static attn_tile find_tile(const block *b, int r, row_tile t, int32_t pos0, bool is_v)
+{
+    const attn_row *row = b->rows[r];
+    attn_tile found = {.type = is_v ? b->layer->desc.v_type : b->layer->desc.k_type};
+    if (t.gather) {
+        found.data = found.next = gathered_tile(b, row, t, pos0, is_v);
+        return found;
+    }
+    found.data = found.next = stored_tile(b, row, pos0, is_v);
+    int32_t next = pos0 + ATTN_TILE;
+    if (next < b->last[r] && (!row->path || next < row->base)) found.next = stored_tile(b, row, next, is_v);
+    return found;
+}
+
+/* One past the last row of the run that begins at row r and can be served from one tile. Values demand equal edges. */
+static int run_end(const row_tile *t, int r, int n, bool is_v)
+{
+    int end = r + 1;
+    if (t[r].gather) return end;
+    while (end < n && t[end].lo < t[end].hi && !t[end].gather &&
+           (!is_v || (t[end].lo == t[r].lo && t[end].hi == t[r].hi)))
+        end++;
+    return end;
+}
+
+/* Scores (or values) of the tile at pos0, the index'th of its split, for every row that sees it. */
+static void do_tile(const block *b, int32_t pos0, int index, bool is_v)
+{
+    row_tile t[BLOCK_ROWS];
+    for (int r = 0; r < b->n_rows; r++) t[r] = look(b, r, pos0);
+    for (int r = 0, end; r < b->n_rows; r = end) {
+        end = r + 1;
+        if (t[r].lo >= t[r].hi) continue;
+        end = run_end(t, r, b->n_rows, is_v);
+        attn_tile tile = find_tile(b, r, t[r], pos0, is_v);
+        size_t query = (size_t)(r * b->n_heads);
+        int n = (end - r) * b->n_heads;
+        float *s = b->s + query * ATTN_SCORE_STRIDE + index * ATTN_TILE, *o = b->o + query * b->o_stride;
+        if (is_v)
+            b->simd->value(tile, b->head_dim, t[r].lo, t[r].hi, s, n, o, b->o_stride);
+        else
+            b->simd->score(tile, b->head_dim, b->q + query * b->q_stride, b->q_stride, n, s);
+    }
+}
+
+/* ---- splits ---- */
+
+/* Softmax of every query that sees the split; clears its sums. */
+static void weigh(const block *b, int32_t pos0, float scale)
+{
+    for (int r = 0; r < b->n_rows; r++) {
+        int32_t lo = b->first[r] - pos0, hi = b->last[r] - pos0;
+        if (lo < 0) lo = 0;
+        if (hi > ATTN_SPLIT) hi = ATTN_SPLIT;
+        if (lo >= hi) continue;
+        for (size_t i = (size_t)(r * b->n_heads), end = i + (size_t)b->n_heads; i < end; i++) {
+            b->simd->softmax(b->s + i * ATTN_SCORE_STRIDE, lo, hi, scale, b->sums + 2 * i);
+            memset(b->o + i * b->o_stride, 0, (size_t)b->head_dim * sizeof *b->o);
+        }
+    }
+}
+
+static void do_split(const block *b, int split, float scale)
+{
+    int32_t pos0 = split * ATTN_SPLIT;
+    for (int t = 0; t < SPLIT_TILES; t++) do_tile(b, pos0 + t * ATTN_TILE, t, false);
+    weigh(b, pos0, scale);
+    for (int t = 0; t < SPLIT_TILES; t++) do_tile(b, pos0 + t * ATTN_TILE, t, true);
+}
+
+void attn_drive_split(const attn_simd *simd, const attn_work *w, const attn_row *row, int kv_head, int split,
+                      float *part)
+{
+    block b = block_open(simd, w, kv_head);
+    block_add(&b, row, w->window);
+    b.q_stride = (size_t)b.head_dim;
+    b.q = row->q + (size_t)kv_head * (size_t)b.n_heads * b.q_stride;
+    do_split(&b, split, w->scale);
+    size_t dim = (size_t)b.head_dim;
+    for (size_t h = 0; h < (size_t)b.n_heads; h++) {
+        memcpy(part + h * (dim + 2), b.o + h * b.o_stride, dim * sizeof *part);
+        memcpy(part + h * (dim + 2) + dim, b.sums + 2 * h, 2 * sizeof *part);
+    }
+}
+
+/* ---- rows ---- */
+
+static float *out_of(const block *b, size_t query)
+{
+    size_t n = (size_t)b->n_heads, head = (size_t)b->kv_head * n + query % n;
+    return b->rows[query / n]->out + head * (size_t)b->head_dim;
+}
+
+static void copy_queries(block *b, float *q)
+{
+    size_t n = (size_t)b->n_heads, dim = (size_t)b->head_dim;
+    for (size_t i = 0; i < (size_t)b->n_rows * n; i++) {
+        const float *src = b->rows[i / n]->q + ((size_t)b->kv_head * n + i % n) * dim;
+        memcpy(q + i * b->q_stride, src, dim * sizeof *q);
+    }
+    b->q = q;
+}
+
+/* Folds the results of a split into the states of the rows that see it. */
+static void fold_split(const block *b, int split, attn_fold_state *states)
+{
+    for (int r = 0; r < b->n_rows; r++) {
+        if (b->first[r] / ATTN_SPLIT > split || (b->last[r] - 1) / ATTN_SPLIT < split) continue;
+        for (size_t i = (size_t)(r * b->n_heads), end = i + (size_t)b->n_heads; i < end; i++) {
+            attn_fold_state part = {.max = b->sums[2 * i], .sum = b->sums[2 * i + 1]};
+            const float *o = b->o + i * b->o_stride;
+            if (b->first[r] / ATTN_SPLIT == split)
+                attn_fold_begin(out_of(b, i), &states[i], o, part, b->head_dim);
+            else
+                attn_fold_next(out_of(b, i), &states[i], o, part, b->head_dim);
+        }
+    }
+}
+
+static void do_block(block *b, float scale, float *q, attn_fold_state *states)
+{
+    int begin = b->first[0] / ATTN_SPLIT, end = (b->last[0] - 1) / ATTN_SPLIT + 1;
+    for (int r = 1; r < b->n_rows; r++) {
+        int row_begin = b->first[r] / ATTN_SPLIT, row_end = (b->last[r] - 1) / ATTN_SPLIT + 1;
+        if (row_begin < begin) begin = row_begin;
+        if (row_end > end) end = row_end;
+    }
+    copy_queries(b, q);
+    for (int s = begin; s < end; s++) {
+        do_split(b, s, scale);
+        fold_split(b, s, states);
+    }
+    for (size_t i = 0; i < (size_t)(b->n_rows * b->n_heads); i++) attn_fold_end(out_of(b, i), &states[i], b->head_dim);
+}
+
+void attn_drive_rows(const attn_simd *simd, const attn_work *w, const attn_row *rows, int n_rows, int kv_head)
+{
+    for (int r = 0; r < n_rows;) {
+        block b = block_open(simd, w, kv_head);
+        int max_rows = block_rows(b.n_heads);
+        size_t queries = (size_t)(max_rows * b.n_heads);
+        do {
+            block_add(&b, &rows[r++], w->window);
+        } while (r < n_rows && b.n_rows < max_rows && rows[r].table == rows[r - 1].table);
+        do_block(&b, w->scale, b.o + queries * b.o_stride, (attn_fold_state *)(b.sums + 2 * queries));
+    }
+}
