@@ -89,8 +89,7 @@ static __device__ void fold(attn_state *all, const attn_state &split)
     float max = fmaxf(all->max, split.max), old = expf(all->max - max), add = expf(split.max - max);
     all->max = max;
     all->sum = __fmaf_rn(all->sum, old, __fmul_rn(split.sum, add));
-    for (int i = 0; i < DIMS_PER_THREAD; i++)
-        all->o[i] = __fmaf_rn(all->o[i], old, __fmul_rn(split.o[i], add));
+    for (int i = 0; i < DIMS_PER_THREAD; i++) all->o[i] = __fmaf_rn(all->o[i], old, __fmul_rn(split.o[i], add));
 }
 
 static __global__ void attn_kernel(attn_args a)
@@ -134,7 +133,8 @@ void launch_attn(const cuda_pass *p, const plan_op *op)
 {
     rows_view q = view_of(p, op->i0), out = view_of(p, op->o);
     const dev_pages *l = &p->b->layers[op->kv_layer];
-    attn_args a = {*l, p->b->tables, p->c->in, q.live, q.map, q.data, out.data, op->n_heads, op->window, op->attn_scale};
+    attn_args a = {*l,     p->b->tables, p->c->in,    q.live,     q.map,
+                   q.data, out.data,     op->n_heads, op->window, op->attn_scale};
     dim3 grid((unsigned)op->n_heads, (unsigned)q.n);
     attn_kernel<<<grid, BLOCK, 0, p->b->stream>>>(a);
 }

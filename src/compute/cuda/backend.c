@@ -23,7 +23,8 @@ static facet_status count_devices(int *n, facet_error *err)
     if (e == cudaErrorNoDevice || (e == cudaSuccess && *n == 0))
         return error_set(err, FACET_ERR_DEVICE, "no CUDA device on this machine; use --device cpu");
     if (e != cudaSuccess)
-        return error_set(err, FACET_ERR_DEVICE, "looking for CUDA devices: %s; use --device cpu", cudaGetErrorString(e));
+        return error_set(err, FACET_ERR_DEVICE, "looking for CUDA devices: %s; use --device cpu",
+                         cudaGetErrorString(e));
     return FACET_OK;
 }
 
@@ -36,8 +37,7 @@ static facet_status check_device(int device, struct cudaDeviceProp *prop, facet_
     if (device < 0 || device >= n)
         return error_set(err, FACET_ERR_DEVICE, "no CUDA device %d: this machine has 0 to %d", device, n - 1);
     cudaError_t e = cudaGetDeviceProperties(prop, device);
-    if (e != cudaSuccess)
-        return error_set(err, FACET_ERR_DEVICE, "CUDA device %d: %s", device, cudaGetErrorString(e));
+    if (e != cudaSuccess) return error_set(err, FACET_ERR_DEVICE, "CUDA device %d: %s", device, cudaGetErrorString(e));
     if (prop->major < MIN_MAJOR)
         return error_set(err, FACET_ERR_DEVICE,
                          "CUDA device %d (%s) has compute capability %d.%d; wanted %d.0 or newer; use --device cpu",

@@ -41,9 +41,9 @@ void launch_embed(const cuda_pass *p, const plan_op *op)
     rows_view out = view_of(p, op->o);
     dim3 grid(n_blocks(out.width, BLOCK), (unsigned)out.n);
     if (w->data)
-        embed_kernel<<<grid, BLOCK, 0, p->b->stream>>>(w->type, w->data, w->row_bytes, p->c->in.token, out.live, out.map,
-                                                       op->scale, out.width, out.data);
+        embed_kernel<<<grid, BLOCK, 0, p->b->stream>>>(w->type, w->data, w->row_bytes, p->c->in.token, out.live,
+                                                       out.map, op->scale, out.width, out.data);
     else
-        scale_kernel<<<grid, BLOCK, 0, p->b->stream>>>(find_host_rows(p->c, op)->device, out.live, out.map, op->scale, out.width,
-                                                       out.data);
+        scale_kernel<<<grid, BLOCK, 0, p->b->stream>>>(find_host_rows(p->c, op)->device, out.live, out.map, op->scale,
+                                                       out.width, out.data);
 }

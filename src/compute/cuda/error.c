@@ -26,8 +26,9 @@ facet_status cuda_alloc(cuda_backend *b, size_t bytes, const char *what, void **
         (void)cudaGetLastError();
         size_t free = 0, total = 0;
         (void)cudaMemGetInfo(&free, &total);
-        return error_set(err, FACET_ERR_MEMORY, "out of memory on CUDA device %d: %s needs %.1f MiB, %.1f of %.1f are free",
-                         b->device, what, mib(bytes), mib(free), mib(total));
+        return error_set(err, FACET_ERR_MEMORY,
+                         "out of memory on CUDA device %d: %s needs %.1f MiB, %.1f of %.1f are free", b->device, what,
+                         mib(bytes), mib(free), mib(total));
     }
     FACET_TRY(cuda_check(b, e, what, err));
     *out = p;

@@ -56,8 +56,19 @@ void launch_kv_write(const cuda_pass *p, const plan_op *op)
 {
     rows_view k = view_of(p, op->i0), v = view_of(p, op->i1);
     const dev_pages *l = &p->b->layers[op->kv_layer];
-    kv_write_args a = {*l,      p->b->tables, p->c->in, k.live, k.map, k.data,    v.data, vector_of(p->b, op->w0),
-                       k.width, op->eps,      op->n_rot, p->c->freqs[op - p->c->p->ops], op->has_v_norm};
+    kv_write_args a = {*l,
+                       p->b->tables,
+                       p->c->in,
+                       k.live,
+                       k.map,
+                       k.data,
+                       v.data,
+                       vector_of(p->b, op->w0),
+                       k.width,
+                       op->eps,
+                       op->n_rot,
+                       p->c->freqs[op - p->c->p->ops],
+                       op->has_v_norm};
     dim3 grid((unsigned)l->n_kv_heads, (unsigned)k.n);
     kv_write_kernel<<<grid, BLOCK, 0, p->b->stream>>>(a);
 }

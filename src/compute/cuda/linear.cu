@@ -1,5 +1,5 @@
-/* linear.cu: OP_LINEAR. One warp per output and tile of rows; a weight is decoded once for the tile. Every row keeps the
- * order of warp_dot, so its bits do not depend on the tile. */
+/* linear.cu: OP_LINEAR. One warp per output and tile of rows; a weight is decoded once for the tile. Every row keeps
+ * the order of warp_dot, so its bits do not depend on the tile. */
 #include "compute/cuda/decode.cuh"
 #include "compute/cuda/ops.cuh"
 

@@ -43,8 +43,8 @@ void launch_moe_down(const cuda_pass *p, const plan_op *op)
 {
     rows_view h = view_of(p, op->i0), route = view_of(p, op->i1), out = view_of(p, op->o);
     const dev_weight *w = weight_of(p->b, op->w0);
-    moe_down_args a = {w->data, w->row_bytes, w->expert_bytes, w->n_in, w->n_out,
-                       op->n_used, h.data, route.data, h.live, out.data};
+    moe_down_args a = {w->data,    w->row_bytes, w->expert_bytes, w->n_in, w->n_out,
+                       op->n_used, h.data,       route.data,      h.live,  out.data};
     dim3 grid(n_blocks(w->n_out, BLOCK_WARPS), (unsigned)out.n);
     switch (w->type) {
 #define MOE_DOWN_CASE(T, LEN, BYTES, DECODE)                                                                           \

@@ -46,7 +46,7 @@ void launch_moe_gated(const cuda_pass *p, const plan_op *op)
     rows_view x = view_of(p, op->i0), route = view_of(p, op->i1), out = view_of(p, op->o);
     const dev_weight *w = weight_of(p->b, op->w0);
     const uint8_t *up = op->w1 < 0 ? w->data + (size_t)op->n_ff * w->row_bytes : weight_of(p->b, op->w1)->data;
-    moe_gated_args a = {w->data,    up,     w->row_bytes, w->expert_bytes,          w->n_in, op->n_ff,
+    moe_gated_args a = {w->data,    up,     w->row_bytes, w->expert_bytes,         w->n_in, op->n_ff,
                         op->n_used, x.data, route.data,   vector_of(p->b, op->w2), x.live,  op->activation,
                         out.data};
     dim3 grid(n_blocks((size_t)op->n_ff, BLOCK_WARPS), (unsigned)op->n_used, (unsigned)x.n);

@@ -78,7 +78,18 @@ void launch_moe_route(const cuda_pass *p, const plan_op *op)
 {
     rows_view x = view_of(p, op->i0), out = view_of(p, op->o);
     const dev_weight *w = weight_of(p->b, op->w0);
-    route_args a = {w->data, w->type,   w->row_bytes, w->n_in,       x.data,     vector_of(p->b, op->w1), vector_of(p->b, op->w2),
-                    x.live,  op->eps,   op->scale,    op->n_experts, op->n_used, out.data};
+    route_args a = {w->data,
+                    w->type,
+                    w->row_bytes,
+                    w->n_in,
+                    x.data,
+                    vector_of(p->b, op->w1),
+                    vector_of(p->b, op->w2),
+                    x.live,
+                    op->eps,
+                    op->scale,
+                    op->n_experts,
+                    op->n_used,
+                    out.data};
     route_kernel<<<(unsigned)x.n, BLOCK, 0, p->b->stream>>>(a);
 }

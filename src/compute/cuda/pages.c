@@ -16,10 +16,11 @@ static facet_status check_layer(const kv_desc *desc, int layer, facet_error *err
     if (d->head_dim > 0 && d->head_dim % 32 == 0 && d->head_dim <= CUDA_MAX_HEAD_DIM && d->n_kv_heads > 0 &&
         d->group >= 0 && d->group < desc->n_groups)
         return FACET_OK;
-    return error_set(err, FACET_ERR_UNSUPPORTED,
-                     "KV layer %d: head_dim %d, %d KV heads, group %d: wanted head_dim a multiple of 32 up to %d, a group "
-                     "below %d",
-                     layer, d->head_dim, d->n_kv_heads, d->group, CUDA_MAX_HEAD_DIM, desc->n_groups);
+    return error_set(
+        err, FACET_ERR_UNSUPPORTED,
+        "KV layer %d: head_dim %d, %d KV heads, group %d: wanted head_dim a multiple of 32 up to %d, a group "
+        "below %d",
+        layer, d->head_dim, d->n_kv_heads, d->group, CUDA_MAX_HEAD_DIM, desc->n_groups);
 }
 
 static dev_pages layout_of(const kv_layer_desc *d)
@@ -122,8 +123,7 @@ facet_status cuda_pages_prepare(cuda_backend *b, const batch *in, facet_error *e
 {
     for (int i = 0; i < in->n_copies; i++)
         for (int l = 0; l < b->n_layers; l++)
-            if (b->layers[l].group == in->copies[i].group)
-                FACET_TRY(copy_page(b, &b->layers[l], &in->copies[i], err));
+            if (b->layers[l].group == in->copies[i].group) FACET_TRY(copy_page(b, &b->layers[l], &in->copies[i], err));
     for (int i = 0; i < in->n_moves; i++)
         for (int l = 0; l < b->n_layers && in->moves[i].src != in->moves[i].dst; l++) {
             const int32_t *table = in->seqs[in->moves[i].seq].table[b->layers[l].group];

@@ -2,8 +2,9 @@
 #include "compute/cuda/head.cuh"
 #include "compute/cuda/ops.cuh"
 
-static __global__ void rope_q_kernel(const float *x, const float *w, const int32_t *pos, const int32_t *live, const int32_t *map, float eps,
-                                     int dim, int n_rot, const double *freq, uint32_t width, float *out)
+static __global__ void rope_q_kernel(const float *x, const float *w, const int32_t *pos, const int32_t *live,
+                                     const int32_t *map, float eps, int dim, int n_rot, const double *freq,
+                                     uint32_t width, float *out)
 {
     __shared__ float part[BLOCK_WARPS], h[CUDA_MAX_HEAD_DIM];
     int head = (int)blockIdx.x, row = (int)blockIdx.y;
@@ -31,7 +32,7 @@ void launch_rope_q(const cuda_pass *p, const plan_op *op)
 {
     rows_view x = view_of(p, op->i0), out = view_of(p, op->o);
     dim3 grid((unsigned)op->n_heads, (unsigned)x.n);
-    rope_q_kernel<<<grid, BLOCK, 0, p->b->stream>>>(x.data, vector_of(p->b, op->w0), p->c->in.pos, x.live, x.map, op->eps,
-                                                    op->head_dim, op->n_rot, p->c->freqs[op - p->c->p->ops], x.width,
-                                                    out.data);
+    rope_q_kernel<<<grid, BLOCK, 0, p->b->stream>>>(x.data, vector_of(p->b, op->w0), p->c->in.pos, x.live, x.map,
+                                                    op->eps, op->head_dim, op->n_rot, p->c->freqs[op - p->c->p->ops],
+                                                    x.width, out.data);
 }

@@ -33,8 +33,8 @@ static facet_status capture(const cuda_pass *pass, cudaGraph_t *graph, facet_err
 {
     cuda_backend *b = pass->b;
     *graph = NULL;
-    FACET_TRY(cuda_check(b, cudaStreamBeginCapture(b->stream, cudaStreamCaptureModeThreadLocal), "beginning a capture",
-                         err));
+    FACET_TRY(
+        cuda_check(b, cudaStreamBeginCapture(b->stream, cudaStreamCaptureModeThreadLocal), "beginning a capture", err));
     cudaError_t launched = cudaSuccess;
     int op = 0;
     for (; op < pass->c->p->n_ops && launched == cudaSuccess; op++) {

@@ -11,8 +11,8 @@ enum {
     CUDA_MIN_TABLE = 4096,   /* page table entries per sequence and group: the family's longest context, 262144 */
     CUDA_MAX_HEAD_DIM = 512, /* a multiple of 32 */
     CUDA_MAX_EXPERTS = 512,
-    CUDA_MAX_ROWS = 65535,   /* rows are a grid's y or z */
-    CUDA_N_WIDTHS = 11,      /* batch widths that have a graph, see cuda_width() */
+    CUDA_MAX_ROWS = 65535, /* rows are a grid's y or z */
+    CUDA_N_WIDTHS = 11,    /* batch widths that have a graph, see cuda_width() */
 };
 
 /* A weight on the device. Matrices are raw blocks as in the file; vectors (neither is_rows nor is_matrix) are f32. */
@@ -51,7 +51,7 @@ typedef struct cuda_backend {
     backend base;
     int device;
     char description[128];
-    bool failed; /* a sticky error: the context is lost */
+    bool failed;         /* a sticky error: the context is lost */
     cudaStream_t stream; /* everything runs here; it does not wait for the default stream, which is never used */
     facet_progress_fn progress;
     void *progress_ud;

@@ -1,0 +1,295 @@
+/* Heads, cache and attention on a CUDA device: against the scalar backend, and trees, moves and copies against plain
+ * steps; what a backend must refuse. */
+#include "compute/cuda_testing.h"
+
+/* ---- cases: heads and attention ---- */
+
+static const double *add_freqs(fixture *f, int head_dim, int n_rot)
+{
+    double freq[256];
+    for (int i = 0; i < n_rot; i++) freq[i] = pow(10000, -2.0 * i / head_dim);
+    return plan_keep_freqs(f->p, freq, n_rot);
+}
+
+static void rope_case(int n_heads, int head_dim, int n_rot)
+{
+    fixture f;
+    begin(&f, "rope_q");
+    uint32_t width = (uint32_t)(n_heads * head_dim);
+    int x = add_input(&f, TYPE_F32, width, true, 1), o = add_output(&f, ROWS_ALL, VALUE_F32, width);
+    plan_op *op = add_op(&f, OP_ROPE_Q, x, -1, o);
+    op->w0 = add_vector(&f, (uint32_t)head_dim);
+    op->n_heads = n_heads;
+    op->head_dim = head_dim;
+    op->n_rot = n_rot;
+    op->inv_freq = add_freqs(&f, head_dim, n_rot);
+    check(&f, o);
+}
+
+static void test_rope_q(void **state)
+{
+    (void)state;
+    rope_case(4, 256, 128);
+    rope_case(2, 512, 64);
+    rope_case(3, 64, 32);
+}
+
+typedef struct attn_shape {
+    int n_heads, n_kv_heads, head_dim, window;
+    kv_type k, v;
+} attn_shape;
+
+/* Queries, keys and values of a row are projections of its token; returns the output of attention. */
+static int add_attention(fixture *f, attn_shape s)
+{
+    uint32_t q_width = (uint32_t)(s.n_heads * s.head_dim), kv_width = (uint32_t)(s.n_kv_heads * s.head_dim);
+    int q = add_input(f, TYPE_F32, q_width, true, 0.3), k = add_input(f, TYPE_F32, kv_width, true, 1),
+        v = add_input(f, TYPE_F32, kv_width, true, 1), o = add_output(f, ROWS_ALL, VALUE_F32, q_width);
+    const double *freqs = add_freqs(f, s.head_dim, s.head_dim / 2);
+    f->layer = (kv_layer_desc){0, s.n_kv_heads, s.head_dim, s.k, s.v};
+    f->kv = (kv_desc){.n_groups = 1, .n_layers = 1, .groups = {{s.window, N_PAGES}}, .layers = &f->layer};
+    f->has_kv = true;
+    plan_op *op = add_op(f, OP_KV_WRITE, k, v, -1);
+    op->w0 = add_vector(f, (uint32_t)s.head_dim);
+    op->has_v_norm = true;
+    op->n_rot = s.head_dim / 2;
+    op->inv_freq = freqs;
+    op->kv_layer = 0;
+    op->n_heads = s.n_heads;
+    op->n_kv_heads = s.n_kv_heads;
+    op->head_dim = s.head_dim;
+    op = add_op(f, OP_ATTN, q, -1, o);
+    op->kv_layer = 0;
+    op->window = s.window;
+    op->n_heads = s.n_heads;
+    op->n_kv_heads = s.n_kv_heads;
+    op->head_dim = s.head_dim;
+    op->attn_scale = 0.2f;
+    return o;
+}
+
+static void test_attn(void **state)
+{
+    (void)state;
+    static const attn_shape shapes[] = {
+        {4, 1, 256, 0, KV_F16, KV_F16}, {8, 2, 256, 16, KV_Q8_0, KV_Q8_0}, {4, 2, 512, 0, KV_Q8_0, KV_F16},
+        {2, 2, 64, 5, KV_F16, KV_Q8_0}, {16, 1, 512, 0, KV_F16, KV_F16},
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        fixture f;
+        begin(&f, "attention");
+        f.tolerance = 1e-3; /* K and V are rounded to f16 or q8_0 from sums of another order */
+        check(&f, add_attention(&f, shapes[i]));
+    }
+}
+
+/* Steps of up to 64 rows to position n; the last step's output stays to be read. */
+static void fill(device *d, int n)
+{
+    for (int at = 0; at < n; at += 64) {
+        rows r;
+        make_rows(&r, at, n - at < 64 ? n - at : 64);
+        for (int i = 0; i < r.in.n_rows; i++) r.token[i] = (at + i) % MAX_ROWS;
+        run(d, &r);
+    }
+}
+
+/* A long context: several splits. */
+static void test_attn_splits(void **state)
+{
+    (void)state;
+    enum { DEPTH = 1300 };
+    static const attn_shape shapes[] = {{4, 2, 128, 0, KV_F16, KV_F16}, {4, 2, 128, 600, KV_Q8_0, KV_Q8_0}};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        fixture f;
+        facet_error err;
+        backend_config cfg = {.n_threads = 2};
+        device ref = {0}, cuda = {0};
+        begin(&f, "attention over splits");
+        f.tolerance = 1e-3;
+        int o = add_attention(&f, shapes[i]), last = (DEPTH - 1) % 64 + 1;
+        assert_ok(plan_finish(f.p, &err), err);
+        if (!open_cuda(&cuda.b)) {
+            end(&f);
+            skip();
+        }
+        assert_ok(backend_open("ref", &cfg, &ref.b, &err), err);
+        prepare(&f, &ref);
+        prepare(&f, &cuda);
+        fill(&ref, DEPTH);
+        fill(&cuda, DEPTH);
+        float *want = read_output(&f, &ref, o, last), *got = read_output(&f, &cuda, o, last);
+        compare(&f, want, got, (size_t)last * f.p->values[o].width, last);
+        free(want);
+        free(got);
+        close_device(&ref);
+        close_device(&cuda);
+        end(&f);
+    }
+}
+
+/* The tree below stands at base = 70; node: parent, so depth and path follow. The path 0, 2, 3, 5 is then accepted. */
+enum { TREE_BASE = 70, TREE_NODES = 7, TREE_DEPTH = 4 };
+static const int tree_parent[TREE_NODES] = {-1, 0, 0, 2, 2, 3, 1};
+static const int tree_path[TREE_DEPTH] = {0, 2, 3, 5};
+
+static void make_tree(rows *r)
+{
+    make_rows(r, TREE_BASE, TREE_NODES);
+    for (int j = 0; j < TREE_NODES; j++) {
+        int depth = 0, node = j;
+        for (int up = j; tree_parent[up] >= 0; up = tree_parent[up]) depth++;
+        r->pos[j] = TREE_BASE + depth;
+        r->slot[j] = TREE_BASE + j;
+        r->token[j] = TREE_BASE + j;
+        for (int d = depth; d >= 0; d--, node = node >= 0 ? tree_parent[node] : -1) r->path[j][d] = (uint8_t)node;
+    }
+    r->in.path = (const uint8_t(*)[BATCH_MAX_TREE])r->path;
+}
+
+/* A tree row has the bits of the plain step along its path; after the moves, so has the step that follows. */
+static void test_attn_tree(void **state)
+{
+    (void)state;
+    fixture f;
+    facet_error err;
+    device tree = {0}, plain = {0};
+    begin(&f, "attention of a tree");
+    int o = add_attention(&f, (attn_shape){4, 2, 128, 0, KV_Q8_0, KV_F16});
+    uint32_t width = f.p->values[o].width;
+    assert_ok(plan_finish(f.p, &err), err);
+    if (!open_cuda(&tree.b)) {
+        end(&f);
+        skip();
+    }
+    assert_true(open_cuda(&plain.b));
+    prepare(&f, &tree);
+    prepare(&f, &plain);
+    fill(&tree, TREE_BASE);
+    fill(&plain, TREE_BASE);
+
+    rows r;
+    make_tree(&r);
+    run(&tree, &r);
+    float *nodes = read_output(&f, &tree, o, TREE_NODES);
+    for (int d = 0; d < TREE_DEPTH; d++) {
+        make_rows(&r, TREE_BASE + d, 1);
+        r.token[0] = TREE_BASE + tree_path[d];
+        run(&plain, &r);
+        float *step = read_output(&f, &plain, o, 1);
+        assert_bits(&f, "tree row = plain step", nodes + (size_t)tree_path[d] * width, step, width);
+        free(step);
+    }
+    free(nodes);
+
+    struct batch_move moves[TREE_DEPTH];
+    for (int d = 0; d < TREE_DEPTH; d++) moves[d] = (struct batch_move){0, TREE_BASE + tree_path[d], TREE_BASE + d};
+    make_rows(&r, TREE_BASE + TREE_DEPTH, 1);
+    run(&plain, &r);
+    r.in.moves = moves;
+    r.in.n_moves = TREE_DEPTH;
+    run(&tree, &r);
+    float *a = read_output(&f, &tree, o, 1), *b = read_output(&f, &plain, o, 1);
+    assert_bits(&f, "step after compaction = plain step", a, b, width);
+    free(a);
+    free(b);
+    close_device(&tree);
+    close_device(&plain);
+    end(&f);
+}
+
+/* A copied page holds the same keys: the same step through either table. */
+static void test_page_copy(void **state)
+{
+    (void)state;
+    fixture f;
+    facet_error err;
+    device cuda = {0};
+    begin(&f, "page copy");
+    int o = add_attention(&f, (attn_shape){4, 2, 128, 0, KV_Q8_0, KV_F16});
+    assert_ok(plan_finish(f.p, &err), err);
+    if (!open_cuda(&cuda.b)) {
+        end(&f);
+        skip();
+    }
+    prepare(&f, &cuda);
+    fill(&cuda, 80);
+    rows r;
+    make_rows(&r, 80, 1);
+    run(&cuda, &r);
+    float *want = read_output(&f, &cuda, o, 1);
+    kv_copy copy = {.group = 0, .src = r.table[1], .dst = r.table[9]};
+    r.table[1] = r.table[9];
+    r.in.copies = &copy;
+    r.in.n_copies = 1;
+    run(&cuda, &r);
+    float *got = read_output(&f, &cuda, o, 1);
+    assert_bits(&f, "copied page = page", want, got, f.p->values[o].width);
+    free(want);
+    free(got);
+    close_device(&cuda);
+    end(&f);
+}
+
+/* ---- cases: refusals; the backend works after each ---- */
+
+static void expect_refusal(device *d, const rows *r, facet_status want)
+{
+    facet_error err;
+    facet_status got = d->b->ops->run(d->b, d->c, &r->in, &err);
+    if (got != want) fail_msg("status %d, wanted %d", (int)got, (int)want);
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    fixture f;
+    facet_error err;
+    device cuda = {0};
+    begin(&f, "refusals");
+    int o = add_attention(&f, (attn_shape){4, 2, 128, 0, KV_F16, KV_F16});
+    assert_ok(plan_finish(f.p, &err), err);
+    if (!open_cuda(&cuda.b)) {
+        end(&f);
+        skip();
+    }
+    prepare(&f, &cuda);
+    rows r;
+    make_rows(&r, 0, 4);
+    run(&cuda, &r);
+    r.token[1] = MAX_ROWS;
+    expect_refusal(&cuda, &r, FACET_ERR_ARG);
+    make_rows(&r, 0, 4);
+    r.table[0] = -1;
+    expect_refusal(&cuda, &r, FACET_ERR_ARG);
+    make_rows(&r, 0, 4);
+    r.seq[3] = 1;
+    expect_refusal(&cuda, &r, FACET_ERR_ARG);
+    make_rows(&r, 0, 4);
+    r.in.n_rows = MAX_ROWS + 1;
+    expect_refusal(&cuda, &r, FACET_ERR_LIMIT);
+
+    kv_desc huge = f.kv;
+    huge.groups[0].n_pages = INT32_MAX / 64;
+    backend *other;
+    assert_true(open_cuda(&other));
+    assert_int_equal(other->ops->kv_alloc(other, &huge, &err), FACET_ERR_MEMORY);
+    assert_non_null(strstr(err.message, "MiB"));
+    assert_ok(other->ops->kv_alloc(other, &f.kv, &err), err);
+    other->ops->close(other);
+
+    make_rows(&r, 0, 4);
+    run(&cuda, &r);
+    free(read_output(&f, &cuda, o, 4));
+    close_device(&cuda);
+    end(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rope_q),    cmocka_unit_test(test_attn),      cmocka_unit_test(test_attn_splits),
+        cmocka_unit_test(test_attn_tree), cmocka_unit_test(test_page_copy), cmocka_unit_test(test_refusals),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
