@@ -194,6 +194,7 @@ void cli_expand_short(int argc, char **argv)
 int cli_fail(const facet_error *err)
 {
     fprintf(stderr, "facet: %s\n", err->message);
+    if (err->status == FACET_ERR_ARG) return EXIT_USAGE;
     return err->status == FACET_ERR_CANCELLED ? EXIT_INTERRUPTED : EXIT_FAILED;
 }
 

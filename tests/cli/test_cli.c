@@ -1,0 +1,96 @@
+/* The program as a person runs it, with the bundled model: answers, exit status, messages. */
+#include "testing.h"
+
+#include <sys/wait.h>
+
+/* Runs `facet ARGS`, standard error joined to standard output; returns the exit status. */
+static int run(const char *args, char *out, size_t n)
+{
+    char command[2048];
+    snprintf(command, sizeof command, "cd %s && env -u FACET_MODEL %s/facet %s 2>&1 </dev/null", FACET_SOURCE_DIR,
+             FACET_BINARY_DIR, args);
+    FILE *p = popen(command, "r");
+    assert_non_null(p);
+    const size_t got = fread(out, 1, n - 1, p);
+    out[got] = 0;
+    while (fgetc(p) != EOF) continue;
+    const int status = pclose(p);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+#define MODEL "models/facet-small-Q4_K_M.gguf"
+
+static const struct {
+    const char *args;
+    int status;
+    const char *message;
+} table[] = {
+    {"run -m " MODEL " --device cpu --chat 'What is 82 - 61?'", 0, "82 - 61 = 21."},
+    {"run --device cpu --chat 'What is 82 - 61?'", 0, "bundled small model"},
+    {"run -m " MODEL " --device ref --chat 'What is 82 - 61?'", 0, "82 - 61 = 21."},
+    {"run -m " MODEL " --device cpu --mmap --chat 'What is 82 - 61?'", 0, "82 - 61 = 21."},
+    {"run -m " MODEL " --device cpu -ctk q8_0 -ctv q8_0 -t 1 --chat 'What is 82 - 61?'", 0, "82 - 61 = 21."},
+    {"run -m " MODEL " --device cpu --chat --stop ' = ' 'What is 82 - 61?'", 0, "82 - 61\n"},
+    {"run -m " MODEL " --device cpu --chat -n 2 --json 'What is 82 - 61?'", 0, "\"stop\":\"limit\""},
+    {"run -m " MODEL " --device cpu --chat --json 'What is 82 - 61?'", 0, "\"stop\":\"eos\""},
+    {"tokenize -m " MODEL " --json '<bos>a'", 0, "{\"tokens\":[2,"},
+    {"detokenize -m " MODEL " 410,404,966", 0, "82 -"},
+    {"inspect " MODEL " -c 4096", 0, "KV cache"},
+    {"inspect " MODEL " --plan", 0, "argmax"},
+    {"--version", 0, "facet 0.1.0"},
+    {"--help", 0, "usage: facet"},
+    {"", 2, "usage: facet"},
+    {"nonsense", 2, "unknown command 'nonsense'"},
+    {"run -m /nonexistent.gguf hi", 1, "/nonexistent.gguf: cannot open"},
+    {"run -m README.md hi", 1, "README.md: not a GGUF file"},
+    {"run -m models hi", 1, "models: not a regular file"},
+    {"run -m models/facet-small-mtp-Q8_0.gguf hi", 1, "this is an MTP drafter"},
+    {"run -m models/facet-small-dflash-Q8_0.gguf hi", 1, "this is a DFlash drafter"},
+    {"run --temp abc hi", 2, "--temp: 'abc'"},
+    {"run --top-p 0 hi", 2, "--top-p: '0'"},
+    {"run --min-p 2 hi", 2, "--min-p: '2'"},
+    {"run --top-k -1 hi", 2, "--top-k: '-1'"},
+    {"run --seed x hi", 2, "--seed: 'x'"},
+    {"run -n -2 hi", 2, "--predict: '-2'"},
+    {"run -t 5000 hi", 2, "--threads: '5000'"},
+    {"run --repeat-penalty 0 hi", 2, "--repeat-penalty: '0'"},
+    {"run --logit-bias 5 hi", 2, "--logit-bias: '5' is not ID=X"},
+    {"run -m " MODEL " --device cpu --logit-bias 99999=1 hi", 2, "logit bias for token 99999"},
+    {"run --stop '' hi", 2, "--stop"},
+    {"run --bogus hi", 2, "bogus"},
+    {"run -m " MODEL " -c 99999999 --device cpu hi", 1, "context of 99999999 tokens"},
+    {"run -m " MODEL " --device foo hi", 2, "device 'foo'"},
+    {"run -m " MODEL " -ctk q3 --device cpu hi", 2, "cache type of K 'q3': supported are f16, q8_0"},
+    {"run a b", 2, "one prompt only"},
+    {"run -f README.md hi", 2, "exclude each other"},
+    {"run -m " MODEL " --device cpu -f /nonexistent", 1, "/nonexistent"},
+    {"run -m " MODEL " --device cpu -c 64 -f README.md", 1, "the context holds 64"},
+    {"detokenize -m " MODEL " 99999", 2, "token id '99999'"},
+    {"detokenize -m " MODEL " x", 2, "token id 'x'"},
+    {"render -m " MODEL, 2, "--messages"},
+    {"render -m " MODEL " --messages README.md", 1, "README.md: line 1"},
+    {"logits -m " MODEL " --tokens 1,x --out out.f32", 2, "--tokens: 'x'"},
+    {"logits -m " MODEL, 2, "--tokens IDS and --out FILE"},
+    {"inspect", 2, "give one FILE"},
+    {"inspect " MODEL " --tensor nope --out out.f32", 2, "no tensor nope"},
+    {"eval ppl x", 2, "tasks FILE"},
+    {"eval tasks README.md -m " MODEL " --device cpu", 1, "README.md: line 1"},
+};
+
+static void every_row_of_the_table(void **state)
+{
+    (void)state;
+    static char out[1 << 16];
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        const int status = run(table[i].args, out, sizeof out);
+        if (status != table[i].status || !strstr(out, table[i].message))
+            fail_msg("facet %s: exit %d, wanted %d with '%s'; printed: %.400s", table[i].args, status, table[i].status,
+                     table[i].message, out);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_row_of_the_table)};
+    return cmocka_run_group_tests_name("cli", tests, NULL, NULL);
+}
