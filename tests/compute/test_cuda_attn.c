@@ -270,7 +270,7 @@ static void test_refusals(void **state)
     expect_refusal(&cuda, &r, FACET_ERR_LIMIT);
 
     kv_desc huge = f.kv;
-    huge.groups[0].n_pages = INT32_MAX / 64;
+    huge.groups[0].n_pages = 1 << 22;
     backend *other;
     assert_true(open_cuda(&other));
     assert_int_equal(other->ops->kv_alloc(other, &huge, &err), FACET_ERR_MEMORY);

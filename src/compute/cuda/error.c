@@ -53,5 +53,6 @@ facet_status cuda_enter(cuda_backend *b, facet_error *err)
 {
     if (b->failed)
         return error_set(err, FACET_ERR_DEVICE, "CUDA device %d failed earlier; open the engine again", b->device);
+    (void)cudaGetLastError(); /* a harmless error left by a failure path must not be blamed on the next launch */
     return cuda_check(b, cudaSetDevice(b->device), "selecting the device", err);
 }
