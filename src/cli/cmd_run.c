@@ -134,7 +134,7 @@ static int print_json(const run_report *p, run_output *out)
 }
 
 static facet_status complete(facet_model *m, run_options *o, const char *text, size_t n, run_report *report,
-                             run_output *out, facet_error *err)
+                             facet_error *err)
 {
     facet_engine *engine = NULL;
     facet_session *session = NULL;
@@ -159,7 +159,6 @@ static facet_status complete(facet_model *m, run_options *o, const char *text, s
     facet_session_close(session);
     facet_engine_close(engine);
     buf_free(&prompt);
-    (void)out;
     return status;
 }
 
@@ -181,7 +180,7 @@ int cmd_run(int argc, char **argv)
     run_report report = {.model = cli_model_path(&o.common)};
     facet_status status = cli_open_model(&o.common, &m, &err);
     if (status == FACET_OK) status = cli_read_prompt(argument, o.file, &text, &n, &err);
-    if (status == FACET_OK) status = complete(m, &o, text, n, &report, &out, &err);
+    if (status == FACET_OK) status = complete(m, &o, text, n, &report, &err);
     int code = EXIT_OK;
     if (status != FACET_OK)
         code = cli_fail(&err);

@@ -103,9 +103,9 @@ int cmd_tokenize(int argc, char **argv)
     if (status == FACET_OK) status = cli_read_prompt(argument, o.file, &text, &n, &err);
     if (status == FACET_OK) status = facet_tokenize(m, text, n, !o.no_bos, !o.no_special, &ids, &n_ids, &err);
     if (status == FACET_OK) {
-        if (o.common.is_json) fputs("{\"tokens\":[", stdout);
-        for (size_t i = 0; i < n_ids; i++)
-            printf(o.common.is_json ? "%s%d" : "%s%d", i ? o.common.is_json ? "," : " " : "", ids[i]);
+        const char *separator = o.common.is_json ? "," : " ";
+        fputs(o.common.is_json ? "{\"tokens\":[" : "", stdout);
+        for (size_t i = 0; i < n_ids; i++) printf("%s%d", i ? separator : "", ids[i]);
         puts(o.common.is_json ? "]}" : "");
     }
     facet_free(ids);

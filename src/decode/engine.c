@@ -152,15 +152,16 @@ facet_status engine_eval(facet_engine *e, kv_seq *s, const int32_t *tokens, int3
                          facet_error *err)
 {
     int n_copies = 0;
-    FACET_TRY(kv_seq_reserve(e->pool, s, start, start + n, e->copies, &n_copies, err));
     int32_t out_row[ENGINE_MAX_OUT];
-    for (int i = 0; i < n; i++) {
+    e->logits_owner = NULL;
+    for (int i = 0; i < n; i++) { /* before pages are reserved: their pending copies must not be lost */
         if (tokens[i] < 0 || tokens[i] >= (int32_t)e->model->h.n_vocab)
             return error_set(err, FACET_ERR_ARG, "token %d at position %d: the vocabulary has %u entries", tokens[i],
                              start + i, e->model->h.n_vocab);
         e->pos[i] = start + i;
         e->seq[i] = 0;
     }
+    FACET_TRY(kv_seq_reserve(e->pool, s, start, start + n, e->copies, &n_copies, err));
     for (int i = 0; i < n_out; i++) out_row[i] = n - n_out + i;
     batch_seq view = {.base = start};
     for (int g = 0; g < e->kv.n_groups; g++) view.table[g] = s->table[g];

@@ -15,6 +15,7 @@ struct facet_engine {
     kv_desc kv;
     kv_pool *pool;
     int32_t n_ctx;
+    const facet_session *logits_owner; /* whose logits the outputs of the last step are; NULL = nobody's */
     /* buffers of one step */
     int32_t pos[ENGINE_MAX_ROWS], seq[ENGINE_MAX_ROWS];
     kv_copy copies[KV_MAX_GROUPS * (ENGINE_MAX_ROWS / KV_PAGE_LEN + 4)];

@@ -125,12 +125,13 @@ facet_status facet_generate(facet_session *s, const int32_t *prompt, size_t n_pr
     const uint64_t t0 = clock_ns();
     if (status == FACET_OK) status = facet_session_sync(s, prompt, n_prompt, err);
     const uint64_t t1 = clock_ns();
+    const int32_t n_kept = s->n_kept;
     if (status == FACET_OK) status = decode_loop(&g, err);
     r = (facet_generate_result){.stop = g.why,
                                 .n_tokens = g.n_tokens,
                                 .prefill_ms = (double)(t1 - t0) * 1e-6,
                                 .decode_ms = (double)(clock_ns() - t1) * 1e-6,
-                                .n_prefill = (int32_t)n_prompt};
+                                .n_prefill = (int32_t)n_prompt - n_kept};
     sampler_close(g.sampler);
     mem_free(g.logits);
     buf_free(&g.held);

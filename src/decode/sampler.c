@@ -114,12 +114,12 @@ static int by_logit(const void *a, const void *b)
     return x->token < y->token ? -1 : x->token > y->token;
 }
 
-/* Moves the k largest to the front, unordered (Hoare's selection). */
+/* Moves the k largest to the front, unordered (Hoare 1961, Algorithm 65). The pivot is never the last element, so both
+ * sides of a partition are smaller than the whole. */
 static void select_largest(candidate *c, size_t n, size_t k)
 {
-    size_t lo = 0, hi = n;
-    while (hi - lo > 1 && k > lo && k < hi) {
-        const candidate pivot = c[lo + (hi - lo) / 2];
+    for (size_t lo = 0, hi = n; k > lo && k < hi;) {
+        const candidate pivot = c[lo + (hi - lo - 1) / 2];
         size_t i = lo, j = hi - 1;
         for (;;) {
             while (by_logit(&c[i], &pivot) < 0) i++;
@@ -129,12 +129,10 @@ static void select_largest(candidate *c, size_t n, size_t k)
             c[i++] = c[j];
             c[j--] = t;
         }
-        const size_t split = j + 1;
-        if (k <= split)
-            hi = split;
+        if (k <= j + 1)
+            hi = j + 1;
         else
-            lo = split;
-        if (split == n) break;
+            lo = j + 1;
     }
 }
 

@@ -16,6 +16,7 @@ facet_status facet_session_open(facet_engine *e, facet_session **out, facet_erro
 void facet_session_close(facet_session *s)
 {
     if (!s) return;
+    if (s->engine->logits_owner == s) s->engine->logits_owner = NULL;
     kv_seq_free(s->engine->pool, &s->kv);
     mem_free(s->tokens);
     mem_free(s);
@@ -54,18 +55,18 @@ facet_status facet_session_fork(const facet_session *s, facet_session **out, fac
 facet_status session_append(facet_session *s, const int32_t *tokens, size_t n, facet_error *err)
 {
     FACET_TRY(reserve_tokens(s, (size_t)s->n_tokens + n, err));
-    s->has_logits = false;
     for (size_t done = 0; done < n;) {
         if (atomic_exchange(&s->is_cancelled, false)) return error_set(err, FACET_ERR_CANCELLED, "cancelled");
         const int rows = n - done < ENGINE_MAX_ROWS ? (int)(n - done) : ENGINE_MAX_ROWS;
         const bool is_last = done + (size_t)rows == n;
         FACET_TRY(engine_eval(s->engine, &s->kv, tokens + done, s->n_tokens, rows, is_last, err));
-        memcpy(s->tokens + s->n_tokens, tokens + done, (size_t)rows * sizeof *tokens);
+        memmove(s->tokens + s->n_tokens, tokens + done, (size_t)rows * sizeof *tokens);
         s->n_tokens += rows;
         done += (size_t)rows;
-        kv_seq_release_window(s->engine->pool, &s->kv, s->n_tokens);
+        /* one position back, so that the last token can be evaluated again */
+        kv_seq_release_window(s->engine->pool, &s->kv, s->n_tokens - 1);
     }
-    s->has_logits = true;
+    s->engine->logits_owner = s;
     return FACET_OK;
 }
 
@@ -75,11 +76,14 @@ facet_status facet_session_sync(facet_session *s, const int32_t *tokens, size_t 
     FACET_TRY(reserve_tokens(s, n, err));
     int32_t keep = 0;
     while (keep < s->n_tokens && (size_t)keep < n && s->tokens[keep] == tokens[keep]) keep++;
-    if ((size_t)keep == n && keep == s->n_tokens && s->has_logits) return FACET_OK;
+    if ((size_t)keep == n && keep == s->n_tokens && s->engine->logits_owner == s) {
+        s->n_kept = keep;
+        return FACET_OK;
+    }
     if ((size_t)keep == n) keep--; /* the last token is evaluated again for its logits */
     if (keep < s->n_tokens && !kv_seq_can_resume(s->engine->pool, &s->kv, keep)) keep = 0;
     kv_seq_truncate(s->engine->pool, &s->kv, keep);
-    s->n_tokens = keep;
+    s->n_tokens = s->n_kept = keep;
     return session_append(s, tokens + keep, n - (size_t)keep, err);
 }
 
@@ -90,8 +94,9 @@ int32_t facet_session_n_tokens(const facet_session *s)
 
 static facet_status read_out(facet_session *s, int value, void *out, facet_error *err)
 {
-    if (!s->has_logits)
-        return error_set(err, FACET_ERR_ARG, "this session has no logits yet: sync it to a prompt first");
+    if (!s->n_tokens) return error_set(err, FACET_ERR_ARG, "this session has no logits yet: sync it to a prompt first");
+    /* another session ran since: the last token is evaluated again */
+    if (s->engine->logits_owner != s) FACET_TRY(facet_session_sync(s, s->tokens, (size_t)s->n_tokens, err));
     return s->engine->be->ops->read(s->engine->be, s->engine->compiled, value, 0, 1, out, err);
 }
 

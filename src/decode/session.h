@@ -11,7 +11,7 @@ struct facet_session {
     kv_seq kv;
     int32_t *tokens; /* [n_tokens], all evaluated */
     int32_t n_tokens, cap_tokens;
-    bool has_logits; /* the engine's output row 0 still is the one after tokens[n_tokens - 1] */
+    int32_t n_kept; /* tokens that the last sync took from the cache */
     atomic_bool is_cancelled;
 };
 

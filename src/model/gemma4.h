@@ -1,4 +1,4 @@
-/* gemma4.h: the forward pass of a Gemma 4 target as a plan. Equation numbers: docs/model.md. */
+/* gemma4.h: the forward pass of a Gemma 4 target as a plan. Equation numbers: docs/architecture.md, "The model". */
 #ifndef FACET_MODEL_GEMMA4_H
 #define FACET_MODEL_GEMMA4_H
 
