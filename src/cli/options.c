@@ -25,7 +25,8 @@ bool cli_int(const char *name, const char *arg, long long min, long long max, lo
     errno = 0;
     const long long v = strtoll(arg, &end, 10);
     if (errno || end == arg || *end || v < min || v > max) {
-        fprintf(stderr, "facet: --%s: '%s' is not a whole number from %lld to %lld\n", name, arg, min, max);
+        fprintf(stderr, "facet: %s%s: '%s' is not a whole number from %lld to %lld\n", name[1] ? "--" : "-", name, arg,
+                min, max);
         return false;
     }
     *out = v;

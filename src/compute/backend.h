@@ -23,6 +23,12 @@ typedef struct backend_config {
     void *progress_ud;
 } backend_config;
 
+/* What the device can do at best, measured on the spot. 0 = not known. */
+typedef struct backend_ceilings {
+    double read_gbps; /* 10^9 bytes per second read from memory */
+    double dot_gops;  /* 10^9 operations per second of the multiplier that products use (a multiply-add is two) */
+} backend_ceilings;
+
 /* The entries stay few: a new wish becomes an op kind. None is optional. */
 typedef struct backend_ops {
     /* Takes the weights (kept by index); the array and the mappings outlive the backend. */
@@ -35,6 +41,9 @@ typedef struct backend_ops {
     facet_status (*run)(backend *b, compiled *c, const batch *batch, facet_error *err);
     /* Rows [row, row + n) of an output value, width * 4 bytes each. */
     facet_status (*read)(backend *b, compiled *c, int value, int row, int n, void *dst, facet_error *err);
+    /* Like run(), and the milliseconds of each op of the plan, one after another ([n_ops]). */
+    facet_status (*run_timed)(backend *b, compiled *c, const batch *batch, double *op_ms, facet_error *err);
+    facet_status (*measure)(backend *b, backend_ceilings *out, facet_error *err);
     void (*info)(const backend *b, backend_info *out);
     void (*close)(backend *b);
 } backend_ops;

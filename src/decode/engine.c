@@ -148,11 +148,17 @@ void facet_engine_memory(const facet_engine *e, facet_memory *out)
     if (is_device) out->device = info.weight_bytes + info.kv_bytes + info.compute_bytes;
 }
 
-facet_status engine_eval(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
-                         facet_error *err)
+/* A batch and what it points to. */
+typedef struct step {
+    batch in;
+    batch_seq view;
+    int32_t out_row[ENGINE_MAX_OUT];
+} step;
+
+static facet_status prepare(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
+                            step *out, facet_error *err)
 {
     int n_copies = 0;
-    int32_t out_row[ENGINE_MAX_OUT];
     e->logits_owner = NULL;
     for (int i = 0; i < n; i++) { /* before pages are reserved: their pending copies must not be lost */
         if (tokens[i] < 0 || tokens[i] >= (int32_t)e->model->h.n_vocab)
@@ -162,19 +168,35 @@ facet_status engine_eval(facet_engine *e, kv_seq *s, const int32_t *tokens, int3
         e->seq[i] = 0;
     }
     FACET_TRY(kv_seq_reserve(e->pool, s, start, start + n, e->copies, &n_copies, err));
-    for (int i = 0; i < n_out; i++) out_row[i] = n - n_out + i;
-    batch_seq view = {.base = start};
-    for (int g = 0; g < e->kv.n_groups; g++) view.table[g] = s->table[g];
-    const batch b = {.n_rows = n,
-                     .token = tokens,
-                     .pos = e->pos,
-                     .slot = e->pos,
-                     .seq = e->seq,
-                     .n_seqs = 1,
-                     .seqs = &view,
-                     .n_out = n_out,
-                     .out_row = out_row,
-                     .n_copies = n_copies,
-                     .copies = e->copies};
-    return e->be->ops->run(e->be, e->compiled, &b, err);
+    for (int i = 0; i < n_out; i++) out->out_row[i] = n - n_out + i;
+    out->view = (batch_seq){.base = start};
+    for (int g = 0; g < e->kv.n_groups; g++) out->view.table[g] = s->table[g];
+    out->in = (batch){.n_rows = n,
+                      .token = tokens,
+                      .pos = e->pos,
+                      .slot = e->pos,
+                      .seq = e->seq,
+                      .n_seqs = 1,
+                      .seqs = &out->view,
+                      .n_out = n_out,
+                      .out_row = out->out_row,
+                      .n_copies = n_copies,
+                      .copies = e->copies};
+    return FACET_OK;
+}
+
+facet_status engine_eval(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
+                         facet_error *err)
+{
+    step st;
+    FACET_TRY(prepare(e, s, tokens, start, n, n_out, &st, err));
+    return e->be->ops->run(e->be, e->compiled, &st.in, err);
+}
+
+facet_status engine_eval_timed(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
+                               double *op_ms, facet_error *err)
+{
+    step st;
+    FACET_TRY(prepare(e, s, tokens, start, n, n_out, &st, err));
+    return e->be->ops->run_timed(e->be, e->compiled, &st.in, op_ms, err);
 }

@@ -26,6 +26,10 @@ struct facet_engine {
 facet_status engine_eval(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
                          facet_error *err);
 
+/* The same, and the milliseconds of each op of the plan. */
+facet_status engine_eval_timed(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
+                               double *op_ms, facet_error *err);
+
 /* Memory that a model needs before it is loaded. */
 typedef struct engine_needs {
     uint64_t weights, kv;

@@ -2,8 +2,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "base/mem.h"
+#include "compute/cpu/ceiling.h"
 #include "compute/cpu/exec.h"
 
 static cpu_backend *self(backend *b)
@@ -343,6 +345,26 @@ static void run_plan(void *arg, int thread, int n_threads)
     }
 }
 
+/* Every op between barriers of its own; thread 0 looks at the clock. */
+typedef struct timed_run {
+    exec x;
+    double *op_ms;
+} timed_run;
+
+static void run_plan_timed(void *arg, int thread, int n_threads)
+{
+    const timed_run *t = arg;
+    const compiled *c = t->x.c;
+    exec_rope_tables(&t->x, thread, n_threads);
+    for (int i = 0; i < c->plan->n_ops; i++) {
+        team_barrier(t->x.be->team);
+        const uint64_t t0 = clock_ns();
+        op_table[c->plan->ops[i].kind](&t->x, &c->plan->ops[i], thread, n_threads);
+        team_barrier(t->x.be->team);
+        if (thread == 0) t->op_ms[i] = (double)(clock_ns() - t0) * 1e-6;
+    }
+}
+
 static void copy_pages(cpu_backend *be, const batch *in)
 {
     for (int i = 0; i < in->n_copies; i++)
@@ -361,16 +383,35 @@ static void copy_pages(cpu_backend *be, const batch *in)
         }
 }
 
-static facet_status cpu_run(backend *b, compiled *c, const batch *in, facet_error *err)
+static facet_status begin_run(cpu_backend *be, compiled *c, const batch *in, facet_error *err)
 {
     if (in->n_rows < 1 || in->n_rows > c->max_rows || in->n_out > c->max_out)
         return error_set(err, FACET_ERR_LIMIT, "batch of %d rows and %d wanted ones: this plan takes %d and %d",
                          in->n_rows, in->n_out, c->max_rows, c->max_out);
-    copy_pages(self(b), in);
+    copy_pages(be, in);
     for (int i = 0; i < 2 * c->plan->n_ops; i++) atomic_store_explicit(&c->next[i], 0, memory_order_relaxed);
-    exec x = {.be = self(b), .c = c, .batch = in};
-    team_run(self(b)->team, run_plan, &x);
     return FACET_OK;
+}
+
+static facet_status cpu_run(backend *b, compiled *c, const batch *in, facet_error *err)
+{
+    exec x = {.be = self(b), .c = c, .batch = in};
+    FACET_TRY(begin_run(x.be, c, in, err));
+    team_run(x.be->team, run_plan, &x);
+    return FACET_OK;
+}
+
+static facet_status cpu_run_timed(backend *b, compiled *c, const batch *in, double *op_ms, facet_error *err)
+{
+    timed_run t = {.x = {.be = self(b), .c = c, .batch = in}, .op_ms = op_ms};
+    FACET_TRY(begin_run(t.x.be, c, in, err));
+    team_run(t.x.be->team, run_plan_timed, &t);
+    return FACET_OK;
+}
+
+static facet_status cpu_measure(backend *b, backend_ceilings *out, facet_error *err)
+{
+    return cpu_measure_ceilings(self(b)->team, out, err);
 }
 
 static facet_status cpu_read(backend *b, compiled *c, int value, int row, int n, void *dst, facet_error *err)
@@ -421,6 +462,8 @@ static const backend_ops cpu_ops = {
     .release = cpu_release,
     .run = cpu_run,
     .read = cpu_read,
+    .run_timed = cpu_run_timed,
+    .measure = cpu_measure,
     .info = cpu_info,
     .close = cpu_close,
 };

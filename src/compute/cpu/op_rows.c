@@ -1,6 +1,5 @@
 /* op_rows.c: ops that treat each row alone. Row r always belongs to thread r mod n_threads, so that such ops follow
  * each other without a barrier (exec.h). */
-#include <math.h>
 #include <string.h>
 
 #include "compute/cpu/exec.h"
@@ -76,22 +75,10 @@ void op_capture(const exec *x, const plan_op *op, int thread, int n_threads)
         memcpy(exec_row(x, op->o, r), exec_row(x, op->i0, r), width * sizeof(float));
 }
 
-/* Lowest index of the largest value; -1 when one is NaN or +inf. */
-static int32_t argmax(const float *v, uint32_t n)
-{
-    int32_t best = 0;
-    bool is_bad = false;
-    for (uint32_t i = 0; i < n; i++) {
-        is_bad |= !(v[i] < INFINITY);
-        if (v[i] > v[best]) best = (int32_t)i;
-    }
-    return is_bad ? -1 : best;
-}
-
 void op_argmax(const exec *x, const plan_op *op, int thread, int n_threads)
 {
     for (int r = thread; r < exec_n_rows(x, op->o); r += n_threads) {
-        const int32_t best = argmax(exec_row(x, op->i0, r), x->c->plan->values[op->i0].width);
+        const int32_t best = x->be->rows->argmax(exec_row(x, op->i0, r), x->c->plan->values[op->i0].width);
         memcpy(exec_row(x, op->o, r), &best, sizeof best);
     }
 }

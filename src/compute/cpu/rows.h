@@ -21,6 +21,8 @@ typedef struct row_kernels {
     void (*softcap)(float *x, size_t n, float cap);
     /* x[0 .. head_dim): pairs (i, i + head_dim / 2), i < n_rot, turned by cs[2 i] = cos, cs[2 i + 1] = sin */
     void (*rotate)(float *x, int head_dim, int n_rot, const float *cs);
+    /* Lowest index of the largest value; -1 when one is NaN or +inf. */
+    int32_t (*argmax)(const float *v, size_t n);
 } row_kernels;
 
 const row_kernels *rows_scalar(void);

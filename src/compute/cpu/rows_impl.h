@@ -1,5 +1,6 @@
 /* rows_impl.h: the source of rows_scalar.c, rows_avx2.c and rows_avx512.c, each of which includes it once. */
 #include <math.h>
+#include <stdbool.h>
 
 #include "base/f16.h"
 #include "compute/cpu/rows.h"
@@ -50,11 +51,18 @@ static void scale_row(float *x, size_t n, float scale)
     for (size_t i = 0; i < n; i++) x[i] *= scale;
 }
 
+/* c ? a : b without a branch, which compilers make of the operator and then do not vectorise. */
+static inline float choose(bool c, float a, float b)
+{
+    const uint32_t mask = -(uint32_t)c;
+    return f32_from_bits((f32_bits(a) & mask) | (f32_bits(b) & ~mask));
+}
+
 /* e^x for x <= 0, relative error below 2e-7 (Cody, Waite 1980: x = k ln2 + f, a polynomial in f, then the exponent k).
  * Results below 2^-126 become 0 through the clamp. Branch-free, so that loops over it vectorise. */
 static inline float exp_negative(float x)
 {
-    x = x < -87.0f ? -87.0f : x;
+    x = choose(x < -87.0f, -87.0f, x);
     const float k = (float)(int)(x * 1.44269504f - 0.5f);
     float f = x - k * 0.693145752f;
     f = f - k * 1.42860677e-6f;
@@ -71,13 +79,12 @@ static inline float exp_negative(float x)
 /* tanh through e^(-2|x|); near 0 the series keeps the relative error small. */
 static inline float tanh_fast(float x)
 {
-    const float a = x < 0 ? -x : x;
+    const float a = fabsf(x);
     const float e = exp_negative(-2.0f * a);
     const float x2 = x * x;
     const float series = a * (1.0f + x2 * (-0.333333333f + x2 * (0.133333333f + x2 * -0.0539682540f)));
     const float big = (1.0f - e) / (1.0f + e);
-    const float t = a < 0.25f ? series : big;
-    return x < 0 ? -t : t;
+    return copysignf(choose(a < 0.25f, series, big), x);
 }
 
 static void gelu_mul(const float *gate, const float *up, size_t n, float *out)
@@ -91,8 +98,8 @@ static void gelu_mul(const float *gate, const float *up, size_t n, float *out)
 static void silu_mul(const float *gate, const float *up, size_t n, float *out)
 {
     for (size_t i = 0; i < n; i++) {
-        const float x = gate[i], e = exp_negative(x < 0 ? x : -x);
-        out[i] = x * (x < 0 ? e : 1.0f) / (1.0f + e) * up[i];
+        const float x = gate[i], e = exp_negative(-fabsf(x));
+        out[i] = x * choose(x < 0, e, 1.0f) / (1.0f + e) * up[i];
     }
 }
 
@@ -111,6 +118,40 @@ static void rotate(float *x, int head_dim, int n_rot, const float *cs)
     }
 }
 
+/* Where the first value equal to max is. */
+static int32_t find(const float *v, size_t n, float max)
+{
+    size_t i = 0;
+    for (uint32_t hits = 0; i + LANES <= n; i += LANES) {
+        for (size_t k = 0; k < LANES; k++) hits += v[i + k] == max;
+        if (hits) break;
+    }
+    while (i < n && v[i] != max) i++;
+    return i < n ? (int32_t)i : 0;
+}
+
+static int32_t argmax(const float *v, size_t n)
+{
+    float m[LANES];
+    uint32_t bad[LANES] = {0};
+    for (size_t k = 0; k < LANES; k++) m[k] = -INFINITY;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t k = 0; k < LANES; k++) {
+            m[k] = v[i + k] > m[k] ? v[i + k] : m[k];
+            bad[k] |= !(v[i + k] < INFINITY);
+        }
+    for (; i < n; i++) {
+        m[0] = v[i] > m[0] ? v[i] : m[0];
+        bad[0] |= !(v[i] < INFINITY);
+    }
+    for (size_t k = 1; k < LANES; k++) {
+        m[0] = m[k] > m[0] ? m[k] : m[0];
+        bad[0] |= bad[k];
+    }
+    return bad[0] ? -1 : find(v, n, m[0]);
+}
+
 static const row_kernels kernels = {
     .rms_norm = rms_norm,
     .rms_norm_add = rms_norm_add,
@@ -120,4 +161,5 @@ static const row_kernels kernels = {
     .silu_mul = silu_mul,
     .softcap = softcap,
     .rotate = rotate,
+    .argmax = argmax,
 };

@@ -83,6 +83,8 @@ static const backend_ops cuda_ops = {
     .release = cuda_release,
     .run = cuda_run,
     .read = cuda_read,
+    .run_timed = cuda_run_timed,
+    .measure = cuda_measure,
     .info = cuda_info,
     .close = cuda_close,
 };

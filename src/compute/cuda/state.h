@@ -130,6 +130,9 @@ facet_status cuda_compile(backend *b, const plan *p, int max_rows, int max_out, 
 void cuda_release(backend *b, compiled *c);
 facet_status cuda_run(backend *b, compiled *c, const batch *in, facet_error *err);
 facet_status cuda_read(backend *b, compiled *c, int value, int row, int n, void *dst, facet_error *err);
+/* measure.c. read_gbps is that of a copy inside the device, bytes read and written together. */
+facet_status cuda_run_timed(backend *b, compiled *c, const batch *in, double *op_ms, facet_error *err);
+facet_status cuda_measure(backend *b, backend_ceilings *out, facet_error *err);
 
 void cuda_weights_free(cuda_backend *b);
 void cuda_pages_free(cuda_backend *b);
