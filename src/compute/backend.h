@@ -23,7 +23,7 @@ typedef struct backend_config {
     void *progress_ud;
 } backend_config;
 
-/* Rows of an output (or input) value of one compiled plan become rows of an input of another, or of the same, of the
+/* Rows of an output value of one compiled plan become rows of an input of another, or of the same, of the
  * same backend, without a way through host memory. */
 typedef struct row_copy {
     compiled *src;
