@@ -20,7 +20,7 @@ static int per_layer_inputs(builder *b, int x)
     const hparams *h = b->h;
     const uint32_t width = h->n_embd_per_layer * (uint32_t)h->n_layers;
     const graph *g = &b->g;
-    int e = graph_embed(g, g->w->ple_embd, sqrtf((float)h->n_embd_per_layer), "ple_embd");
+    int e = graph_embed(g, g->w->ple_embd, -1, sqrtf((float)h->n_embd_per_layer), "ple_embd");
     int q = graph_linear(g, x, g->w->ple_proj, "ple_proj", -1);
     if (!g->p->failed) g->p->ops[g->p->n_ops - 1].scale *= 1.0f / sqrtf((float)h->n_embd);
     int n = graph_norm(g, q, g->w->ple_proj_norm, width, "ple_norm", -1);
@@ -191,7 +191,7 @@ static void build(builder *b)
 {
     const hparams *h = b->h;
     const int drop = gather_layer(b);
-    int x = graph_embed(&b->g, b->g.w->token_embd, sqrtf((float)h->n_embd), "x");
+    int x = graph_embed(&b->g, b->g.w->token_embd, -1, sqrtf((float)h->n_embd), "x");
     if (b->o->keep_layers) graph_capture(&b->g, x, h->n_embd, "embd_out", -1);
     b->ple = h->n_embd_per_layer ? per_layer_inputs(b, x) : -1;
     for (int l = 0; l <= h->n_layers; l++) {

@@ -21,10 +21,10 @@ static plan_op *append(const graph *g, op_kind kind, int x, int o, int layer)
     return op;
 }
 
-int graph_embed(const graph *g, int w, float scale, const char *name)
+int graph_embed(const graph *g, int w, int ids, float scale, const char *name)
 {
     int o = graph_value(g, (uint32_t)g->w->list[w].ne[0], name, -1);
-    plan_op *op = append(g, OP_EMBED, -1, o, -1);
+    plan_op *op = append(g, OP_EMBED, ids, o, -1);
     op->w0 = graph_weight(g, w);
     op->scale = scale;
     return o;
@@ -96,6 +96,12 @@ int graph_capture(const graph *g, int x, uint32_t width, const char *name, int l
     int o = plan_value_new(g->p, g->rows, VALUE_F32, width, true, layer < 0 ? "%s" : "%s.%d", name, layer);
     append(g, OP_CAPTURE, x, o, layer);
     return o;
+}
+
+int graph_output(const graph *g, int v)
+{
+    if (!g->p->failed) g->p->values[v].is_output = true;
+    return v;
 }
 
 int graph_logits(const graph *g, int x, int w, float softcap, bool is_output)

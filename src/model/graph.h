@@ -19,7 +19,8 @@ int graph_value(const graph *g, uint32_t width, const char *name, int layer);
 /* Index of a weight in the plan; -1 stays -1. */
 int graph_weight(const graph *g, int w);
 
-int graph_embed(const graph *g, int w, float scale, const char *name);
+/* Rows of w for the tokens in value ids, -1: the batch's. */
+int graph_embed(const graph *g, int w, int ids, float scale, const char *name);
 int graph_norm(const graph *g, int x, int w, uint32_t width, const char *name, int layer);
 /* (residual + rms(x; w)) * scale */
 int graph_norm_add(const graph *g, int x, int residual, int w, uint32_t width, float scale, const char *name,
@@ -32,6 +33,8 @@ int graph_concat(const graph *g, int x, int y, uint32_t width, const char *name)
 int graph_gather(const graph *g, int x, uint32_t width, const char *name, int layer); /* ROWS_OUT */
 int graph_capture(const graph *g, int x, uint32_t width, const char *name, int layer);
 
+/* Makes a value readable. Returns it. */
+int graph_output(const graph *g, int v);
 /* The head's logits, an output when asked for; sets v_logits when it is. */
 int graph_logits(const graph *g, int x, int w, float softcap, bool is_output);
 /* The best of logits; sets v_top_ids and v_top_logp. */
