@@ -19,6 +19,42 @@ void backend_cuda_describe(char *out, size_t n)
 }
 #endif
 
+facet_status row_access_check(const plan *p, int value, int row, int n, int rows, bool is_write, facet_error *err)
+{
+    const plan_value *v = value >= 0 && value < p->n_values ? &p->values[value] : NULL;
+    if (!v || !(is_write ? v->is_input : v->is_output))
+        return error_set(err, FACET_ERR_ARG, "value %d of plan %s is no %s", value, p->name,
+                         is_write ? "input" : "output");
+    if (row < 0 || n < 0 || row > rows - n)
+        return error_set(err, FACET_ERR_ARG, "plan %s: rows %d + %d of value %s: it has %d", p->name, row, n, v->name,
+                         rows);
+    return FACET_OK;
+}
+
+static facet_status check_columns(const plan *p, int value, uint32_t column, uint32_t width, facet_error *err)
+{
+    const plan_value *v = &p->values[value];
+    if (column <= v->width && width <= v->width - column) return FACET_OK;
+    return error_set(err, FACET_ERR_ARG, "plan %s: columns %u + %u of value %s: it has %u", p->name, column, width,
+                     v->name, v->width);
+}
+
+facet_status row_copy_check(const row_copy *c, const plan *src, int src_rows, const plan *dst, int dst_rows,
+                            facet_error *err)
+{
+    FACET_TRY(row_access_check(dst, c->dst_value, c->dst_row, c->n, dst_rows, true, err));
+    FACET_TRY(row_access_check(src, c->src_value, 0, c->src_rows ? 0 : c->n, src_rows, false, err));
+    for (int i = 0; i < c->n && c->src_rows; i++)
+        FACET_TRY(row_access_check(src, c->src_value, c->src_rows[i], 1, src_rows, false, err));
+    const plan_value *from = &src->values[c->src_value], *to = &dst->values[c->dst_value];
+    if (from->type != to->type)
+        return error_set(err, FACET_ERR_ARG, "value %s of plan %s and value %s of plan %s have different types",
+                         from->name, src->name, to->name, dst->name);
+    const uint32_t width = c->width ? c->width : from->width;
+    FACET_TRY(check_columns(src, c->src_value, c->src_column, width, err));
+    return check_columns(dst, c->dst_value, c->dst_column, width, err);
+}
+
 static bool cuda_ordinal(const char *device, int *ordinal)
 {
     if (strcmp(device, "cuda") == 0) return *ordinal = 0, true;

@@ -28,6 +28,19 @@ typedef struct backend_ceilings {
     double read_gbps; /* 10^9 bytes per second read from memory */
     double dot_gops;  /* 10^9 operations per second of the multiplier that products use (a multiply-add is two) */
 } backend_ceilings;
+/* Rows of an output value of one compiled plan become rows of an input of another, or of the same, of the
+ * same backend, without a way through host memory. */
+typedef struct row_copy {
+    compiled *src;
+    int src_value;
+    uint32_t src_column;
+    const int32_t *src_rows; /* [n]; NULL: 0 .. n - 1 */
+    compiled *dst;
+    int dst_value, dst_row; /* rows dst_row .. dst_row + n - 1 */
+    uint32_t dst_column;
+    int n;
+    uint32_t width; /* columns; 0: all of the source's */
+} row_copy;
 
 /* The entries stay few: a new wish becomes an op kind. None is optional. */
 typedef struct backend_ops {
@@ -37,13 +50,17 @@ typedef struct backend_ops {
     facet_status (*kv_alloc)(backend *b, const kv_desc *desc, facet_error *err);
     facet_status (*compile)(backend *b, const plan *p, int max_rows, int max_out, compiled **out, facet_error *err);
     void (*release)(backend *b, compiled *c);
-    /* Runs the plan over the batch. When it returns, outputs can be read. */
+    /* Runs the plan over the batch, which it does not keep. A device may still be at work when it returns: read()
+     * waits, and calls take effect in their order. */
     facet_status (*run)(backend *b, compiled *c, const batch *batch, facet_error *err);
     /* Rows [row, row + n) of an output value, width * 4 bytes each. */
     facet_status (*read)(backend *b, compiled *c, int value, int row, int n, void *dst, facet_error *err);
     /* Like run(), and the milliseconds of each op of the plan, one after another ([n_ops]). */
     facet_status (*run_timed)(backend *b, compiled *c, const batch *batch, double *op_ms, facet_error *err);
     facet_status (*measure)(backend *b, backend_ceilings *out, facet_error *err);
+    /* Host data into rows [row, row + n) of an input value. */
+    facet_status (*write)(backend *b, compiled *c, int value, int row, int n, const void *src, facet_error *err);
+    facet_status (*copy_rows)(backend *b, const row_copy *copy, facet_error *err);
     void (*info)(const backend *b, backend_info *out);
     void (*close)(backend *b);
 } backend_ops;
@@ -51,6 +68,13 @@ typedef struct backend_ops {
 struct backend {
     const backend_ops *ops;
 };
+
+/* The rules of row_copy for backends: values that own memory, an input as destination, equal types, rows and columns in
+ * bounds. FACET_ERR_ARG names plan and value. */
+facet_status row_copy_check(const row_copy *copy, const plan *src, int src_rows, const plan *dst, int dst_rows,
+                            facet_error *err);
+/* Likewise for read and write: rows [row, row + n) of a value of a plan that holds `rows` of them. */
+facet_status row_access_check(const plan *p, int value, int row, int n, int rows, bool is_write, facet_error *err);
 
 /* "ref", "cpu", "cuda", "cuda:N", "auto" (the first CUDA device that is usable, else cpu; says so in the log). */
 facet_status backend_open(const char *device, const backend_config *cfg, backend **out, facet_error *err);

@@ -27,6 +27,16 @@ bool kv_type_by_name(const char *name, kv_type *out)
     return false;
 }
 
+bool kv_type_is_as_fine(const kv_type_info *a, const kv_type_info *b)
+{
+    return a->block_bytes * b->block_len >= b->block_bytes * a->block_len;
+}
+
+kv_type kv_type_at_least(kv_type t, kv_type floor)
+{
+    return kv_type_is_as_fine(&types[t], &types[floor]) ? t : floor;
+}
+
 const char *kv_type_list(void)
 {
     return "f16, q8_0";

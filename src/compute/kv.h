@@ -1,16 +1,18 @@
 /* kv.h: the paged KV cache seen from the host: types, page tables, reference counts. The bytes of the pages belong to a
  * backend.
  *
- * A page is KV_PAGE_LEN consecutive slots. Layers form groups (one global, one local; a group shares its window and its
- * page tables): page id p of a group names, in every layer of the group, the p-th page of that layer's storage. So a
- * sequence has one table per group, whatever the number of layers, and each layer keeps its own types and sizes. A slot
- * is where a token's K and V lie; it equals the token's position, except for draft-tree nodes (batch.h). */
+ * A page is KV_PAGE_LEN consecutive slots. Layers form groups (the target's global and local layers, and those of a
+ * DFlash drafter; a group shares its window and its page tables): page id p of a group names, in every layer of the
+ * group, the p-th page of that layer's storage. So a sequence has one table per group, whatever the number of layers,
+ * and each layer keeps its own types and sizes. A slot is where a token's K and V lie; it equals the token's position,
+ * except for draft-tree nodes (batch.h). */
 #ifndef FACET_COMPUTE_KV_H
 #define FACET_COMPUTE_KV_H
 
 #include "base/error.h"
 
-enum { KV_PAGE_LEN = 64, KV_MAX_GROUPS = 2 };
+enum { KV_PAGE_LEN = 64, KV_MAX_GROUPS = 3 };
+enum { KV_GROUP_GLOBAL, KV_GROUP_LOCAL, KV_GROUP_DRAFT };
 
 typedef enum kv_type { KV_F16, KV_Q8_0, KV_TYPE_COUNT } kv_type;
 
@@ -21,6 +23,10 @@ typedef struct kv_type_info {
 
 const kv_type_info *kv_type_get(kv_type t);
 bool kv_type_by_name(const char *name, kv_type *out);
+/* Whether a keeps at least as many bits per value as b. */
+bool kv_type_is_as_fine(const kv_type_info *a, const kv_type_info *b);
+/* t, or floor where t is coarser. */
+kv_type kv_type_at_least(kv_type t, kv_type floor);
 const char *kv_type_list(void); /* "f16, q8_0" for messages */
 
 typedef struct kv_layer_desc {

@@ -14,6 +14,7 @@ facet_status plan_new(const char *name, plan **out, facet_error *err)
     if (!p) return error_memory(err, "a plan", sizeof *p);
     snprintf(p->name, sizeof p->name, "%s", name);
     p->v_logits = p->v_argmax = p->v_hidden = -1;
+    p->v_in_token = p->v_in_hidden = p->v_top_ids = p->v_top_logp = p->v_kept_ids = p->v_kept_logp = -1;
     *out = p;
     return FACET_OK;
 }
@@ -26,6 +27,7 @@ void plan_free(plan *p)
     mem_free(p->values);
     mem_free(p->ops);
     mem_free(p->suppress);
+    mem_free(p->order);
     mem_free(p);
 }
 
@@ -57,6 +59,13 @@ int plan_value_new(plan *p, row_set rows, value_type type, uint32_t width, bool 
     return p->n_values++;
 }
 
+int plan_input_new(plan *p, row_set rows, value_type type, uint32_t width, bool is_output, const char *name)
+{
+    const int v = plan_value_new(p, rows, type, width, is_output, "%s", name);
+    if (!p->failed) p->values[v].is_input = true;
+    return v;
+}
+
 plan_op *plan_add(plan *p, op_kind kind, int layer)
 {
     if (!grow(p, (void **)&p->ops, p->n_ops, &p->cap_ops, sizeof *p->ops)) {
@@ -70,6 +79,7 @@ plan_op *plan_add(plan *p, op_kind kind, int layer)
                     .i0 = -1,
                     .i1 = -1,
                     .o = -1,
+                    .o2 = -1,
                     .w0 = -1,
                     .w1 = -1,
                     .w2 = -1,
@@ -93,6 +103,28 @@ const double *plan_keep_freqs(plan *p, const double *inv_freq, int n)
     return p->freqs[p->n_freqs++] = copy;
 }
 
+/* Takes a copy of n ids; NULL (and the plan marked) when memory is short. */
+static int32_t *copy_ids(plan *p, const int32_t *ids, size_t n)
+{
+    int32_t *copy = mem_alloc(n * sizeof *copy + 1);
+    if (!copy) p->failed = true;
+    if (copy && n) memcpy(copy, ids, n * sizeof *copy);
+    return copy;
+}
+
+void plan_keep_suppress(plan *p, const int32_t *ids, int n)
+{
+    mem_free(p->suppress);
+    p->suppress = copy_ids(p, ids, (size_t)n);
+    p->n_suppress = p->suppress ? n : 0;
+}
+
+const int32_t *plan_keep_order(plan *p, const int32_t *ids, size_t n)
+{
+    mem_free(p->order);
+    return p->order = copy_ids(p, ids, n);
+}
+
 static void touch(plan *p, int value, int op)
 {
     if (value < 0) return;
@@ -109,8 +141,14 @@ facet_status plan_finish(plan *p, facet_error *err)
         touch(p, op->i0, i);
         touch(p, op->i1, i);
         touch(p, op->o, i);
+        touch(p, op->o2, i);
     }
     return FACET_OK;
+}
+
+static bool owns_memory(const plan_value *v)
+{
+    return v->is_output || v->is_input;
 }
 
 static bool lives_with(const plan_value *a, const plan_value *b)
@@ -126,7 +164,7 @@ static size_t first_fit(const plan *p, int v, const size_t *size, const size_t *
         moved = 0;
         for (int u = 0; u < v; u++) {
             const plan_value *a = &p->values[u], *b = &p->values[v];
-            bool together = a->is_output || b->is_output || lives_with(a, b);
+            bool together = owns_memory(a) || owns_memory(b) || lives_with(a, b);
             if (together && size[u] && at < offsets[u] + size[u] && offsets[u] < at + size[v]) {
                 at = offsets[u] + size[u];
                 moved = 1;
@@ -143,7 +181,7 @@ facet_status plan_layout(const plan *p, int max_rows, int max_out, size_t *offse
     size_t end = 0;
     for (int v = 0; v < p->n_values; v++) {
         size_t rows = (size_t)(p->values[v].rows == ROWS_ALL ? max_rows : max_out);
-        size[v] = p->values[v].first_op < 0
+        size[v] = p->values[v].first_op < 0 && !p->values[v].is_input
                       ? 0
                       : (rows * p->values[v].width * 4 + VALUE_ALIGN - 1) / VALUE_ALIGN * VALUE_ALIGN;
         offsets[v] = first_fit(p, v, size, offsets);
@@ -160,7 +198,8 @@ const char *op_kind_name(op_kind k)
         [OP_EMBED] = "embed",   [OP_NORM] = "norm",           [OP_NORM_ADD] = "norm_add",   [OP_ADD] = "add",
         [OP_LINEAR] = "linear", [OP_GATED] = "gated",         [OP_ROPE_Q] = "rope_q",       [OP_KV_WRITE] = "kv_write",
         [OP_ATTN] = "attn",     [OP_MOE_ROUTE] = "moe_route", [OP_MOE_GATED] = "moe_gated", [OP_MOE_DOWN] = "moe_down",
-        [OP_GATHER] = "gather", [OP_CAPTURE] = "capture",     [OP_ARGMAX] = "argmax",
+        [OP_GATHER] = "gather", [OP_CAPTURE] = "capture",     [OP_ARGMAX] = "argmax",       [OP_CONCAT] = "concat",
+        [OP_TOPK] = "topk",     [OP_CENTROIDS] = "centroids",
     };
     return k < OP_KIND_COUNT ? names[k] : "?";
 }

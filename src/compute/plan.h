@@ -19,13 +19,15 @@ typedef struct plan_value {
     row_set rows;
     uint32_t width;
     bool is_output;        /* keeps its own memory, so that the host can read it after run() */
+    bool is_input;         /* likewise; filled from outside before run() (backend.h: write, copy_rows) */
     int first_op, last_op; /* filled by plan_finish */
 } plan_value;
 
 /* Formulas: docs/architecture.md; eq. numbers are those of the model description there. i0, i1 = inputs, w0.. =
  * weights, o = output. */
 typedef enum op_kind {
-    OP_EMBED,     /* o = scale * row token of w0 [width, n_vocab] */
+    OP_EMBED,     /* o = scale * row t of w0 [width, n_vocab]; t = the batch's token, or i0 [1, int32], an input. Zeros
+                     when t lies outside the table (a chain goes on after a token that is -1) */
     OP_NORM,      /* o = rms(i0; w0 or 1), over groups of `group` columns (0 = the whole row) */
     OP_NORM_ADD,  /* o = (i1 + rms(i0; w0)) * scale */
     OP_ADD,       /* o = (i0 + i1) * scale */
@@ -45,6 +47,13 @@ typedef enum op_kind {
     OP_CAPTURE,   /* o (an output) = i0, for drafters */
     OP_ARGMAX,    /* o [1, int32] = index of the largest logit of i0, the lowest on ties; -1 when a logit is not finite
                      (-inf is allowed) */
+    OP_CONCAT,    /* o = columns of i0, then columns of i1 */
+    OP_TOPK, /* o [n_used, int32] = ids of the n_used (1 to PLAN_MAX_TOPK) largest values of i0, falling, the lowest
+                id first on ties; o2 [n_used] = their log_softmax(i0 / temp). Entries past the finite values, and
+                all of them when a value is NaN or +inf: id -1, log-probability -inf */
+    OP_CENTROIDS, /* o [n_vocab] = scale * w0 i0 at n_used * group ids, -inf elsewhere: the ids order[c * group ..+
+                     group] of the n_used largest of the n_experts centroid scores i1, the lowest index first on ties;
+                     then -inf at plan->suppress */
     OP_KIND_COUNT
 } op_kind;
 
@@ -55,21 +64,33 @@ typedef enum op_epilogue {
 } op_epilogue;
 typedef enum op_activation { ACT_GELU, ACT_SILU } op_activation;
 
+/* Which keys a query at position q sees; with a window W > 0 only those with q - p < W. */
+typedef enum attn_sight {
+    SIGHT_CAUSAL,    /* p <= q */
+    SIGHT_COMMITTED, /* p < base of its sequence, whatever q is: the donor layers of an MTP assistant */
+    SIGHT_BLOCK      /* p < end of its sequence: every row of a DFlash block sees every other */
+} attn_sight;
+
+enum { PLAN_MAX_TOPK = 16 };
+
 typedef struct plan_op {
     op_kind kind;
-    int layer;      /* for printing; -1 outside the layers */
-    int i0, i1, o;  /* values, -1 = none */
+    int layer;     /* for printing; -1 outside the layers */
+    int i0, i1, o; /* values, -1 = none */
+    int o2;
     int w0, w1, w2; /* weights, -1 = none */
-    float eps, scale, scale2, softcap, attn_scale;
+    float eps, scale, scale2, softcap, attn_scale, temp;
     op_epilogue epilogue;
     op_activation activation;
     uint32_t group, column;
     int n_heads, n_kv_heads, head_dim, kv_layer, window;
     bool has_v_norm;
+    attn_sight sight;
     /* Rotation: pair i < n_rot of (i, i + head_dim / 2) turns by pos * inv_freq[i]; the other pairs pass through. */
     int n_rot;
     const double *inv_freq; /* owned by the plan */
     int n_experts, n_used, n_ff;
+    const int32_t *order; /* [n_experts * group], owned by the plan */
 } plan_op;
 
 /* A weight matrix as the file holds it: rows of ne[0] inputs, ne[1] outputs, ne[2] experts. */
@@ -82,6 +103,7 @@ typedef struct weight {
     const file_map *map; /* for letting pages go; NULL when data is owned memory */
     bool is_rows;        /* gathered by row (embeddings): stays on the mapping, is never repacked for that use */
     bool is_matrix;      /* multiplied (may hold together with is_rows: a tied head) */
+    bool is_picked;      /* single rows are multiplied (OP_CENTROIDS): on the device, never repacked for that use */
 } weight;
 
 typedef struct plan {
@@ -92,12 +114,18 @@ typedef struct plan {
     plan_op *ops;
     int n_freqs;
     double **freqs;
+    int32_t *order; /* of OP_CENTROIDS */
     int32_t *suppress;
     int n_suppress;
     /* Values that the engine asks for; -1 when the plan lacks them. */
     int v_logits, v_argmax, v_hidden; /* v_hidden: post-norm hidden of the wanted rows */
     int v_capture[16], n_captures;
-    bool failed; /* an append ran out of memory */
+    /* Drafters (model/mtp.h, model/dflash.h). */
+    int v_in_token, v_in_hidden; /* inputs: token [1, int32]; hidden or features */
+    int v_top_ids, v_top_logp;   /* of OP_TOPK; column 0 of the ids is the argmax */
+    int v_kept_ids, v_kept_logp; /* inputs and outputs that no op touches: results of the steps of a chain are copied
+                                    here, row by row, and read at its end */
+    bool failed;                 /* an append ran out of memory */
 } plan;
 
 /* Building. plan_value_new and plan_add never fail visibly; plan_finish reports a failure and fills the lifetimes. */
@@ -105,11 +133,17 @@ facet_status plan_new(const char *name, plan **out, facet_error *err);
 void plan_free(plan *p);
 int plan_value_new(plan *p, row_set rows, value_type type, uint32_t width, bool is_output, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
+/* A value that is filled from outside; is_output when it can be read back too. */
+int plan_input_new(plan *p, row_set rows, value_type type, uint32_t width, bool is_output, const char *name);
 /* Returns the op for the caller to fill; every index field is preset to -1, scale and scale2 to 1. Valid until the next
  * call. */
 plan_op *plan_add(plan *p, op_kind kind, int layer);
 /* Keeps a frequency table with the plan. */
 const double *plan_keep_freqs(plan *p, const double *inv_freq, int n);
+/* Copies the ids whose logits are -inf. */
+void plan_keep_suppress(plan *p, const int32_t *ids, int n);
+/* Keeps the vocabulary order of OP_CENTROIDS with the plan; NULL when memory is short. */
+const int32_t *plan_keep_order(plan *p, const int32_t *ids, size_t n);
 facet_status plan_finish(plan *p, facet_error *err);
 
 /* Memory of all values for at most max_rows rows and max_out wanted rows: offsets[v] in bytes (64-byte aligned), values

@@ -1,5 +1,6 @@
 #include "file/gguf_write.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -24,6 +25,8 @@ struct gguf_writer {
     name_table names;
     uint64_t alignment;
     file_writer file;
+    uint8_t *image; /* instead of a file: image_bytes, `written` of them set */
+    size_t image_bytes, image_written;
     bool has_begun;
     size_t current;    /* tensor whose data comes next */
     uint64_t received; /* bytes of it so far */
@@ -42,6 +45,7 @@ void gguf_writer_free(gguf_writer *w)
 {
     if (!w) return;
     file_writer_abort(&w->file);
+    mem_unmap(w->image, w->image_bytes);
     for (size_t i = 0; i < w->n_entries; i++) {
         mem_free(w->entries[i].key);
         buf_free(&w->entries[i].value);
@@ -318,33 +322,71 @@ static facet_status make_header(const gguf_writer *w, buf *b, facet_error *err)
     return b->failed ? error_memory(err, "the GGUF header", b->len) : FACET_OK;
 }
 
+static bool is_open(const gguf_writer *w)
+{
+    return w->image || w->file.fd >= 0;
+}
+
+/* The image is as long as the file will be. */
+static facet_status put(gguf_writer *w, const void *data, size_t bytes, facet_error *err)
+{
+    if (!w->image) return file_writer_put(&w->file, data, bytes, err);
+    assert(bytes <= w->image_bytes - w->image_written);
+    memcpy(w->image + w->image_written, data, bytes);
+    w->image_written += bytes;
+    return FACET_OK;
+}
+
 /* Zeros up to the next multiple of the alignment. */
 static facet_status pad(gguf_writer *w, facet_error *err)
 {
     static const uint8_t zeros[4096];
-    uint64_t n = (0 - w->file.written) & (w->alignment - 1);
+    uint64_t n = (0 - (w->image ? w->image_written : w->file.written)) & (w->alignment - 1);
     while (n) {
         size_t piece = n < sizeof zeros ? (size_t)n : sizeof zeros;
-        FACET_TRY(file_writer_put(&w->file, zeros, piece, err));
+        FACET_TRY(put(w, zeros, piece, err));
         n -= piece;
     }
     return FACET_OK;
 }
 
-facet_status gguf_begin_data(gguf_writer *w, const char *path, facet_error *err)
+static facet_status open_image(gguf_writer *w, size_t header, facet_error *err)
 {
-    if (w->has_begun) return too_late(path, err);
+    uint64_t total = 0, padded;
+    bool fits = gguf_round_up(header, w->alignment, &total);
+    for (size_t i = 0; i < w->n_tensors; i++) /* make_header has added these up */
+        fits = fits && gguf_round_up(w->tensors[i].bytes, w->alignment, &padded) &&
+               !__builtin_add_overflow(total, padded, &total);
+    w->image = fits && total <= SIZE_MAX / 2 ? mem_map((size_t)total) : NULL;
+    if (!w->image) return error_memory(err, "a GGUF file in memory", (size_t)total);
+    w->image_bytes = (size_t)total;
+    return FACET_OK;
+}
+
+/* path NULL: into memory. */
+static facet_status begin_data(gguf_writer *w, const char *path, facet_error *err)
+{
     FACET_TRY(choose_alignment(w, err));
     buf b = {0};
     facet_status status = make_header(w, &b, err);
-    if (status == FACET_OK) status = file_writer_open(path, &w->file, err);
+    if (status == FACET_OK) status = path ? file_writer_open(path, &w->file, err) : open_image(w, b.len, err);
     if (status == FACET_OK) {
         w->has_begun = true;
-        status = file_writer_put(&w->file, b.data, b.len, err);
+        status = put(w, b.data, b.len, err);
     }
     buf_free(&b);
     FACET_TRY(status);
     return w->n_tensors ? pad(w, err) : FACET_OK;
+}
+
+facet_status gguf_begin_data(gguf_writer *w, const char *path, facet_error *err)
+{
+    return w->has_begun ? too_late(path, err) : begin_data(w, path, err);
+}
+
+facet_status gguf_begin_memory(gguf_writer *w, facet_error *err)
+{
+    return w->has_begun ? too_late("a file in memory", err) : begin_data(w, NULL, err);
 }
 
 static facet_status no_file(facet_error *err)
@@ -352,17 +394,22 @@ static facet_status no_file(facet_error *err)
     return error_set(err, FACET_ERR_ARG, "GGUF writer: no file is being written");
 }
 
+static const char *name_of(const gguf_writer *w)
+{
+    return w->image ? "a GGUF file in memory" : w->file.path;
+}
+
 facet_status gguf_write_data(gguf_writer *w, const void *data, size_t bytes, facet_error *err)
 {
-    if (w->file.fd < 0) return no_file(err);
+    if (!is_open(w)) return no_file(err);
     if (!bytes) return FACET_OK;
     if (w->current == w->n_tensors)
-        return error_set(err, FACET_ERR_ARG, "%s: %zu bytes after the last tensor", w->file.path, bytes);
+        return error_set(err, FACET_ERR_ARG, "%s: %zu bytes after the last tensor", name_of(w), bytes);
     const gguf_tensor *t = &w->tensors[w->current];
     if (bytes > t->bytes - w->received)
-        return error_set(err, FACET_ERR_ARG, "%s: tensor %s: %zu bytes too many (%" PRIu64 " wanted)", w->file.path,
+        return error_set(err, FACET_ERR_ARG, "%s: tensor %s: %zu bytes too many (%" PRIu64 " wanted)", name_of(w),
                          t->name, bytes - (size_t)(t->bytes - w->received), t->bytes);
-    FACET_TRY(file_writer_put(&w->file, data, bytes, err));
+    FACET_TRY(put(w, data, bytes, err));
     w->received += bytes;
     if (w->received < t->bytes) return FACET_OK;
     w->current++;
@@ -370,11 +417,27 @@ facet_status gguf_write_data(gguf_writer *w, const void *data, size_t bytes, fac
     return pad(w, err);
 }
 
+static facet_status check_complete(const gguf_writer *w, facet_error *err)
+{
+    if (w->current == w->n_tensors) return FACET_OK;
+    return error_set(err, FACET_ERR_ARG, "%s: tensor %s: %" PRIu64 " of %" PRIu64 " bytes written", name_of(w),
+                     w->tensors[w->current].name, w->received, w->tensors[w->current].bytes);
+}
+
 facet_status gguf_finish(gguf_writer *w, facet_error *err)
 {
     if (w->file.fd < 0) return no_file(err);
-    if (w->current < w->n_tensors)
-        return error_set(err, FACET_ERR_ARG, "%s: tensor %s: %" PRIu64 " of %" PRIu64 " bytes written", w->file.path,
-                         w->tensors[w->current].name, w->received, w->tensors[w->current].bytes);
+    FACET_TRY(check_complete(w, err));
     return file_writer_commit(&w->file, err);
+}
+
+facet_status gguf_finish_memory(gguf_writer *w, void **out, size_t *bytes, facet_error *err)
+{
+    if (!w->image) return no_file(err);
+    FACET_TRY(check_complete(w, err));
+    *out = w->image;
+    *bytes = w->image_bytes;
+    w->image = NULL;
+    w->image_bytes = 0;
+    return FACET_OK;
 }

@@ -31,7 +31,11 @@ facet_status gguf_add_tensor(gguf_writer *w, const char *name, tensor_type type,
  * Writes the header; then the data of each tensor in any number of pieces (padding between tensors is written by the
  * writer), then finish, which checks that every byte came, flushes, fsyncs and renames into place. */
 facet_status gguf_begin_data(gguf_writer *w, const char *path, facet_error *err);
+/* The same into memory. */
+facet_status gguf_begin_memory(gguf_writer *w, facet_error *err);
 facet_status gguf_write_data(gguf_writer *w, const void *data, size_t bytes, facet_error *err);
 facet_status gguf_finish(gguf_writer *w, facet_error *err);
+/* Hands the file in memory over: *bytes at *out, to be freed with mem_unmap. */
+facet_status gguf_finish_memory(gguf_writer *w, void **out, size_t *bytes, facet_error *err);
 
 #endif

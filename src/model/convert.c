@@ -34,6 +34,7 @@ typedef struct job {
     item *items;
     size_t n_items;
     transcoder t;
+    bool in_memory; /* a drafter to be run at once */
     facet_error *err;
 } job;
 
@@ -171,6 +172,13 @@ static facet_status put_generation(job *j, const json_t *g)
     return gguf_put_array(j->w, "tokenizer.ggml.suppress_tokens", GGUF_I32, ids, n, j->err);
 }
 
+static facet_status put_vocab_size(job *j)
+{
+    char key[64];
+    snprintf(key, sizeof key, "%s.vocab_size", j->c.m.arch);
+    return gguf_put_u32(j->w, key, (uint32_t)j->c.n_vocab, j->err);
+}
+
 static facet_status put_keys(job *j)
 {
     const char *end = j->dir + strlen(j->dir);
@@ -182,7 +190,10 @@ static facet_status put_keys(job *j)
     j->c.m.name = name;
     j->c.m.file_type = typemix_file_type(j->p->mix);
     FACET_TRY(meta_put(j->w, &j->c.m, j->err));
-    FACET_TRY(j->p->target ? copy_tokenizer(j) : hf_tokenizer_put(j->w, j->dir, j->c.n_vocab, j->err));
+    if (j->in_memory)
+        FACET_TRY(put_vocab_size(j));
+    else
+        FACET_TRY(j->p->target ? copy_tokenizer(j) : hf_tokenizer_put(j->w, j->dir, j->c.n_vocab, j->err));
     if (j->c.mask_id >= 0) FACET_TRY(gguf_put_u32(j->w, MASK_KEY, (uint32_t)j->c.mask_id, j->err));
     FACET_TRY(put_template(j));
     if (is_drafter(j)) return FACET_OK;
@@ -209,6 +220,7 @@ static facet_status declare_tensors(job *j)
         bool is_integer = t->src && t->src->type >= TYPE_I8 && t->src->type <= TYPE_I64;
         t->type = is_integer ? (tensor_type)t->src->type
                              : typemix_choose(j->p->mix, t->name, t->n_dims, t->ne, t->layer, j->c.m.n_layers, &counts);
+        if (j->in_memory && t->src && t->type == TYPE_BF16) t->type = (tensor_type)t->src->type;
         counts.attn_v_index += is_attn_v(t);
         if (t->src) {
             FACET_TRY(transcode_check(t->src->name, t->src->type, t->type, t->ne[0], j->err));
@@ -245,21 +257,49 @@ static facet_status write_tensors(job *j)
     return FACET_OK;
 }
 
+/* Everything up to the first byte of data. */
+static facet_status prepare(job *j)
+{
+    FACET_TRY(list_tensors(j));
+    FACET_TRY(read_shapes(j));
+    FACET_TRY(gguf_writer_new(&j->w, j->err));
+    FACET_TRY(put_keys(j));
+    FACET_TRY(declare_tensors(j));
+    return transcode_open(&j->t, j->p->n_threads, j->err);
+}
+
 static facet_status run(job *j, const char *out)
 {
     FACET_TRY(hf_config_read(j->dir, &j->c, j->err));
     FACET_TRY(st_open(j->dir, &j->in, j->err));
     for (int i = 0; i < j->in->n_shards; i++) FACET_TRY(quantize_check_paths(j->in->shards[i].path, out, j->err));
     if (j->p->target) FACET_TRY(quantize_check_paths(j->p->target, out, j->err));
-    FACET_TRY(list_tensors(j));
-    FACET_TRY(read_shapes(j));
-    FACET_TRY(gguf_writer_new(&j->w, j->err));
-    FACET_TRY(put_keys(j));
-    FACET_TRY(declare_tensors(j));
-    FACET_TRY(transcode_open(&j->t, j->p->n_threads, j->err));
+    FACET_TRY(prepare(j));
     FACET_TRY(gguf_begin_data(j->w, out, j->err));
     FACET_TRY(write_tensors(j));
     return gguf_finish(j->w, j->err);
+}
+
+static facet_status run_in_memory(job *j, void **out, size_t *bytes)
+{
+    FACET_TRY(hf_config_read(j->dir, &j->c, j->err));
+    if (!is_drafter(j))
+        return error_set(j->err, FACET_ERR_UNSUPPORTED, "%s: config.json describes a target, wanted a drafter", j->dir);
+    FACET_TRY(st_open(j->dir, &j->in, j->err));
+    FACET_TRY(prepare(j));
+    FACET_TRY(gguf_begin_memory(j->w, j->err));
+    FACET_TRY(write_tensors(j));
+    return gguf_finish_memory(j->w, out, bytes, j->err);
+}
+
+static void job_free(job *j)
+{
+    gguf_writer_free(j->w);
+    transcode_close(&j->t);
+    mem_free(j->items);
+    gguf_close(j->target);
+    st_close(j->in);
+    hf_config_free(&j->c);
 }
 
 facet_status convert_folder(const char *dir, const char *out, const convert_params *p, facet_error *err)
@@ -269,11 +309,15 @@ facet_status convert_folder(const char *dir, const char *out, const convert_para
              .err = err,
              .t = {.progress = p->progress, .progress_ud = p->progress_ud, .phase = "convert"}};
     facet_status status = run(&j, out);
-    gguf_writer_free(j.w);
-    transcode_close(&j.t);
-    mem_free(j.items);
-    gguf_close(j.target);
-    st_close(j.in);
-    hf_config_free(&j.c);
+    job_free(&j);
+    return status;
+}
+
+facet_status convert_drafter_in_memory(const char *dir, void **out, size_t *bytes, facet_error *err)
+{
+    const convert_params p = {.mix = TYPEMIX_BF16};
+    job j = {.p = &p, .dir = dir, .in_memory = true, .err = err, .t = {.phase = "convert"}};
+    facet_status status = run_in_memory(&j, out, bytes);
+    job_free(&j);
     return status;
 }

@@ -22,4 +22,8 @@ typedef struct convert_params {
  * for a tensor that none of the three has. */
 facet_status convert_folder(const char *dir, const char *out, const convert_params *p, facet_error *err);
 
+/* A drafter's folder as a GGUF file in memory, matrices in their own float type, without a vocabulary (the key
+ * ARCH.vocab_size holds its size): *bytes at *out, to be freed with mem_unmap. FACET_ERR_UNSUPPORTED for a target. */
+facet_status convert_drafter_in_memory(const char *dir, void **out, size_t *bytes, facet_error *err);
+
 #endif

@@ -5,7 +5,7 @@
 #include "base/rng.h"
 #include "compute/kv.h"
 
-enum { WINDOW = 100, N_SEQS = 5, MAX_SLOTS = 1500, MAX_TABLE = MAX_SLOTS / KV_PAGE_LEN + 2 };
+enum { WINDOW = 100, DRAFT_WINDOW = 300, N_SEQS = 5, MAX_SLOTS = 1500, MAX_TABLE = MAX_SLOTS / KV_PAGE_LEN + 2 };
 
 static kv_pool *open_pool(int32_t global_pages, int32_t local_pages)
 {
@@ -26,6 +26,24 @@ static void test_types(void **state)
     assert_int_equal(t, KV_F16);
     assert_false(kv_type_by_name("q9_9", &t));
     for (int i = 0; i < KV_TYPE_COUNT; i++) assert_non_null(strstr(kv_type_list(), kv_type_get((kv_type)i)->name));
+}
+
+/* Donor layers keep q8_0 or better whatever the user chose. */
+static void test_pitfall_18_finer_type(void **state)
+{
+    (void)state;
+    const kv_type_info f32 = {"f32", 1, 4}, f16 = {"f16", 1, 2}, q8_0 = {"q8_0", 32, 34}, q4_0 = {"q4_0", 32, 18},
+                       tq3_0 = {"tq3_0", 32, 14};
+    const kv_type_info *falling[] = {&f32, &f16, &q8_0, &q4_0, &tq3_0};
+    for (int i = 0; i < 5; i++)
+        for (int j = 0; j < 5; j++) assert_int_equal(kv_type_is_as_fine(falling[i], falling[j]), i <= j);
+    for (int t = 0; t < KV_TYPE_COUNT; t++) {
+        const kv_type got = kv_type_at_least((kv_type)t, KV_Q8_0);
+        assert_true(kv_type_is_as_fine(kv_type_get(got), &q8_0));
+        assert_int_equal(got, kv_type_is_as_fine(kv_type_get((kv_type)t), &q8_0) ? (kv_type)t : KV_Q8_0);
+    }
+    assert_int_equal(kv_type_at_least(KV_F16, KV_Q8_0), KV_F16);
+    assert_int_equal(kv_type_at_least(KV_Q8_0, KV_F16), KV_F16);
 }
 
 static void test_sizes(void **state)
@@ -146,8 +164,10 @@ static void step_release(world *w, int s)
     int32_t pos = w->model[s].n_slots;
     bool could = kv_seq_can_resume(w->pool, &w->seq[s], pos); /* not after a cut below a window that was given back */
     kv_seq_release_window(w->pool, &w->seq[s], pos);
-    for (int i = 0; i < MAX_TABLE; i++)
-        if ((i + 1) * KV_PAGE_LEN <= pos - WINDOW + 1) w->model[s].page[1][i].held = false;
+    for (int i = 0; i < MAX_TABLE; i++) {
+        if ((i + 1) * KV_PAGE_LEN <= pos - WINDOW + 1) w->model[s].page[KV_GROUP_LOCAL][i].held = false;
+        if ((i + 1) * KV_PAGE_LEN <= pos - DRAFT_WINDOW + 1) w->model[s].page[KV_GROUP_DRAFT][i].held = false;
+    }
     assert_int_equal(kv_seq_can_resume(w->pool, &w->seq[s], pos), could);
 }
 
@@ -189,9 +209,10 @@ static void test_random(void **state)
 {
     (void)state;
     world *w = calloc(1, sizeof *w);
-    w->capacity[0] = 60;
-    w->capacity[1] = 25;
-    w->pool = open_pool(60, 25);
+    const kv_desc d = {.n_groups = 3, .groups = {{0, 60}, {WINDOW, 25}, {DRAFT_WINDOW, 40}}};
+    facet_error err;
+    assert_ok(kv_pool_open(&d, &w->pool, &err), err);
+    for (int g = 0; g < KV_MAX_GROUPS; g++) w->capacity[g] = d.groups[g].n_pages;
     for (int g = 0; g < KV_MAX_GROUPS; g++) w->store[g] = calloc((size_t)w->capacity[g], sizeof w->store[0][0]);
     rng r;
     rng_seed(&r, 7);
@@ -202,8 +223,7 @@ static void test_random(void **state)
     }
     assert_true(n_refused > 100);
     for (int s = 0; s < N_SEQS; s++) kv_seq_free(w->pool, &w->seq[s]);
-    assert_int_equal(kv_pool_free_pages(w->pool, 0), 60);
-    assert_int_equal(kv_pool_free_pages(w->pool, 1), 25);
+    for (int g = 0; g < KV_MAX_GROUPS; g++) assert_int_equal(kv_pool_free_pages(w->pool, g), w->capacity[g]);
     kv_pool_close(w->pool);
     for (int g = 0; g < KV_MAX_GROUPS; g++) free(w->store[g]);
     free(w);
@@ -295,13 +315,10 @@ static void test_allocation_faults(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_types),
-        cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_pages_needed),
-        cmocka_unit_test(test_random),
-        cmocka_unit_test(test_exhausted),
-        cmocka_unit_test(test_window_resume),
-        cmocka_unit_test(test_allocation_faults),
+        cmocka_unit_test(test_types),         cmocka_unit_test(test_pitfall_18_finer_type),
+        cmocka_unit_test(test_sizes),         cmocka_unit_test(test_pages_needed),
+        cmocka_unit_test(test_random),        cmocka_unit_test(test_exhausted),
+        cmocka_unit_test(test_window_resume), cmocka_unit_test(test_allocation_faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -33,13 +33,6 @@ void attn_drive_split(const attn_simd *simd, const attn_work *w, const attn_row 
 void attn_drive_rows(const attn_simd *simd, const attn_work *w, const attn_row *rows, int n_rows, int kv_head);
 size_t attn_drive_scratch_floats(int heads_per_kv, int head_dim);
 
-/* Visible logical positions [first, last) of a row. */
-static inline void attn_visible(const attn_row *row, int window, int32_t *first, int32_t *last)
-{
-    *first = window > 0 && row->pos >= window ? row->pos - window + 1 : 0;
-    *last = row->pos + 1;
-}
-
 extern const attn_simd attn_simd_avx2, attn_simd_avx512;
 attn_kernels attn_avx2(void);
 attn_kernels attn_avx512(void);

@@ -129,8 +129,8 @@ static void find_twins(const cpu_backend *be, const plan *p, uint32_t *segment)
 {
     for (int i = 0; i < p->n_ops; i++) {
         const plan_op *op = &p->ops[i];
-        const bool is_product =
-            op->kind == OP_LINEAR || op->kind == OP_GATED || op->kind == OP_MOE_GATED || op->kind == OP_MOE_DOWN;
+        const bool is_product = op->kind == OP_LINEAR || op->kind == OP_GATED || op->kind == OP_MOE_GATED ||
+                                op->kind == OP_MOE_DOWN || op->kind == OP_CENTROIDS;
         if (!is_product || takes_float(be, op->w0)) continue;
         segment[op->i0] = op->kind == OP_MOE_DOWN ? (uint32_t)op->n_ff : p->values[op->i0].width;
     }
@@ -152,6 +152,8 @@ static void size_scratch(const cpu_backend *be, compiled *c)
         size_t shared = 0, own = 0;
         if (op->kind == OP_GATED) shared = rows * p->values[op->o].width;
         if (op->kind == OP_MOE_DOWN) shared = rows * (size_t)op->n_used * p->values[op->o].width;
+        if (op->kind == OP_TOPK) shared = topk_scratch_floats((int)rows, p->values[op->i0].width);
+        if (op->kind == OP_CENTROIDS) own = 2 * (size_t)op->n_used;
         if (op->kind == OP_MOE_ROUTE) own = p->values[op->i0].width + (size_t)op->n_experts;
         if (op->kind == OP_KV_WRITE) own = (size_t)op->head_dim;
         if (op->kind == OP_ATTN) {
@@ -182,7 +184,23 @@ static void size_scratch(const cpu_backend *be, compiled *c)
 static bool is_row_wise(op_kind k)
 {
     return k == OP_EMBED || k == OP_NORM || k == OP_NORM_ADD || k == OP_ADD || k == OP_ROPE_Q || k == OP_KV_WRITE ||
-           k == OP_CAPTURE || k == OP_MOE_ROUTE;
+           k == OP_CAPTURE || k == OP_MOE_ROUTE || k == OP_CONCAT;
+}
+
+static bool uses_scratch(op_kind k)
+{
+    return k == OP_GATED || k == OP_MOE_DOWN || k == OP_ATTN || k == OP_TOPK;
+}
+
+/* Whether the memory of value o (-1: none) overlaps that of a value which q reads or writes. */
+static bool overwrites(int o, const plan_op *q, const size_t *offsets, const size_t *bytes)
+{
+    const int touched[4] = {q->o, q->o2, q->i0, q->i1};
+    bool is_met = false;
+    for (int t = 0; t < 4 && o >= 0; t++)
+        is_met |= touched[t] >= 0 && offsets[o] < offsets[touched[t]] + bytes[touched[t]] &&
+                  offsets[touched[t]] < offsets[o] + bytes[o];
+    return is_met;
 }
 
 /* A barrier stands before an op that reads what another op wrote since the last barrier, unless both treat each row
@@ -199,17 +217,13 @@ static void place_barriers(compiled *c, const size_t *offsets, const size_t *byt
             const plan_op *q = &p->ops[j];
             const bool same_rows = op->o >= 0 && q->o >= 0 && p->values[op->o].rows == p->values[q->o].rows;
             const bool keeps_rows = is_row_wise(op->kind) && is_row_wise(q->kind) && same_rows;
-            const int reads[2] = {op->i0, op->i1}, touched[3] = {q->o, q->i0, q->i1};
-            for (int r = 0; r < 2 && !keeps_rows; r++) need |= reads[r] >= 0 && reads[r] == q->o;
-            for (int t = 0; t < 3 && op->o >= 0; t++)
-                need |= touched[t] >= 0 && offsets[op->o] < offsets[touched[t]] + bytes[touched[t]] &&
-                        offsets[touched[t]] < offsets[op->o] + bytes[op->o];
+            const int reads[2] = {op->i0, op->i1};
+            for (int r = 0; r < 2 && !keeps_rows; r++) need |= reads[r] >= 0 && (reads[r] == q->o || reads[r] == q->o2);
+            need |= overwrites(op->o, q, offsets, bytes) || overwrites(op->o2, q, offsets, bytes);
             need |= op->kind == OP_ATTN && q->kind == OP_KV_WRITE;
             need |= op->kind == OP_KV_WRITE && q->kind == OP_ATTN;
         }
-        const bool uses_scratch = op->kind == OP_GATED || op->kind == OP_MOE_DOWN || op->kind == OP_ATTN;
-        for (int j = since; j < i && uses_scratch; j++)
-            need |= p->ops[j].kind == OP_GATED || p->ops[j].kind == OP_MOE_DOWN || p->ops[j].kind == OP_ATTN;
+        for (int j = since; j < i && uses_scratch(op->kind); j++) need |= uses_scratch(p->ops[j].kind);
         c->barrier_before[i] = need;
         if (need) since = i;
     }
@@ -330,14 +344,24 @@ static const op_fn op_table[OP_KIND_COUNT] = {
     [OP_EMBED] = op_embed,   [OP_NORM] = op_norm,           [OP_NORM_ADD] = op_norm_add,   [OP_ADD] = op_add,
     [OP_LINEAR] = op_linear, [OP_GATED] = op_gated,         [OP_ROPE_Q] = op_rope_q,       [OP_KV_WRITE] = op_kv_write,
     [OP_ATTN] = op_attn,     [OP_MOE_ROUTE] = op_moe_route, [OP_MOE_GATED] = op_moe_gated, [OP_MOE_DOWN] = op_moe_down,
-    [OP_GATHER] = op_gather, [OP_CAPTURE] = op_capture,     [OP_ARGMAX] = op_argmax,
+    [OP_GATHER] = op_gather, [OP_CAPTURE] = op_capture,     [OP_ARGMAX] = op_argmax,       [OP_CONCAT] = op_concat,
+    [OP_TOPK] = op_topk,     [OP_CENTROIDS] = op_centroids,
 };
+
+/* Twins of the values that came from outside. */
+static void quantize_inputs(const exec *x, int thread, int n_threads)
+{
+    const plan *p = x->c->plan;
+    for (int v = 0; v < p->n_values; v++)
+        for (int r = thread; p->values[v].is_input && r < exec_n_rows(x, v); r += n_threads) exec_quantize_row(x, v, r);
+}
 
 static void run_plan(void *arg, int thread, int n_threads)
 {
     const exec *x = arg;
     const compiled *c = x->c;
     exec_rope_tables(x, thread, n_threads);
+    quantize_inputs(x, thread, n_threads);
     team_barrier(x->be->team);
     for (int i = 0; i < c->plan->n_ops; i++) {
         if (c->barrier_before[i]) team_barrier(x->be->team);
@@ -414,13 +438,42 @@ static facet_status cpu_measure(backend *b, backend_ceilings *out, facet_error *
     return cpu_measure_ceilings(self(b)->team, out, err);
 }
 
+/* Rows of a value that there is memory for; 0 for none. */
+static int n_rows_held(const compiled *c, int value)
+{
+    if (value < 0 || value >= c->plan->n_values) return 0;
+    return c->plan->values[value].rows == ROWS_ALL ? c->max_rows : c->max_out;
+}
+
 static facet_status cpu_read(backend *b, compiled *c, int value, int row, int n, void *dst, facet_error *err)
 {
     (void)b;
-    if (value < 0 || value >= c->plan->n_values || !c->plan->values[value].is_output)
-        return error_set(err, FACET_ERR_ARG, "value %d of plan %s is no output", value, c->plan->name);
+    FACET_TRY(row_access_check(c->plan, value, row, n, n_rows_held(c, value), false, err));
     const size_t width = c->plan->values[value].width;
     memcpy(dst, c->values[value].f32 + (size_t)row * width, (size_t)n * width * sizeof(float));
+    return FACET_OK;
+}
+
+static facet_status cpu_write(backend *b, compiled *c, int value, int row, int n, const void *src, facet_error *err)
+{
+    (void)b;
+    FACET_TRY(row_access_check(c->plan, value, row, n, n_rows_held(c, value), true, err));
+    const size_t width = c->plan->values[value].width;
+    memcpy(c->values[value].f32 + (size_t)row * width, src, (size_t)n * width * sizeof(float));
+    return FACET_OK;
+}
+
+static facet_status cpu_copy_rows(backend *b, const row_copy *m, facet_error *err)
+{
+    (void)b;
+    FACET_TRY(row_copy_check(m, m->src->plan, n_rows_held(m->src, m->src_value), m->dst->plan,
+                             n_rows_held(m->dst, m->dst_value), err));
+    const size_t from = m->src->plan->values[m->src_value].width, to = m->dst->plan->values[m->dst_value].width;
+    const float *src = m->src->values[m->src_value].f32 + m->src_column;
+    float *dst = m->dst->values[m->dst_value].f32 + (size_t)m->dst_row * to + m->dst_column;
+    for (size_t i = 0; i < (size_t)m->n; i++)
+        memmove(dst + i * to, src + (m->src_rows ? (size_t)m->src_rows[i] : i) * from,
+                (m->width ? m->width : from) * sizeof *dst);
     return FACET_OK;
 }
 
@@ -464,6 +517,8 @@ static const backend_ops cpu_ops = {
     .read = cpu_read,
     .run_timed = cpu_run_timed,
     .measure = cpu_measure,
+    .write = cpu_write,
+    .copy_rows = cpu_copy_rows,
     .info = cpu_info,
     .close = cpu_close,
 };

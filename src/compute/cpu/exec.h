@@ -106,6 +106,9 @@ enum { MOE_GROUP = 64 }; /* rows that one pass over an expert serves */
 /* Floats of thread scratch that an expert matrix needs. */
 size_t moe_scratch_floats(uint32_t n_in, uint32_t n_out, size_t tile_bytes);
 
+/* Floats of shared scratch that op_topk needs for n_rows rows of n_in values. */
+size_t topk_scratch_floats(int n_rows, uint32_t n_in);
+
 void op_embed(const exec *x, const plan_op *op, int thread, int n_threads);
 void op_norm(const exec *x, const plan_op *op, int thread, int n_threads);
 void op_norm_add(const exec *x, const plan_op *op, int thread, int n_threads);
@@ -113,6 +116,9 @@ void op_add(const exec *x, const plan_op *op, int thread, int n_threads);
 void op_gather(const exec *x, const plan_op *op, int thread, int n_threads);
 void op_capture(const exec *x, const plan_op *op, int thread, int n_threads);
 void op_argmax(const exec *x, const plan_op *op, int thread, int n_threads);
+void op_concat(const exec *x, const plan_op *op, int thread, int n_threads);
+void op_topk(const exec *x, const plan_op *op, int thread, int n_threads);
+void op_centroids(const exec *x, const plan_op *op, int thread, int n_threads);
 void op_linear(const exec *x, const plan_op *op, int thread, int n_threads);
 void op_gated(const exec *x, const plan_op *op, int thread, int n_threads);
 void op_rope_q(const exec *x, const plan_op *op, int thread, int n_threads);
@@ -129,6 +135,10 @@ void exec_rope_tables(const exec *x, int thread, int n_threads);
  * packed weights or the file's. `pack` is room for one tile (mapped weights are packed tile by tile). */
 void exec_product(const exec *x, int w, int expert, uint32_t tile_begin, uint32_t tile_end, const linear_input *in,
                   float *y, size_t ld, float *pack);
+/* A value as the input of products. */
+linear_input exec_input(const exec *x, int value);
+/* The product of one row of a matrix (in the file's layout) with row r of the input. */
+float exec_row_dot(const weight *m, const uint8_t *row, const linear_input *in, int r);
 /* Tiles of one unit of work for a matrix with n_out outputs. */
 uint32_t exec_tiles_per_unit(const exec *x, int w, uint32_t n_tiles, int n_threads);
 

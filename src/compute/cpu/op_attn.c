@@ -67,12 +67,21 @@ static attn_row query_row(const exec *x, const plan_op *op, int r)
 {
     const int b = exec_batch_row(x, op->o, r);
     const batch_seq *s = &x->batch->seqs[x->batch->seq[b]];
+    const int32_t end[] = {[SIGHT_CAUSAL] = x->batch->pos[b] + 1, [SIGHT_COMMITTED] = s->base, [SIGHT_BLOCK] = s->end};
     return (attn_row){.table = s->table[x->be->kv_layers[op->kv_layer].desc.group],
                       .pos = x->batch->pos[b],
                       .base = s->base,
+                      .end = end[op->sight],
                       .path = x->batch->path ? x->batch->path[b] : NULL,
                       .q = exec_row(x, op->i0, r),
                       .out = exec_row(x, op->o, r)};
+}
+
+static bool sees_nothing(const attn_row *row, int window)
+{
+    int32_t first, last;
+    attn_visible(row, window, &first, &last);
+    return last <= first;
 }
 
 /* Few rows: the splits of the keys are shared out, and folded after a barrier. */
@@ -86,6 +95,7 @@ static void attn_by_split(const exec *x, const plan_op *op, const attn_work *w, 
     for (int r = 0; r < n_rows; r++) {
         const attn_row row = query_row(x, op, r);
         int begin, end;
+        if (sees_nothing(&row, w->window)) continue;
         attn_split_range(&row, w->window, &begin, &end);
         for (int s = begin; s < end; s++)
             for (int h = 0; h < op->n_kv_heads; h++, unit++, parts += (size_t)per_kv * stride)
@@ -96,6 +106,7 @@ static void attn_by_split(const exec *x, const plan_op *op, const attn_work *w, 
     for (int r = 0; r < n_rows; r++) {
         const attn_row row = query_row(x, op, r);
         int begin, end;
+        if (sees_nothing(&row, w->window)) continue;
         attn_split_range(&row, w->window, &begin, &end);
         const size_t per_split = (size_t)op->n_heads * stride;
         for (int h = thread; h < op->n_heads; h += n_threads)
@@ -113,9 +124,12 @@ static void attn_by_rows(const exec *x, const plan_op *op, const attn_work *w, c
     const int n_rows = exec_n_rows(x, op->o), n_blocks = (n_rows + ATTN_ROW_BLOCK - 1) / ATTN_ROW_BLOCK;
     for (int u; (u = exec_take(x, op, 0)) < n_blocks * op->n_kv_heads;) {
         attn_row rows[ATTN_ROW_BLOCK];
-        const int first = u / op->n_kv_heads * ATTN_ROW_BLOCK, left = n_rows - first,
-                  n = left < ATTN_ROW_BLOCK ? left : ATTN_ROW_BLOCK;
-        for (int i = 0; i < n; i++) rows[i] = query_row(x, op, first + i);
+        const int first = u / op->n_kv_heads * ATTN_ROW_BLOCK, left = n_rows - first;
+        int n = 0;
+        for (int i = 0; i < left && i < ATTN_ROW_BLOCK; i++) {
+            rows[n] = query_row(x, op, first + i);
+            n += !sees_nothing(&rows[n], w->window);
+        }
         k->rows(w, rows, n, u % op->n_kv_heads);
     }
 }
@@ -130,6 +144,10 @@ void op_attn(const exec *x, const plan_op *op, int thread, int n_threads)
                          .scratch = exec_thread_scratch(x, thread)};
     const attn_kernels k = x->be->is_ref ? attn_ref() : attn_best(l->desc.k_type, l->desc.v_type);
     const int n_rows = exec_n_rows(x, op->o);
+    for (int r = thread; r < n_rows; r += n_threads) { /* a row that sees no key keeps these zeros */
+        const attn_row row = query_row(x, op, r);
+        if (sees_nothing(&row, w.window)) memset(row.out, 0, (size_t)(op->n_heads * op->head_dim) * sizeof *row.out);
+    }
     if (n_threads > 1 && n_rows * op->n_kv_heads < 2 * n_threads)
         attn_by_split(x, op, &w, &k, thread, n_threads);
     else

@@ -15,17 +15,19 @@ uint32_t exec_tiles_per_unit(const exec *x, int w, uint32_t n_tiles, int n_threa
     return tiles ? tiles : 1;
 }
 
+float exec_row_dot(const weight *m, const uint8_t *row, const linear_input *in, int r)
+{
+    return type_is_float(m->type) ? float_dot(m->type, row, in->f32 + (size_t)r * in->ld, m->ne[0])
+                                  : act_dot(m->type, row, in->q + r, (size_t)in->n_rows, m->ne[0]);
+}
+
 /* Scalar products straight from the file's layout: the reference. */
 static void reference_product(const weight *m, const uint8_t *data, uint32_t begin, uint32_t end,
                               const linear_input *in, float *y, size_t ld)
 {
     const size_t row_bytes = type_bytes(type_get(m->type), m->ne[0]);
     for (uint32_t o = begin; o < end; o++)
-        for (int r = 0; r < in->n_rows; r++)
-            y[(size_t)r * ld + o] =
-                type_is_float(m->type)
-                    ? float_dot(m->type, data + o * row_bytes, in->f32 + (size_t)r * in->ld, m->ne[0])
-                    : act_dot(m->type, data + o * row_bytes, in->q + r, (size_t)in->n_rows, m->ne[0]);
+        for (int r = 0; r < in->n_rows; r++) y[(size_t)r * ld + o] = exec_row_dot(m, data + o * row_bytes, in, r);
 }
 
 void exec_product(const exec *x, int w, int expert, uint32_t tile_begin, uint32_t tile_end, const linear_input *in,
@@ -53,7 +55,7 @@ void exec_product(const exec *x, int w, int expert, uint32_t tile_begin, uint32_
     }
 }
 
-static linear_input input_of(const exec *x, int value)
+linear_input exec_input(const exec *x, int value)
 {
     return (linear_input){.n_rows = exec_n_rows(x, value),
                           .q = x->c->values[value].act,
@@ -112,7 +114,7 @@ void exec_quantize_all(const exec *x, int value, int thread, int n_threads)
 
 void op_linear(const exec *x, const plan_op *op, int thread, int n_threads)
 {
-    const linear_input in = input_of(x, op->i0);
+    const linear_input in = exec_input(x, op->i0);
     const uint32_t width = x->c->plan->values[op->o].width, n_tiles = (width + LINEAR_TILE - 1) / LINEAR_TILE;
     span tiles, columns;
     while (in.n_rows > 0 && unit_span(x, op->w0, exec_take(x, op, 0), n_tiles, n_threads, &tiles, &columns)) {
@@ -125,7 +127,7 @@ void op_linear(const exec *x, const plan_op *op, int thread, int n_threads)
 
 void op_gated(const exec *x, const plan_op *op, int thread, int n_threads)
 {
-    const linear_input in = input_of(x, op->i0);
+    const linear_input in = exec_input(x, op->i0);
     const uint32_t width = x->c->plan->values[op->o].width, n_tiles = (width + LINEAR_TILE - 1) / LINEAR_TILE;
     const row_kernels *k = x->be->rows;
     span tiles, c;

@@ -20,10 +20,15 @@ void op_embed(const exec *x, const plan_op *op, int thread, int n_threads)
     const type_info *type = type_get(w->type);
     const size_t row_bytes = type_bytes(type, w->ne[0]);
     for (int r = thread; r < exec_n_rows(x, op->o); r += n_threads) {
-        const uint64_t token = (uint64_t)x->batch->token[exec_batch_row(x, op->o, r)];
+        const int32_t token = op->i0 >= 0 ? *(const int32_t *)(const void *)exec_row(x, op->i0, r)
+                                          : x->batch->token[exec_batch_row(x, op->o, r)];
         float *out = exec_row(x, op->o, r);
-        type->decode((const uint8_t *)w->data + token * row_bytes, out, w->ne[0]);
-        x->be->rows->scale(out, w->ne[0], op->scale);
+        if (token >= 0 && (uint64_t)token < w->ne[1]) {
+            type->decode((const uint8_t *)w->data + (size_t)token * row_bytes, out, w->ne[0]);
+            x->be->rows->scale(out, w->ne[0], op->scale);
+        } else {
+            memset(out, 0, w->ne[0] * sizeof *out);
+        }
         exec_quantize_row(x, op->o, r);
     }
 }
@@ -64,6 +69,17 @@ void op_gather(const exec *x, const plan_op *op, int thread, int n_threads)
     const uint32_t width = x->c->plan->values[op->o].width;
     for (int r = thread; r < x->batch->n_out; r += n_threads) {
         memcpy(exec_row(x, op->o, r), exec_row(x, op->i0, x->batch->out_row[r]), width * sizeof(float));
+        exec_quantize_row(x, op->o, r);
+    }
+}
+
+void op_concat(const exec *x, const plan_op *op, int thread, int n_threads)
+{
+    const uint32_t left = x->c->plan->values[op->i0].width, right = x->c->plan->values[op->i1].width;
+    for (int r = thread; r < exec_n_rows(x, op->o); r += n_threads) {
+        float *out = exec_row(x, op->o, r);
+        memcpy(out, exec_row(x, op->i0, r), left * sizeof *out);
+        memcpy(out + left, exec_row(x, op->i1, r), right * sizeof *out);
         exec_quantize_row(x, op->o, r);
     }
 }

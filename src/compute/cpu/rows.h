@@ -19,6 +19,13 @@ typedef struct row_kernels {
     void (*silu_mul)(const float *gate, const float *up, size_t n, float *out);
     /* x = cap * tanh(x / cap) */
     void (*softcap)(float *x, size_t n, float cap);
+    /* The largest value; NaN when one is NaN or +inf. */
+    float (*max)(const float *x, size_t n);
+    /* Sum of e^((x - top) * factor); top is no less than any x, factor > 0. */
+    float (*sum_exp)(const float *x, size_t n, float top, float factor);
+    /* Merges the finite values of x, whose ids are first, first + 1, ..., into a list of at most k, falling: value and
+     * id [k] hold n_held entries with lower ids. The lowest id comes first on ties. Returns how many it holds. */
+    int (*top_k)(const float *x, size_t n, int32_t first, int k, float *value, int32_t *id, int n_held);
     /* x[0 .. head_dim): pairs (i, i + head_dim / 2), i < n_rot, turned by cs[2 i] = cos, cs[2 i + 1] = sin */
     void (*rotate)(float *x, int head_dim, int n_rot, const float *cs);
     /* Lowest index of the largest value; -1 when one is NaN or +inf. */

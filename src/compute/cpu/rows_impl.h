@@ -108,6 +108,67 @@ static void softcap(float *x, size_t n, float cap)
     for (size_t i = 0; i < n; i++) x[i] = cap * tanh_fast(x[i] / cap);
 }
 
+static float max_value(const float *x, size_t n)
+{
+    float m[LANES];
+    int bad[LANES] = {0};
+    size_t i = 0;
+    for (int k = 0; k < LANES; k++) m[k] = -INFINITY;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t k = 0; k < LANES; k++) {
+            m[k] = x[i + k] > m[k] ? x[i + k] : m[k];
+            bad[k] |= !(x[i + k] < INFINITY);
+        }
+    for (size_t k = 0; i < n; i++, k++) {
+        m[k] = x[i] > m[k] ? x[i] : m[k];
+        bad[k] |= !(x[i] < INFINITY);
+    }
+    for (int k = 1; k < LANES; k++) {
+        m[0] = m[k] > m[0] ? m[k] : m[0];
+        bad[0] |= bad[k];
+    }
+    return bad[0] ? NAN : m[0];
+}
+
+static float sum_exp(const float *x, size_t n, float top, float factor)
+{
+    float s[LANES] = {0};
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t k = 0; k < LANES; k++) s[k] += exp_negative((x[i + k] - top) * factor);
+    for (size_t k = 0; i < n; i++, k++) s[k] += exp_negative((x[i] - top) * factor);
+    return fold(s);
+}
+
+/* Puts a value behind those that are not smaller; the last one of a full list falls out. */
+static int insert(float v, int32_t id_of_v, int k, float *value, int32_t *id, int n_held)
+{
+    int at = n_held < k ? n_held : k - 1;
+    for (; at > 0 && value[at - 1] < v; at--) {
+        value[at] = value[at - 1];
+        id[at] = id[at - 1];
+    }
+    value[at] = v;
+    id[at] = id_of_v;
+    return n_held < k ? n_held + 1 : k;
+}
+
+static int top_k(const float *x, size_t n, int32_t first, int k, float *value, int32_t *id, int n_held)
+{
+    for (size_t i = 0; i < n; i += LANES) {
+        const size_t end = n - i < LANES ? n : i + LANES;
+        float least = n_held < k ? -INFINITY : value[k - 1];
+        int is_any = 0;
+        for (size_t j = i; j < end; j++) is_any |= x[j] > least;
+        for (size_t j = i; is_any && j < end; j++) {
+            if (!(x[j] > least)) continue;
+            n_held = insert(x[j], first + (int32_t)j, k, value, id, n_held);
+            least = n_held < k ? -INFINITY : value[k - 1];
+        }
+    }
+    return n_held;
+}
+
 static void rotate(float *x, int head_dim, int n_rot, const float *cs)
 {
     float *y = x + head_dim / 2;
@@ -160,6 +221,9 @@ static const row_kernels kernels = {
     .gelu_mul = gelu_mul,
     .silu_mul = silu_mul,
     .softcap = softcap,
+    .max = max_value,
+    .sum_exp = sum_exp,
+    .top_k = top_k,
     .rotate = rotate,
     .argmax = argmax,
 };

@@ -46,9 +46,9 @@ static void split_head(const attn_work *w, const attn_row *row, int kv_head, int
 /* Visible positions [first, last) of a split. */
 static void visible(const attn_row *row, int window, int split, int32_t *first, int32_t *last)
 {
-    int32_t lowest = window > 0 && row->pos >= window ? row->pos - window + 1 : 0;
-    *first = split * ATTN_SPLIT > lowest ? split * ATTN_SPLIT : lowest;
-    *last = (split + 1) * ATTN_SPLIT < row->pos + 1 ? (split + 1) * ATTN_SPLIT : row->pos + 1;
+    attn_visible(row, window, first, last);
+    if (*first < split * ATTN_SPLIT) *first = split * ATTN_SPLIT;
+    if (*last > (split + 1) * ATTN_SPLIT) *last = (split + 1) * ATTN_SPLIT;
 }
 
 static void ref_split(const attn_work *w, const attn_row *row, int kv_head, int split, float *part)
