@@ -22,7 +22,8 @@ typedef struct draft_adaptive {
     int n_steps;            /* of this window */
 } draft_adaptive;
 
-/* Starts a request. block: the drafter's block in rows; initial: the first width, 0 = the block. Off, the width stays. */
+/* Starts a request. block: the drafter's block in rows; initial: the first width, 0 = the block. Off, the width stays.
+ */
 void draft_adaptive_init(draft_adaptive *a, draft_adaptive_mode mode, bool is_moe, int block, int initial);
 /* One step: n_accepted rows of n_rows drafted ones (both count the pending token's row). n_accepted is the verified
  * length *before* the cut at stop tokens and budget: cut steps are no rejections. */

@@ -62,8 +62,11 @@ static int fit_blocks(const draft_cost_bucket *b, block *out)
 static double last_slope(const draft_cost_bucket *b, const double *at)
 {
     int last = 0, before = 0;
-    for (int w = 1; w <= DRAFT_COST_MAX_ROWS; w++)
-        if (b->n[w]) before = last, last = w;
+    for (int w = 1; w <= DRAFT_COST_MAX_ROWS; w++) {
+        if (!b->n[w]) continue;
+        before = last;
+        last = w;
+    }
     return before ? (at[last] - at[before]) / (last - before) : 0;
 }
 

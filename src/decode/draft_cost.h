@@ -1,5 +1,5 @@
-/* draft_cost.h: what a target step of n rows costs, learned from measurements. Times are arguments; nothing here reads a
- * clock. */
+/* draft_cost.h: what a target step of n rows costs, learned from measurements. Times are arguments; nothing here reads
+ * a clock. */
 #ifndef FACET_DECODE_DRAFT_COST_H
 #define FACET_DECODE_DRAFT_COST_H
 
@@ -22,8 +22,8 @@ typedef struct draft_cost {
     draft_cost_bucket bucket[DRAFT_COST_BUCKETS];
 } draft_cost;
 
-/* An empty table. widths [n_widths], rising: the widths at which a backend runs (captured graphs); a step of n rows runs
- * at the next one, and above the last at n. n_widths = 0: every width runs as it is. */
+/* An empty table. widths [n_widths], rising: the widths at which a backend runs (captured graphs); a step of n rows
+ * runs at the next one, and above the last at n. n_widths = 0: every width runs as it is. */
 void draft_cost_init(draft_cost *c, const int *widths, int n_widths);
 
 /* Takes a calibrated value, or one measured step, of n_rows rows (1 .. 64) after n_ctx positions. Measured steps move
@@ -36,9 +36,9 @@ void draft_cost_observe(draft_cost *c, int64_t n_ctx, int n_rows, double ms);
 
 /* True when a one-row step has been measured in some bucket: the rest can be judged against it. */
 bool draft_cost_is_known(const draft_cost *c);
-/* Expected milliseconds of a step of n_rows rows, never falling with n_rows. Between measured widths it is linear; above
- * the last one it rises as between the last two, or not at all when there is only one (optimistic: so the width is
- * tried). A bucket without measurements answers with the nearest one that has some, smaller contexts first. 0 when
+/* Expected milliseconds of a step of n_rows rows, never falling with n_rows. Between measured widths it is linear;
+ * above the last one it rises as between the last two, or not at all when there is only one (optimistic: so the width
+ * is tried). A bucket without measurements answers with the nearest one that has some, smaller contexts first. 0 when
  * nothing was measured. */
 double draft_cost_ms(const draft_cost *c, int64_t n_ctx, int n_rows);
 

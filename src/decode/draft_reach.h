@@ -42,7 +42,8 @@ void draft_reach_of_tree(const draft_reach *r, const float *weight, int n, doubl
  * confidences, the chain without them. */
 void draft_reach_expected(const draft_reach *r, int n, double *reach);
 
-/* Notes the drafts of a step whether or not they were verified: conf [n] of a chain, or weights [n] of a tree's nodes. */
+/* Notes the drafts of a step whether or not they were verified: conf [n] of a chain, or weights [n] of a tree's nodes.
+ */
 void draft_reach_note_chain(draft_reach *r, const float *conf, int n);
 void draft_reach_note_tree(draft_reach *r, const float *weight, int n);
 
