@@ -1,0 +1,420 @@
+#include "decode/draft_control.h"
+
+#include <math.h>
+
+enum { TRIAL_STEPS = 4, TRIAL_MISSES = 2, FIRST_INTERVAL = 4, MAX_SKIPS = 16 };
+
+#define COST_RATE 0.1 /* of the running means of draft and remaining time */
+#define CUT_RATE 0.1
+#define REQUEST_AGE 0.5
+#define RETRY_AGE 0.5
+
+int draft_best_count(const double *reach, int n, const double *ms, double *rate)
+{
+    double expected = 1, best_rate = 0;
+    int best = 0;
+    for (int k = 0; k <= n; k++) {
+        if (k > 0) expected += reach[k - 1];
+        if (expected / ms[k] <= best_rate) continue;
+        best_rate = expected / ms[k];
+        best = k;
+    }
+    if (rate) *rate = best_rate;
+    return best;
+}
+
+int draft_best_width(const double *reach, int n, const double *ms, double lambda)
+{
+    double value = -lambda * ms[0], best_value = value, gained = 0;
+    int best = 0;
+    for (int k = 1; k <= n; k++) {
+        gained += reach[k - 1];
+        value = gained - lambda * ms[k];
+        if (value <= best_value) continue;
+        best_value = value;
+        best = k;
+    }
+    return best;
+}
+
+draft_control_params draft_control_params_default(void)
+{
+    return (draft_control_params){
+        .min_gain = 0.02, .hysteresis = 0.03, .rest_tokens = 64, .explore_steps = 32, .allowance = 0.02, .grant = 12};
+}
+
+void draft_control_init(draft_control *c, const draft_control_params *params, const draft_arm_desc *arms, int n_arms,
+                        const int *widths, int n_widths)
+{
+    *c = (draft_control){.params = params ? *params : draft_control_params_default(),
+                         .n_arms = n_arms < DRAFT_MAX_ARMS ? n_arms : DRAFT_MAX_ARMS,
+                         .current = DRAFT_NO_ARM,
+                         .trial = {.arm = DRAFT_NO_ARM},
+                         .explore_interval = FIRST_INTERVAL,
+                         .plan = {.arm = DRAFT_NO_ARM}};
+    c->credit = c->params.grant;
+    draft_cost_init(&c->cost, widths, n_widths);
+    for (int i = 0; i < c->n_arms; i++) c->arm[i] = (draft_arm){.desc = arms[i], .draft_ms = arms[i].draft_ms};
+}
+
+void draft_control_begin(draft_control *c)
+{
+    for (int i = 0; i < c->n_arms; i++) {
+        draft_reach_age(&c->arm[i].reach, REQUEST_AGE);
+        c->arm[i].rests_until = 0;
+    }
+    c->trial.arm = DRAFT_NO_ARM;
+    c->explore_interval = FIRST_INTERVAL;
+}
+
+double draft_control_step_ms(const draft_control *c, int64_t n_ctx, int arm, int n_drafted, int n_verified)
+{
+    double ms = draft_cost_ms(&c->cost, n_ctx, 1 + n_verified) + c->other_ms;
+    if (arm >= 0 && n_drafted > 0) ms += c->arm[arm].draft_ms * (c->arm[arm].desc.is_cost_per_token ? n_drafted : 1);
+    return ms;
+}
+
+double draft_control_plain_rate(const draft_control *c, int64_t n_ctx)
+{
+    return 1 / draft_control_step_ms(c, n_ctx, DRAFT_NO_ARM, 0, 0);
+}
+
+/* ---- choosing ---- */
+
+/* What an arm promises: k drafts, and the rate that should come of it. */
+typedef struct promise {
+    int arm, k;
+    double rate;
+} promise;
+
+static int offered(const draft_offer *o)
+{
+    return o->k_max < DRAFT_REACH_MAX_ITEMS ? o->k_max : DRAFT_REACH_MAX_ITEMS;
+}
+
+/* reach [n] of a draft with these confidences, or of one that is still to be made (conf NULL). */
+static void expected_reach(const draft_arm *a, const float *conf, int n, double *reach)
+{
+    if (conf && !a->desc.is_tree)
+        draft_reach_of_chain(&a->reach, conf, n, reach);
+    else if (conf)
+        draft_reach_of_tree(&a->reach, conf, n, reach);
+    else
+        draft_reach_expected(&a->reach, n, reach);
+}
+
+/* A draft that costs the same at any length and says how sure it is of each part: made in full, cut afterwards. */
+static bool is_cut_later(const draft_arm *a, const draft_offer *o)
+{
+    return a->desc.has_conf && !a->desc.is_cost_per_token && !o->conf;
+}
+
+static promise promise_at(const draft_control *c, int64_t n_ctx, int arm, const double *reach, int k)
+{
+    double expected = 1;
+    for (int i = 0; i < k; i++) expected += reach[i];
+    return (promise){.arm = arm, .k = k, .rate = expected / draft_control_step_ms(c, n_ctx, arm, k, k)};
+}
+
+/* The width of k >= 1 with the best rate, up to k_max. */
+static promise best_width_of(const draft_control *c, int64_t n_ctx, int arm, const double *reach, int k_max)
+{
+    promise best = {.arm = arm};
+    for (int k = 1; k <= k_max; k++) {
+        const promise p = promise_at(c, n_ctx, arm, reach, k);
+        if (p.rate > best.rate) best = p;
+    }
+    return best;
+}
+
+/* Rate of the arm when each of its drafts is cut at the best width, as its last drafts would have been. */
+static double cut_rate(const draft_control *c, int64_t n_ctx, int arm, int k)
+{
+    const draft_arm *a = &c->arm[arm];
+    const double rest = draft_control_step_ms(c, n_ctx, arm, k, 0) - draft_cost_ms(&c->cost, n_ctx, 1);
+    return (1 + a->cut_accepted) / (rest + a->cut_ms);
+}
+
+/* The best promise of one arm; the width in use stays unless another is clearly better. */
+static promise promise_of(const draft_control *c, int64_t n_ctx, int arm, const draft_offer *o)
+{
+    double reach[DRAFT_REACH_MAX_ITEMS];
+    const draft_arm *a = &c->arm[arm];
+    const int n = offered(o);
+    if (n < 1) return (promise){.arm = DRAFT_NO_ARM};
+    expected_reach(a, o->conf, n, reach);
+    promise p = best_width_of(c, n_ctx, arm, reach, n);
+    if (o->conf) return p;
+    if (a->k >= 1 && a->k <= n && !is_cut_later(a, o)) {
+        const promise kept = promise_at(c, n_ctx, arm, reach, a->k);
+        if (p.rate <= (1 + c->params.hysteresis) * kept.rate) p = kept;
+    }
+    if (is_cut_later(a, o)) p.k = n;
+    if (a->has_cut) p.rate = fmax(p.rate, cut_rate(c, n_ctx, arm, p.k));
+    return p;
+}
+
+/* Loss of a step with nothing accepted against a plain one, in plain steps. */
+static double worst_loss(const draft_control *c, int64_t n_ctx, int arm, int n_drafted, int n_verified)
+{
+    return draft_control_step_ms(c, n_ctx, arm, n_drafted, n_verified) * draft_control_plain_rate(c, n_ctx) - 1;
+}
+
+static draft_plan plain(draft_reason reason)
+{
+    return (draft_plan){.arm = DRAFT_NO_ARM, .reason = reason};
+}
+
+/* The promise as a plan, narrowed to what the credit covers. */
+static draft_plan afford(const draft_control *c, int64_t n_ctx, promise p, const draft_offer *o, draft_reason reason)
+{
+    if (is_cut_later(&c->arm[p.arm], o)) {
+        if (worst_loss(c, n_ctx, p.arm, p.k, 1) > c->credit) p.k = 0;
+    } else {
+        while (p.k > 0 && worst_loss(c, n_ctx, p.arm, p.k, p.k) > c->credit) p.k--;
+    }
+    if (p.k == 0) return plain(DRAFT_PLAIN_CREDIT);
+    return (draft_plan){.arm = p.arm, .k = p.k, .reason = reason, .rate = p.rate};
+}
+
+/* The width that an arm about which nothing is known would get. */
+static promise blank_promise(const draft_control *c, int64_t n_ctx, int arm, const draft_offer *o)
+{
+    static const draft_reach blank;
+    double reach[DRAFT_REACH_MAX_ITEMS];
+    draft_reach_of_chain(&blank, 0, offered(o), reach);
+    return best_width_of(c, n_ctx, arm, reach, offered(o));
+}
+
+/* An arm is tried at least as wide as one about which nothing is known, and as wide as the arm in use. */
+static draft_plan plan_trial(const draft_control *c, int64_t n_ctx, const draft_offer *offers)
+{
+    const int arm = c->trial.arm;
+    const draft_offer *o = &offers[arm];
+    promise p = promise_of(c, n_ctx, arm, o);
+    const int blank = blank_promise(c, n_ctx, arm, o).k, used = c->current >= 0 ? c->arm[c->current].k : 0;
+    const int least = blank > used ? blank : used;
+    if (p.k < least) p.k = least < offered(o) ? least : offered(o);
+    return afford(c, n_ctx, p, o, c->trial.reason);
+}
+
+static draft_plan begin_trial(draft_control *c, int64_t n_ctx, const draft_offer *offers, int arm, draft_reason reason)
+{
+    c->trial = (draft_trial){.arm = arm, .n_left = TRIAL_STEPS, .reason = reason};
+    return plan_trial(c, n_ctx, offers);
+}
+
+static bool is_resting(const draft_control *c, int arm)
+{
+    return c->n_tokens < c->arm[arm].rests_until;
+}
+
+static promise best_promise(const draft_control *c, int64_t n_ctx, const draft_offer *offers)
+{
+    promise best = {.arm = DRAFT_NO_ARM}, kept = best;
+    for (int i = 0; i < c->n_arms; i++) {
+        if (is_resting(c, i)) continue;
+        const promise p = promise_of(c, n_ctx, i, &offers[i]);
+        if (i == c->current) kept = p;
+        if (p.rate > best.rate) best = p;
+    }
+    return best.rate > (1 + c->params.hysteresis) * kept.rate ? best : kept;
+}
+
+static int untried_arm(const draft_control *c, const draft_offer *offers)
+{
+    for (int i = 0; i < c->n_arms; i++)
+        if (offers[i].k_max > 0 && c->arm[i].n_steps == 0) return i;
+    return DRAFT_NO_ARM;
+}
+
+/* The offered arm, other than `except`, that has waited longest. */
+static int waiting_arm(const draft_control *c, const draft_offer *offers, int except, bool skips_count)
+{
+    int best = DRAFT_NO_ARM;
+    for (int i = 0; i < c->n_arms; i++) {
+        if (i == except || offers[i].k_max < 1 || (skips_count && c->arm[i].skips_left > 0)) continue;
+        if (best < 0 || c->arm[i].used_at < c->arm[best].used_at) best = i;
+    }
+    return best;
+}
+
+/* Nothing promises to pay: plain steps, and after a rest one of the arms is tried again. */
+static draft_plan plan_without_promise(draft_control *c, int64_t n_ctx, const draft_offer *offers)
+{
+    for (int i = 0; i < c->n_arms; i++)
+        if (offers[i].k_max > 0 && !offers[i].conf && !is_resting(c, i))
+            c->arm[i].rests_until = c->n_tokens + c->params.rest_tokens;
+    if (c->current >= 0) c->retried_at = c->n_tokens;
+    c->current = DRAFT_NO_ARM;
+    if (c->n_tokens - c->retried_at < c->params.rest_tokens) return plain(DRAFT_PLAIN_BEST);
+    const int arm = waiting_arm(c, offers, DRAFT_NO_ARM, false);
+    if (arm < 0) return plain(DRAFT_PLAIN_BEST);
+    c->retried_at = c->n_tokens;
+    draft_reach_age(&c->arm[arm].reach, RETRY_AGE);
+    return begin_trial(c, n_ctx, offers, arm, DRAFT_RETRY);
+}
+
+static int wider(int k)
+{
+    return k + (k + 2) / 3;
+}
+
+/* The turn of a wider draft, or of another arm. */
+static draft_plan plan_exploration(draft_control *c, int64_t n_ctx, const draft_offer *offers, promise p)
+{
+    c->n_since_explore = 0;
+    c->explore_interval *= 2;
+    if (c->explore_interval > c->params.explore_steps) c->explore_interval = c->params.explore_steps;
+    for (int i = 0; i < c->n_arms; i++) c->arm[i].skips_left -= c->arm[i].skips_left > 0;
+    const int other = c->n_explored++ % 2 ? DRAFT_NO_ARM : waiting_arm(c, offers, p.arm, true);
+    if (other >= 0) return begin_trial(c, n_ctx, offers, other, DRAFT_EXPLORE);
+    const draft_offer *o = &offers[p.arm];
+    p.k = wider(p.k) < offered(o) ? wider(p.k) : offered(o);
+    return afford(c, n_ctx, p, o, DRAFT_EXPLORE);
+}
+
+static draft_plan choose(draft_control *c, int64_t n_ctx, const draft_offer *offers)
+{
+    if (!draft_cost_is_known(&c->cost)) return plain(DRAFT_PLAIN_UNMEASURED);
+    const promise best = best_promise(c, n_ctx, offers);
+    c->best_rate = best.rate;
+    if (c->trial.arm >= 0 && offers[c->trial.arm].k_max > 0) return plan_trial(c, n_ctx, offers);
+    const int untried = untried_arm(c, offers);
+    if (untried >= 0) return begin_trial(c, n_ctx, offers, untried, DRAFT_FIRST_TRIES);
+    if (best.rate < (1 + c->params.min_gain) * draft_control_plain_rate(c, n_ctx))
+        return plan_without_promise(c, n_ctx, offers);
+    if (c->n_since_explore >= c->explore_interval) return plan_exploration(c, n_ctx, offers, best);
+    return afford(c, n_ctx, best, &offers[best.arm], DRAFT_BEST);
+}
+
+draft_plan draft_control_plan(draft_control *c, int64_t n_ctx, const draft_offer *offers)
+{
+    const draft_plan p = choose(c, n_ctx, offers);
+    if (p.reason == DRAFT_BEST) {
+        c->n_switches += p.arm != c->current || p.k != c->arm[p.arm].k;
+        c->current = p.arm;
+        c->arm[p.arm].k = p.k;
+    }
+    return c->plan = p;
+}
+
+/* The best cut of a draft by its confidences. */
+static int best_cut(const draft_control *c, int64_t n_ctx, int arm, const float *conf, int n, double *accepted,
+                    double *verify_ms)
+{
+    double reach[DRAFT_REACH_MAX_ITEMS], ms[DRAFT_REACH_MAX_ITEMS + 1];
+    expected_reach(&c->arm[arm], conf, n, reach);
+    for (int k = 0; k <= n; k++) ms[k] = draft_cost_ms(&c->cost, n_ctx, 1 + k);
+    const int best = draft_best_width(reach, n, ms, fmax(c->best_rate, draft_control_plain_rate(c, n_ctx)));
+    *accepted = 0;
+    for (int i = 0; i < best; i++) *accepted += reach[i];
+    *verify_ms = ms[best];
+    return best;
+}
+
+int draft_control_width(const draft_control *c, int64_t n_ctx, const float *conf, int n)
+{
+    double accepted, verify_ms;
+    const int arm = c->plan.arm, n_drafted = n;
+    if (arm < 0) return 0;
+    if (n > DRAFT_REACH_MAX_ITEMS) n = DRAFT_REACH_MAX_ITEMS;
+    int k = n;
+    if (conf) {
+        k = best_cut(c, n_ctx, arm, conf, n, &accepted, &verify_ms);
+        if (c->plan.reason != DRAFT_BEST) k = wider(k) < n ? wider(k) : n;
+    }
+    while (k > 0 && worst_loss(c, n_ctx, arm, n_drafted, k) > c->credit) k--;
+    return k;
+}
+
+/* ---- learning ---- */
+
+static void learn_mean(double *mean, double ms, bool is_known)
+{
+    if (!(ms >= 0) || !isfinite(ms)) return;
+    *mean += (is_known ? COST_RATE : 1) * (ms - *mean);
+}
+
+static void learn_costs(draft_control *c, const draft_outcome *o)
+{
+    draft_cost_observe(&c->cost, o->n_ctx, 1 + o->n_verified, o->verify_ms);
+    learn_mean(&c->other_ms, o->other_ms, c->n_steps > 1);
+    if (c->plan.arm < 0 || o->n_drafted < 1 || !(o->draft_ms >= 0)) return;
+    draft_arm *a = &c->arm[c->plan.arm];
+    learn_mean(&a->draft_ms, a->desc.is_cost_per_token ? o->draft_ms / o->n_drafted : o->draft_ms, a->has_cost);
+    a->has_cost = true;
+}
+
+static void learn_reach(draft_arm *a, const draft_outcome *o)
+{
+    if (a->desc.is_tree && o->conf) {
+        draft_reach_observe_tree(&a->reach, o->conf, o->n_verified, o->path, o->n_accepted + 1);
+        draft_reach_note_tree(&a->reach, o->conf, o->n_drafted);
+    } else if (!a->desc.is_tree) {
+        draft_reach_observe_chain(&a->reach, o->conf, o->n_verified, o->n_accepted);
+        if (o->conf) draft_reach_note_chain(&a->reach, o->conf, o->n_drafted);
+    }
+}
+
+/* What the best cut of this draft promised, for judging the arm before its next draft exists. */
+static void learn_cut(draft_control *c, draft_arm *a, const draft_outcome *o)
+{
+    double accepted, verify_ms;
+    best_cut(c, o->n_ctx, c->plan.arm, o->conf, o->n_drafted, &accepted, &verify_ms);
+    a->cut_accepted += (a->has_cut ? CUT_RATE : 1) * (accepted - a->cut_accepted);
+    a->cut_ms += (a->has_cut ? CUT_RATE : 1) * (verify_ms - a->cut_ms);
+    a->has_cut = true;
+}
+
+/* A trial ends after TRIAL_STEPS; sooner when it fails: a new or rested arm by accepting nothing twice, another arm
+ * than the one in use by a step that is no better than that one's promise. The latter makes its next trial rarer. */
+static void follow_trial(draft_control *c, draft_arm *a, const draft_outcome *o)
+{
+    draft_trial *t = &c->trial;
+    t->n_misses += o->n_accepted == 0;
+    bool is_over = --t->n_left == 0;
+    if (t->reason == DRAFT_EXPLORE) {
+        const double ms = draft_control_step_ms(c, o->n_ctx, t->arm, o->n_drafted, o->n_verified);
+        const bool is_promising = (1 + o->n_accepted) / ms > c->best_rate;
+        a->n_skips = is_promising ? 0 : a->n_skips < MAX_SKIPS / 2 ? 2 * a->n_skips + 1 : MAX_SKIPS;
+        a->skips_left = a->n_skips;
+        is_over |= !is_promising;
+    } else {
+        is_over |= t->n_misses >= TRIAL_MISSES;
+    }
+    if (is_over) t->arm = DRAFT_NO_ARM;
+}
+
+static void learn_arm(draft_control *c, const draft_outcome *o)
+{
+    draft_arm *a = &c->arm[c->plan.arm];
+    a->n_steps++;
+    a->used_at = c->n_tokens;
+    c->n_drafting++;
+    c->n_since_explore++;
+    c->n_exploring += c->plan.reason == DRAFT_EXPLORE;
+    c->sum_k += (uint64_t)o->n_verified;
+    learn_reach(a, o);
+    if (a->desc.has_conf && o->conf && o->n_drafted > 0) learn_cut(c, a, o);
+    if (c->plan.arm == c->trial.arm) follow_trial(c, a, o);
+}
+
+void draft_control_observe(draft_control *c, const draft_outcome *o)
+{
+    const int tokens = 1 + o->n_accepted;
+    c->n_steps++;
+    c->n_tokens += tokens;
+    learn_costs(c, o);
+    if (c->plan.arm >= 0) learn_arm(c, o);
+    const double ms = draft_control_step_ms(c, o->n_ctx, c->plan.arm, o->n_drafted, o->n_verified);
+    const double saved = tokens - ms * draft_control_plain_rate(c, o->n_ctx);
+    c->credit = fmin(c->params.grant, c->credit + saved + tokens * c->params.allowance);
+}
+
+const char *draft_reason_name(draft_reason r)
+{
+    static const char *const names[] = {"nothing measured yet", "nothing pays", "no credit",  "best",
+                                        "first tries",          "retry",        "exploration"};
+    return names[r];
+}
