@@ -103,7 +103,9 @@ FACET_API void facet_session_close(facet_session *s);
 /* A session with the same tokens that shares every page with this one. */
 FACET_API facet_status facet_session_fork(const facet_session *s, facet_session **out, facet_error *err);
 /* Makes tokens[0, n) the session's content: keeps the longest common prefix that the cache still holds, evaluates the
- * rest. Afterwards the logits after the last token are at hand. n >= 1. FACET_ERR_LIMIT above the context;
+ * rest. Local layers forget what left their window, but the end of the last synced prompt is held: a next prompt that
+ * parts from this one there (or less than 64 tokens before) evaluates only what is new, however much was generated in
+ * between. Afterwards the logits after the last token are at hand. n >= 1. FACET_ERR_LIMIT above the context;
  * FACET_ERR_CANCELLED leaves a valid shorter prefix. */
 FACET_API facet_status facet_session_sync(facet_session *s, const int32_t *tokens, size_t n, facet_error *err);
 FACET_API int32_t facet_session_n_tokens(const facet_session *s);
@@ -150,6 +152,8 @@ typedef struct facet_generate_params {
     size_t n_stop;
     facet_token_fn on_token;
     void *ud;
+    facet_progress_fn progress; /* of the prompt: phase "prefill", tokens evaluated of those that the cache lacked */
+    void *progress_ud;
 } facet_generate_params;
 FACET_API facet_generate_params facet_generate_params_default(void);
 

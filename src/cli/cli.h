@@ -44,7 +44,8 @@ typedef struct cli_options {
     facet_engine_params engine;
     facet_sampling sampling;
     facet_generate_params generate;
-    bool has_temp, has_top_k, has_top_p; /* set by the user: otherwise the model's own recommendation may be taken */
+    /* set by the user: otherwise the model's own recommendation, or chance, may be taken */
+    bool has_temp, has_top_k, has_top_p, has_seed;
     bool is_json;
     facet_logit_bias bias[CLI_MAX_LIST];
     const char *stop[CLI_MAX_LIST];
@@ -74,17 +75,26 @@ facet_status cli_open_model(const cli_options *o, facet_model **out, facet_error
 facet_status cli_open_engine(const cli_options *o, facet_model *m, facet_engine **out, facet_error *err);
 const char *cli_model_path(const cli_options *o);
 
-/* Ctrl-C: cancels this session; a second one ends the program. NULL switches it off. */
+/* Ctrl-C: cancels this session; a second one ends the program. NULL gives Ctrl-C its usual effect back. */
 void cli_watch_interrupt(facet_session *s);
+/* Ctrl-C only makes cli_was_interrupted() true, however often it comes, and thereby ends what reports to cli_progress;
+ * switching on clears it. */
+void cli_note_interrupt(bool is_on);
 bool cli_was_interrupted(void);
 
-/* Progress bar on stderr when it is a terminal. */
+/* facet_progress_fn: a bar on standard error when that is a terminal, erased at the end; false after Ctrl-C. */
 bool cli_progress(void *ud, const char *phase, uint64_t done, uint64_t total);
+bool cli_progress_prefill(void *ud, const char *phase, uint64_t done, uint64_t total); /* none for short prompts */
+void cli_progress_end(void); /* erases a bar that stands there; before other text is written */
+
+/* True when escape sequences may be written to fd: a terminal that is not dumb, and $NO_COLOR is not set. */
+bool cli_use_color(int fd);
 
 /* Prompt text from an argument, -f FILE or standard input. *text is owned (facet_free). */
 facet_status cli_read_prompt(const char *argument, const char *file, char **text, size_t *n, facet_error *err);
 
 int cmd_run(int argc, char **argv);
+int cmd_chat(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 int cmd_detokenize(int argc, char **argv);
 int cmd_render(int argc, char **argv);

@@ -8,7 +8,7 @@
 
 #include "base/file_map.h"
 #include "base/mem.h"
-#include "cli/progress_line.h"
+#include "cli/cli.h"
 #include "model/convert.h"
 
 enum { OPT_TARGET = 256, OPT_TEMPLATE, MAX_TEMPLATE = 16 << 20 };
@@ -94,9 +94,9 @@ int cmd_convert(int argc, char **argv)
     if (o.template_path && !o.c.use_own_template)
         status = file_read_all(o.template_path, MAX_TEMPLATE, &text, &o.c.n_chat_template, &err);
     o.c.chat_template = text;
-    o.c.progress = progress_line;
-    progress_line_begin();
+    o.c.progress = cli_progress;
+    cli_note_interrupt(true);
     if (status == FACET_OK) status = convert_folder(argv[optind], argv[optind + 1], &o.c, &err);
     mem_free(text);
-    return progress_line_exit("convert", status, &err);
+    return status == FACET_OK ? EXIT_OK : cli_fail(&err);
 }

@@ -8,7 +8,7 @@
 
 #include "base/file_map.h"
 #include "base/mem.h"
-#include "cli/progress_line.h"
+#include "cli/cli.h"
 #include "model/quantize.h"
 #include "model/synth.h"
 
@@ -131,9 +131,9 @@ static int run_random(options *o, char **paths, int n_paths)
         return usage("--keep, --drop-kv and --chat-template do not go with --random");
     facet_error err = {0};
     o->s.mix = o->q.mix;
-    o->s.progress = progress_line;
-    progress_line_begin();
-    return progress_line_exit("quantize", synth_write(&o->s, paths[0], &err), &err);
+    o->s.progress = cli_progress;
+    cli_note_interrupt(true);
+    return synth_write(&o->s, paths[0], &err) == FACET_OK ? EXIT_OK : cli_fail(&err);
 }
 
 static int run_convert(options *o, char **paths, int n_paths)
@@ -150,11 +150,11 @@ static int run_convert(options *o, char **paths, int n_paths)
     o->q.chat_template = text;
     o->q.keep = o->keep;
     o->q.drop = o->drop;
-    o->q.progress = progress_line;
-    progress_line_begin();
+    o->q.progress = cli_progress;
+    cli_note_interrupt(true);
     if (status == FACET_OK) status = quantize_file(paths[0], paths[1], &o->q, &err);
     mem_free(text);
-    return progress_line_exit("quantize", status, &err);
+    return status == FACET_OK ? EXIT_OK : cli_fail(&err);
 }
 
 int cmd_quantize(int argc, char **argv)

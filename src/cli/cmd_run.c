@@ -173,6 +173,7 @@ int cmd_run(int argc, char **argv)
     run_output out = {.is_json = o.common.is_json};
     o.common.generate.on_token = on_token;
     o.common.generate.ud = &out;
+    o.common.generate.progress = cli_progress_prefill;
     facet_error err = {0};
     facet_model *m = NULL;
     char *text = NULL;

@@ -1,6 +1,4 @@
-/* common.c: opening models for the commands, progress, interruption, prompts. */
-#define _GNU_SOURCE
-#include <signal.h>
+/* common.c: opening models for the commands, colours, prompts. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -45,41 +43,11 @@ facet_status cli_open_engine(const cli_options *o, facet_model *m, facet_engine 
     return facet_engine_open(m, &o->engine, out, err);
 }
 
-bool cli_progress(void *ud, const char *phase, uint64_t done, uint64_t total)
+bool cli_use_color(int fd)
 {
-    (void)ud;
-    static int is_terminal = -1, last = -1;
-    if (is_terminal < 0) is_terminal = isatty(2);
-    if (!is_terminal || !total) return true;
-    const int percent = (int)(done * 100 / total);
-    if (percent == last) return true;
-    last = percent;
-    fprintf(stderr, "\r%s [%.*s%*s] %3d %%%s", phase, percent / 4, "#########################", 25 - percent / 4, "",
-            percent, done >= total ? "\r\033[K" : "");
-    return true;
-}
-
-static facet_session *volatile watched;
-static volatile sig_atomic_t interrupts;
-
-static void on_interrupt(int sig)
-{
-    (void)sig;
-    if (++interrupts > 1 || !watched) _exit(EXIT_INTERRUPTED);
-    facet_session_cancel(watched);
-}
-
-void cli_watch_interrupt(facet_session *s)
-{
-    watched = s;
-    interrupts = 0;
-    struct sigaction a = {.sa_handler = s ? on_interrupt : SIG_DFL};
-    sigaction(SIGINT, &a, NULL);
-}
-
-bool cli_was_interrupted(void)
-{
-    return interrupts > 0;
+    const char *no_color = getenv("NO_COLOR"), *terminal = getenv("TERM");
+    if (no_color && *no_color) return false; /* https://no-color.org */
+    return isatty(fd) && terminal && *terminal && strcmp(terminal, "dumb") != 0;
 }
 
 facet_status cli_read_prompt(const char *argument, const char *file, char **text, size_t *n, facet_error *err)

@@ -108,7 +108,7 @@ int cli_option(cli_options *o, int val, const char *arg)
     case 272: ok = o->has_top_p = set_float("top-p", arg, 1e-9, 1, &o->sampling.top_p); break;
     case 273: ok = set_float("min-p", arg, 0, 1, &o->sampling.min_p); break;
     case 274:
-        ok = cli_int("seed", arg, LLONG_MIN, LLONG_MAX, &seed);
+        ok = o->has_seed = cli_int("seed", arg, LLONG_MIN, LLONG_MAX, &seed);
         if (ok) o->sampling.seed = (uint64_t)seed;
         break;
     case 275: ok = set_float("repeat-penalty", arg, 1e-6, 1e6, &o->sampling.repeat_penalty); break;
@@ -194,6 +194,7 @@ void cli_expand_short(int argc, char **argv)
 
 int cli_fail(const facet_error *err)
 {
+    cli_progress_end();
     fprintf(stderr, "facet: %s\n", err->message);
     if (err->status == FACET_ERR_ARG) return EXIT_USAGE;
     return err->status == FACET_ERR_CANCELLED ? EXIT_INTERRUPTED : EXIT_FAILED;

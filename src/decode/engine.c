@@ -13,10 +13,15 @@ facet_engine_params facet_engine_params_default(void)
                                  .cache_type_v = "f16"};
 }
 
+/* Between steps a session holds at most window / 64 + 2 local pages, and as many again in its mark (session.h); a step
+ * of up to 64 rows takes two more. Larger steps may drop the mark. */
 static void count_pages(kv_desc *d, int32_t n_ctx, int n_sessions)
 {
-    for (int g = 0; g < d->n_groups; g++)
-        d->groups[g].n_pages = n_sessions * kv_pages_needed(d->groups[g].window, n_ctx, ENGINE_MAX_ROWS);
+    for (int g = 0; g < d->n_groups; g++) {
+        const int window = d->groups[g].window, marked = window + 4 * KV_PAGE_LEN;
+        d->groups[g].n_pages =
+            n_sessions * kv_pages_needed(window, n_ctx, marked > ENGINE_MAX_ROWS ? marked : ENGINE_MAX_ROWS);
+    }
 }
 
 facet_status engine_estimate(const facet_model *m, kv_type k, kv_type v, int32_t n_ctx, int n_sessions, bool use_mmap,

@@ -1,11 +1,11 @@
 /* generate.c: the plain decoding loop with stop tokens and stop strings. */
-#define _GNU_SOURCE
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "decode/sampler.h"
 #include "decode/session.h"
+#include "decode/stop.h"
 
 facet_generate_params facet_generate_params_default(void)
 {
@@ -40,30 +40,11 @@ static facet_status next_token(generation *g, int32_t *out, facet_error *err)
     return sampler_pick(g->sampler, g->logits, g->s->tokens, (size_t)g->s->n_tokens, out, err);
 }
 
-/* Where the earliest stop string begins in the held text; *hold = bytes at its end that may begin one. */
-static bool find_stop(const generation *g, size_t *at, size_t *hold)
-{
-    bool is_found = false;
-    *hold = 0;
-    for (size_t i = 0; i < g->p->n_stop; i++) {
-        const char *stop = g->p->stop[i];
-        const size_t n = strlen(stop);
-        const char *hit = n && g->held.len ? memmem(g->held.data, g->held.len, stop, n) : NULL;
-        if (hit && (!is_found || (size_t)(hit - g->held.data) < *at)) {
-            *at = (size_t)(hit - g->held.data);
-            is_found = true;
-        }
-        for (size_t k = n > 1 ? n - 1 : 0; k > *hold; k--)
-            if (k <= g->held.len && memcmp(g->held.data + g->held.len - k, stop, k) == 0) *hold = k;
-    }
-    return is_found;
-}
-
 /* Hands text out up to a stop string, keeping what may still become one. */
 static void deliver(generation *g, int32_t token, bool is_end)
 {
     size_t at = 0, hold = 0, n;
-    const bool is_stop = find_stop(g, &at, &hold);
+    const bool is_stop = stop_find(g->p->stop, g->p->n_stop, g->held.data, g->held.len, &at, &hold);
     n = is_stop ? at : is_end ? g->held.len : g->held.len - hold;
     if (g->p->on_token && !g->p->on_token(g->p->ud, token, g->held.data ? g->held.data : "", n)) {
         g->is_stopped = true;
@@ -123,7 +104,7 @@ facet_status facet_generate(facet_session *s, const int32_t *prompt, size_t n_pr
     if (!(g.logits = mem_alloc((size_t)n_vocab * sizeof *g.logits)))
         status = error_memory(err, "logits", (size_t)n_vocab * sizeof *g.logits);
     const uint64_t t0 = clock_ns();
-    if (status == FACET_OK) status = facet_session_sync(s, prompt, n_prompt, err);
+    if (status == FACET_OK) status = session_sync(s, prompt, n_prompt, p->progress, p->progress_ud, err);
     const uint64_t t1 = clock_ns();
     const int32_t n_kept = s->n_kept;
     if (status == FACET_OK) status = decode_loop(&g, err);

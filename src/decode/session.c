@@ -17,6 +17,7 @@ void facet_session_close(facet_session *s)
 {
     if (!s) return;
     if (s->engine->logits_owner == s) s->engine->logits_owner = NULL;
+    kv_seq_free(s->engine->pool, &s->mark);
     kv_seq_free(s->engine->pool, &s->kv);
     mem_free(s->tokens);
     mem_free(s);
@@ -52,25 +53,71 @@ facet_status facet_session_fork(const facet_session *s, facet_session **out, fac
     return FACET_OK;
 }
 
-facet_status session_append(facet_session *s, const int32_t *tokens, size_t n, facet_error *err)
+static void drop_mark(facet_session *s)
+{
+    kv_seq_free(s->engine->pool, &s->mark);
+    s->n_mark = 0;
+}
+
+/* One step of up to ENGINE_MAX_ROWS rows. The pool has room for it without the mark (engine.c, count_pages). */
+static facet_status step(facet_session *s, const int32_t *tokens, int n_rows, bool is_last, facet_error *err)
+{
+    facet_status status = engine_eval(s->engine, &s->kv, tokens, s->n_tokens, n_rows, is_last, err);
+    if (status != FACET_ERR_LIMIT || !s->n_mark) return status;
+    drop_mark(s);
+    return engine_eval(s->engine, &s->kv, tokens, s->n_tokens, n_rows, is_last, err);
+}
+
+static facet_status append(facet_session *s, const int32_t *tokens, size_t n, facet_progress_fn progress, void *ud,
+                           facet_error *err)
 {
     FACET_TRY(reserve_tokens(s, (size_t)s->n_tokens + n, err));
     for (size_t done = 0; done < n;) {
-        if (atomic_exchange(&s->is_cancelled, false)) return error_set(err, FACET_ERR_CANCELLED, "cancelled");
+        const bool goes_on = !progress || progress(ud, "prefill", done, n);
+        if (atomic_exchange(&s->is_cancelled, false) || !goes_on)
+            return error_set(err, FACET_ERR_CANCELLED, "cancelled");
         const int rows = n - done < ENGINE_MAX_ROWS ? (int)(n - done) : ENGINE_MAX_ROWS;
-        const bool is_last = done + (size_t)rows == n;
-        FACET_TRY(engine_eval(s->engine, &s->kv, tokens + done, s->n_tokens, rows, is_last, err));
+        FACET_TRY(step(s, tokens + done, rows, done + (size_t)rows == n, err));
         memmove(s->tokens + s->n_tokens, tokens + done, (size_t)rows * sizeof *tokens);
         s->n_tokens += rows;
         done += (size_t)rows;
-        /* one position back, so that the last token can be evaluated again */
-        kv_seq_release_window(s->engine->pool, &s->kv, s->n_tokens - 1);
+        /* a page back, so that a prompt which ends a little earlier can go on from there */
+        kv_seq_release_window(s->engine->pool, &s->kv, s->n_tokens - KV_PAGE_LEN);
     }
     s->engine->logits_owner = s;
+    if (progress) progress(ud, "prefill", n, n);
     return FACET_OK;
 }
 
-facet_status facet_session_sync(facet_session *s, const int32_t *tokens, size_t n, facet_error *err)
+facet_status session_append(facet_session *s, const int32_t *tokens, size_t n, facet_error *err)
+{
+    return append(s, tokens, n, NULL, NULL, err);
+}
+
+/* Cuts the session to its first *keep tokens, or fewer where pages that these need are gone: to the mark, or to none.
+ */
+static facet_status rewind_to(facet_session *s, int32_t *keep, facet_error *err)
+{
+    kv_pool *pool = s->engine->pool;
+    if (*keep < s->n_tokens && !kv_seq_can_resume(pool, &s->kv, *keep)) {
+        kv_seq kv = {0};
+        if (*keep > s->n_mark) *keep = s->n_mark;
+        if (!kv_seq_can_resume(pool, &s->mark, *keep)) *keep = 0;
+        if (*keep) FACET_TRY(kv_seq_fork(pool, &s->mark, &kv, err));
+        kv_seq_free(pool, &s->kv);
+        s->kv = kv;
+    }
+    kv_seq_truncate(pool, &s->kv, *keep);
+    s->n_tokens = *keep;
+    if (*keep < s->n_mark) {
+        kv_seq_truncate(pool, &s->mark, *keep);
+        s->n_mark = *keep;
+    }
+    return FACET_OK;
+}
+
+static facet_status sync_to(facet_session *s, const int32_t *tokens, size_t n, facet_progress_fn progress, void *ud,
+                            facet_error *err)
 {
     if (n < 1) return error_set(err, FACET_ERR_ARG, "an empty prompt: give at least one token");
     FACET_TRY(reserve_tokens(s, n, err));
@@ -81,10 +128,23 @@ facet_status facet_session_sync(facet_session *s, const int32_t *tokens, size_t 
         return FACET_OK;
     }
     if ((size_t)keep == n) keep--; /* the last token is evaluated again for its logits */
-    if (keep < s->n_tokens && !kv_seq_can_resume(s->engine->pool, &s->kv, keep)) keep = 0;
-    kv_seq_truncate(s->engine->pool, &s->kv, keep);
-    s->n_tokens = s->n_kept = keep;
-    return session_append(s, tokens + keep, n - (size_t)keep, err);
+    FACET_TRY(rewind_to(s, &keep, err));
+    s->n_kept = keep;
+    return append(s, tokens + keep, n - (size_t)keep, progress, ud, err);
+}
+
+facet_status session_sync(facet_session *s, const int32_t *tokens, size_t n, facet_progress_fn progress, void *ud,
+                          facet_error *err)
+{
+    FACET_TRY(sync_to(s, tokens, n, progress, ud, err));
+    drop_mark(s);
+    if (kv_seq_fork(s->engine->pool, &s->kv, &s->mark, NULL) == FACET_OK) s->n_mark = s->n_tokens;
+    return FACET_OK;
+}
+
+facet_status facet_session_sync(facet_session *s, const int32_t *tokens, size_t n, facet_error *err)
+{
+    return session_sync(s, tokens, n, NULL, NULL, err);
 }
 
 int32_t facet_session_n_tokens(const facet_session *s)
@@ -96,7 +156,7 @@ static facet_status read_out(facet_session *s, int value, void *out, facet_error
 {
     if (!s->n_tokens) return error_set(err, FACET_ERR_ARG, "this session has no logits yet: sync it to a prompt first");
     /* another session ran since: the last token is evaluated again */
-    if (s->engine->logits_owner != s) FACET_TRY(facet_session_sync(s, s->tokens, (size_t)s->n_tokens, err));
+    if (s->engine->logits_owner != s) FACET_TRY(sync_to(s, s->tokens, (size_t)s->n_tokens, NULL, NULL, err));
     return s->engine->be->ops->read(s->engine->be, s->engine->compiled, value, 0, 1, out, err);
 }
 

@@ -12,9 +12,14 @@ struct facet_session {
     int32_t *tokens; /* [n_tokens], all evaluated */
     int32_t n_tokens, cap_tokens;
     int32_t n_kept; /* tokens that the last sync took from the cache */
+    kv_seq mark;    /* the pages as they were at the end of the last synced prompt: where kv has lost its window */
+    int32_t n_mark; /* tokens[0, n_mark) are what mark holds; 0 = no mark */
     atomic_bool is_cancelled;
 };
 
+/* facet_session_sync with progress ("prefill", before each step and at the end; NULL = none), which may cancel. */
+facet_status session_sync(facet_session *s, const int32_t *tokens, size_t n, facet_progress_fn progress, void *ud,
+                          facet_error *err);
 /* Evaluates n further tokens; logits after the last one are wanted. */
 facet_status session_append(facet_session *s, const int32_t *tokens, size_t n, facet_error *err);
 /* Argmax after the last token. */

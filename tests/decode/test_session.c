@@ -201,6 +201,117 @@ static void the_contexts_end_is_an_error_that_changes_nothing(void **state)
     close_engine(&f);
 }
 
+/* Generates n tokens as decoding does. */
+static void append_one_by_one(facet_session *s, rng *r, int n)
+{
+    facet_error err;
+    for (int i = 0; i < n; i++) {
+        const int32_t token = 200 + (int32_t)rng_below(r, 1800);
+        assert_ok(session_append(s, &token, 1, &err), err);
+    }
+}
+
+/* A chat's next prompt parts from the session near the end of the last prompt, in front of all that was generated. */
+static void after_a_long_answer_the_next_prompt_goes_on_at_the_last(void **state)
+{
+    (void)state;
+    enum { N = 260, GENERATED = 300 }; /* the window of 128 has left the prompt by far */
+    fixture f = open_engine("cpu", 2);
+    facet_error err;
+    rng r;
+    rng_seed(&r, 8);
+    int32_t a[N + 40], b[N + 40];
+    random_tokens(&r, a, N + 40);
+    facet_session *s = open_session(f.engine);
+    for (int n = N; n < N + 40; n += 21) {
+        for (int back = 0; back < KV_PAGE_LEN; back += 21) {
+            assert_ok(facet_session_sync(s, a, (size_t)n, &err), err);
+            append_one_by_one(s, &r, GENERATED);
+            memcpy(b, a, sizeof b);
+            for (int i = n - back; i < N + 40; i++) b[i] = 2000 - a[i] % 1800;
+            assert_ok(facet_session_sync(s, b, N + 40, &err), err);
+            assert_int_equal(s->n_kept, n - back);
+            assert_same_logits(f.engine, logits_of(s), logits_alone(f.engine, b, N + 40));
+        }
+    }
+    assert_ok(facet_session_sync(s, a, N, &err), err); /* earlier than that, the start is all that is left */
+    append_one_by_one(s, &r, GENERATED);
+    assert_ok(facet_session_sync(s, a, 20, &err), err);
+    assert_int_equal(s->n_kept, 0);
+    facet_session_close(s);
+    close_engine(&f);
+}
+
+/* The mark has room up to the end of the context; only a step of many rows may cost it. */
+static void the_mark_never_costs_a_session_its_room(void **state)
+{
+    (void)state;
+    fixture f = open_engine("cpu", 1);
+    facet_error err;
+    rng r;
+    rng_seed(&r, 9);
+    int32_t t[1024];
+    random_tokens(&r, t, 1024);
+    facet_session *s = open_session(f.engine);
+    assert_ok(facet_session_sync(s, t, 300, &err), err);
+    append_one_by_one(s, &r, 1024 - 300);
+    assert_int_equal(s->n_mark, 300);
+    assert_ok(facet_session_sync(s, t, 299, &err), err);
+    assert_int_equal(s->n_kept, 298);
+    assert_ok(session_append(s, t + 299, ENGINE_MAX_ROWS, &err), err);
+    assert_int_equal(s->n_mark, 0);
+    assert_int_equal(facet_session_n_tokens(s), 299 + ENGINE_MAX_ROWS);
+    facet_session_close(s);
+    close_engine(&f);
+}
+
+typedef struct progress_log {
+    int n;
+    uint64_t done[8], total[8];
+    uint64_t stop_at;
+} progress_log;
+
+static bool log_progress(void *ud, const char *phase, uint64_t done, uint64_t total)
+{
+    progress_log *l = ud;
+    assert_string_equal(phase, "prefill");
+    assert_true(l->n < 8);
+    l->done[l->n] = done;
+    l->total[l->n++] = total;
+    return done != l->stop_at;
+}
+
+static void progress_counts_what_is_evaluated_and_may_cancel(void **state)
+{
+    (void)state;
+    fixture f = open_engine("cpu", 1);
+    facet_error err;
+    rng r;
+    rng_seed(&r, 10);
+    int32_t t[1000];
+    random_tokens(&r, t, 1000);
+    facet_session *s = open_session(f.engine);
+    const facet_sampling greedy = facet_sampling_default();
+    facet_generate_params p = facet_generate_params_default();
+    facet_generate_result result;
+    progress_log l = {.stop_at = ENGINE_MAX_ROWS};
+    p.n_predict = 1;
+    p.progress = log_progress;
+    p.progress_ud = &l;
+    assert_int_equal(facet_generate(s, t, 1000, &greedy, &p, &result, &err), FACET_ERR_CANCELLED);
+    assert_int_equal(l.n, 2); /* before the first step, and before the one that it forbade */
+    assert_int_equal(facet_session_n_tokens(s), ENGINE_MAX_ROWS);
+    l = (progress_log){.stop_at = UINT64_MAX};
+    assert_ok(facet_generate(s, t, 1000, &greedy, &p, &result, &err), err);
+    assert_int_equal(result.n_prefill, 1000 - ENGINE_MAX_ROWS);
+    assert_int_equal(l.n, 2);
+    assert_int_equal(l.done[0], 0);
+    assert_int_equal(l.total[0], 1000 - ENGINE_MAX_ROWS);
+    assert_int_equal(l.done[1], 1000 - ENGINE_MAX_ROWS);
+    facet_session_close(s);
+    close_engine(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -209,6 +320,9 @@ int main(void)
         cmocka_unit_test(forks_share_and_then_part),
         cmocka_unit_test(a_new_prompt_starts_from_the_common_prefix),
         cmocka_unit_test(the_contexts_end_is_an_error_that_changes_nothing),
+        cmocka_unit_test(after_a_long_answer_the_next_prompt_goes_on_at_the_last),
+        cmocka_unit_test(the_mark_never_costs_a_session_its_room),
+        cmocka_unit_test(progress_counts_what_is_evaluated_and_may_cancel),
     };
     return cmocka_run_group_tests_name("session", tests, NULL, NULL);
 }

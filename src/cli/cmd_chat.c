@@ -1,0 +1,164 @@
+/* cmd_chat.c: facet chat: a conversation on a terminal, or line by line from standard input. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "cli/chat.h"
+#include "cli/chat_lines.h"
+
+enum { OPT_SYSTEM = 300, OPT_THINK, OPT_LOAD, OPT_SHOW_SPECIAL, OPT_HELP, OPT_JSON = 260 };
+
+typedef struct chat_arguments {
+    cli_options common;
+    const char *system, *load;
+    bool is_thinking;
+} chat_arguments;
+
+static void help(void)
+{
+    printf(
+        "usage: facet chat [OPTIONS]\n"
+        "Talks with a model on a terminal; otherwise each line of standard input is a turn. /help lists the commands.\n"
+        "Temperature, top-k and top-p are what the model's file recommends, the seed is drawn, unless given.\n\n"
+        "       --system TEXT         the system text\n"
+        "       --think               let the model think before it answers\n"
+        "       --load FILE           go on with a conversation that /save wrote\n"
+        "       --show-special        print control tokens, and thoughts and tool calls as they are\n");
+    cli_print_options(stdout, true);
+}
+
+static int parse(int argc, char **argv, chat_arguments *o)
+{
+    struct option table[64] = {{"system", required_argument, NULL, OPT_SYSTEM},
+                               {"think", no_argument, NULL, OPT_THINK},
+                               {"load", required_argument, NULL, OPT_LOAD},
+                               {"show-special", no_argument, NULL, OPT_SHOW_SPECIAL},
+                               {"help", no_argument, NULL, OPT_HELP}};
+    cli_long_options(table + 5, true);
+    cli_expand_short(argc, argv);
+    for (int c; (c = getopt_long(argc, argv, "m:c:t:n:h", table, NULL)) != -1;) {
+        switch (c) {
+        case OPT_SYSTEM: o->system = optarg; break;
+        case OPT_THINK: o->is_thinking = true; break;
+        case OPT_LOAD: o->load = optarg; break;
+        case OPT_SHOW_SPECIAL: o->common.generate.show_special = true; break;
+        case OPT_JSON: return cli_usage("chat", "--json is for facet run");
+        case 'h':
+        case OPT_HELP: help(); return -1;
+        default:
+            if (cli_option(&o->common, c, optarg) != 1) return EXIT_USAGE;
+        }
+    }
+    if (optind < argc) return cli_usage("chat", "'%s': takes no argument", argv[optind]);
+    return EXIT_OK;
+}
+
+/* The user's values; what was not given is the model's recommendation, and a seed of its own for every chat. */
+static facet_sampling choose_sampling(const cli_options *o, const facet_model *m)
+{
+    facet_sampling s = o->sampling;
+    const facet_sampling own = facet_sampling_of_model(m);
+    if (!o->has_temp) s.temperature = own.temperature;
+    if (!o->has_top_k) s.top_k = own.top_k;
+    if (!o->has_top_p) s.top_p = own.top_p;
+    if (!o->has_seed && getrandom(&s.seed, sizeof s.seed, 0) != sizeof s.seed) s.seed = clock_ns();
+    return s;
+}
+
+static facet_status open_chat(chat *c, const chat_arguments *o, facet_error *err)
+{
+    FACET_TRY(cli_open_model(&o->common, &c->model, err));
+    FACET_TRY(conversation_open(&c->talk, err));
+    if (o->load) FACET_TRY(conversation_load(&c->talk, o->load, c->model->chat, err));
+    if (o->system) FACET_TRY(conversation_set_system(&c->talk, o->system, err));
+    FACET_TRY(cli_open_engine(&o->common, c->model, &c->engine, err));
+    FACET_TRY(facet_session_open(c->engine, &c->session, err));
+    c->generate = &o->common.generate;
+    c->sampling = choose_sampling(&o->common, c->model);
+    c->is_thinking = o->is_thinking;
+    c->shows_special = o->common.generate.show_special;
+    c->view = (chat_view){.is_terminal = isatty(STDOUT_FILENO), .use_color = cli_use_color(STDOUT_FILENO)};
+    return FACET_OK;
+}
+
+static void close_chat(chat *c)
+{
+    conversation_close(&c->talk);
+    facet_session_close(c->session);
+    facet_engine_close(c->engine);
+    facet_model_close(c->model);
+}
+
+static bool is_blank(const buf *text)
+{
+    return !text->len || strspn(text->data, " \t\r\n") == text->len;
+}
+
+static facet_status take(chat *c, const chat_input *in, facet_error *err)
+{
+    if (is_blank(&in->text)) return FACET_OK;
+    if (!in->is_block && in->text.data[0] == '/') return chat_command(c, in->text.data, err);
+    return chat_say(c, in->text.data, in->text.len, err);
+}
+
+static void tell(facet_status status, const facet_error *err)
+{
+    if (status == FACET_ERR_CANCELLED)
+        fprintf(stderr, "facet: stopped before the answer began\n");
+    else if (status != FACET_OK)
+        fprintf(stderr, "facet: %s\n", err->message);
+}
+
+/* Returns the number of messages and commands that failed. */
+static int converse(chat *c, chat_lines *lines)
+{
+    chat_input in = {0};
+    int n_failed = 0;
+    while (!c->is_over && !c->view.is_broken) {
+        facet_error err = {0};
+        cli_note_interrupt(chat_lines_has_editor(lines));
+        facet_status status = chat_lines_read(lines, &in, &err);
+        if (status == FACET_ERR_CANCELLED) continue;
+        const bool is_lost = status == FACET_ERR_IO || status == FACET_ERR_MEMORY;
+        if (in.is_end && status == FACET_OK) break;
+        if (status == FACET_OK) status = take(c, &in, &err);
+        tell(status, &err);
+        n_failed += status != FACET_OK;
+        if (is_lost) break;
+    }
+    buf_free(&in.text);
+    return n_failed;
+}
+
+static int run(chat *c, const chat_arguments *o)
+{
+    facet_error err = {0};
+    chat_lines *lines = NULL;
+    facet_status status = open_chat(c, o, &err);
+    if (status == FACET_OK) status = chat_lines_open(&lines, &err);
+    if (status != FACET_OK) return cli_fail(&err);
+    const bool is_interactive = chat_lines_has_editor(lines);
+    if (!c->model->chat.has_template)
+        fprintf(stderr, "facet: %s has no chat template: it may be a base model\n", cli_model_path(&o->common));
+    if (is_interactive)
+        fprintf(stderr, "%s, %d tokens of context. /help lists the commands, Ctrl-D leaves.\n",
+                cli_model_path(&o->common), facet_engine_n_ctx(c->engine));
+    const int n_failed = converse(c, lines);
+    chat_lines_close(lines);
+    return c->view.is_broken || (n_failed && !is_interactive) ? EXIT_FAILED : EXIT_OK;
+}
+
+int cmd_chat(int argc, char **argv)
+{
+    chat_arguments o = {0};
+    chat c = {0};
+    cli_options_init(&o.common);
+    if (!cli_options_from_environment(&o.common)) return EXIT_USAGE;
+    const int wrong = parse(argc, argv, &o);
+    if (wrong) return wrong < 0 ? EXIT_OK : wrong;
+    const int code = run(&c, &o);
+    close_chat(&c);
+    return code;
+}
