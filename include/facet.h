@@ -70,6 +70,15 @@ FACET_API void facet_model_close(facet_model *m); /* after its engines */
 FACET_API int32_t facet_model_n_vocab(const facet_model *m);
 FACET_API int32_t facet_model_n_ctx(const facet_model *m); /* the context it was trained for, in tokens */
 
+typedef struct facet_drafter facet_drafter; /* an open draft model beside its target */
+
+/* path: a GGUF file of an MTP assistant or a DFlash drafter, or a folder with its config.json and safetensors. One line
+ * names the file and the field that does not fit the target, before any long work. The target must outlive it. */
+FACET_API facet_status facet_drafter_open(const char *path, const facet_model *target, facet_drafter **out,
+                                          facet_error *err);
+FACET_API void facet_drafter_close(facet_drafter *d); /* after the engine that uses it */
+FACET_API const char *facet_drafter_kind(const facet_drafter *d); /* "mtp" or "dflash" */
+
 typedef struct facet_engine_params {
     size_t struct_size;       /* sizeof(facet_engine_params) */
     const char *device;       /* "cpu", "cuda", "cuda:N", "ref", "auto" */
@@ -82,6 +91,11 @@ typedef struct facet_engine_params {
     bool wants_hidden; /* make the post-norm hidden of wanted rows readable */
     int n_captures;    /* residual streams after these layers become readable (ascending, at most 16) */
     const int *capture_layers;
+    facet_drafter *const *drafters; /* at most one of each kind; each belongs to one engine at a time */
+    int n_drafters;
+    int32_t draft_ctx;      /* DFlash: committed positions that the drafter sees; 0 = 4096 */
+    float tree_temp;        /* DFlash trees: temperature of the drafter's probabilities; changes shapes, never tokens */
+    const char *block_mask; /* DFlash: "auto", "all_bidir", "swa_causal", "all_causal" */
     facet_progress_fn progress;
     void *progress_ud;
 } facet_engine_params;
@@ -140,6 +154,47 @@ FACET_API facet_sampling facet_sampling_of_model(const facet_model *m);
 
 typedef enum facet_stop { FACET_STOP_LIMIT, FACET_STOP_EOS, FACET_STOP_STRING, FACET_STOP_CANCELLED } facet_stop;
 
+/* ---- speculative decoding: the same tokens, sooner ---- */
+
+typedef enum facet_spec_method {
+    FACET_SPEC_NONE,
+    FACET_SPEC_MTP,
+    FACET_SPEC_DFLASH,
+    FACET_SPEC_NGRAM, /* drafts from the session's own text; needs no drafter */
+    FACET_SPEC_AUTO   /* whichever of these the engine has pays most, step by step; none where none pays */
+} facet_spec_method;
+
+typedef enum facet_spec_adapt {
+    FACET_ADAPT_COST,   /* lengths by measured cost and running acceptance: never slower than plain for long */
+    FACET_ADAPT_WINDOW, /* the published rolling-window rule */
+    FACET_ADAPT_OFF     /* fixed lengths */
+} facet_spec_adapt;
+
+typedef struct facet_speculation {
+    facet_spec_method method;
+    facet_spec_adapt adapt;
+    int draft_max;        /* drafts per step at most, 1 to 63; 0 = what the drafter can (n-gram: 15) */
+    int mtp_gamma;        /* drafts per step of the MTP assistant, 1 to 16, the most under FACET_ADAPT_COST; 0 = 4, or
+                             what pays */
+    int tree_budget;      /* DFlash: nodes of the draft tree, 1 to 63; 0 = a chain; -1 = a chain, or what pays */
+    bool is_chain_seeded; /* DFlash trees: the chain of best tokens comes first */
+    float p_min;          /* MTP: end the draft before a token less likely than this; 0 = off */
+    float width_theta;    /* fixed and rolling lengths of DFlash chains: verify while the product of the drafter's
+                             confidences reaches this; 0 = off */
+} facet_speculation;
+
+enum { FACET_SPEC_DEPTHS = 16 };
+typedef struct facet_spec_stats {
+    uint64_t steps, drafted, accepted, committed, plain_steps; /* plain_steps: of steps, those without drafts */
+    uint64_t tree_steps, moves;
+    double draft_ms, verify_ms, other_ms;
+    double mean_accepted; /* tokens committed per step */
+    /* Share of drafts at position i + 1 that were accepted, given those before them; deeper ones share the last. */
+    double acceptance[FACET_SPEC_DEPTHS];
+    uint64_t verified[FACET_SPEC_DEPTHS];
+    uint64_t method_steps[FACET_SPEC_AUTO]; /* drafting steps by facet_spec_method */
+} facet_spec_stats;
+
 /* Called per token with the text that became complete (n may be 0). Return false to stop. */
 typedef bool (*facet_token_fn)(void *ud, int32_t token, const char *text, size_t n);
 
@@ -154,6 +209,7 @@ typedef struct facet_generate_params {
     void *ud;
     facet_progress_fn progress; /* of the prompt: phase "prefill", tokens evaluated of those that the cache lacked */
     void *progress_ud;
+    facet_speculation speculation; /* zeroes: plain decoding */
 } facet_generate_params;
 FACET_API facet_generate_params facet_generate_params_default(void);
 
@@ -162,6 +218,7 @@ typedef struct facet_generate_result {
     int32_t n_tokens; /* generated, an end token not counted */
     double prefill_ms, decode_ms;
     int32_t n_prefill; /* prompt tokens that were evaluated (not taken from the cache) */
+    facet_spec_stats spec;
 } facet_generate_result;
 
 /* facet_session_sync to the prompt, then generation. */

@@ -37,7 +37,22 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
     X(280, "stop", "TEXT", "end before this text (may be repeated)")                                                   \
     X(281, "ignore-eos", NULL, "go on after end tokens")
 
-enum { CLI_MAX_LIST = 32 };
+#define CLI_SPEC_OPTIONS(X)                                                                                            \
+    X(290, "draft", "FILE", "draft model: GGUF or a safetensors folder (-md; may be given twice)")                     \
+    X(291, "spec", "METHOD", "none, mtp, dflash, ngram or auto (default: auto with -md, else none)")                   \
+    X(292, "draft-max", "N", "drafts per step at most, 1 to 63 (default: what the drafter can)")                       \
+    X(293, "mtp-gamma", "N", "drafts per step of an MTP assistant, 1 to 16")                                           \
+    X(294, "ddtree-budget", "N", "nodes of a DFlash draft tree, 1 to 63 (0 = a chain)")                                \
+    X(295, "ddtree-temp", "X", "temperature of the drafter in a tree (default 1)")                                     \
+    X(296, "ddtree-chain-seed", "0|1", "the best chain comes first into a tree (default 0)")                           \
+    X(297, "adaptive", "RULE", "draft lengths by cost (default), window or off")                                       \
+    X(298, "no-adaptive", NULL, "fixed draft lengths: --adaptive off")                                                 \
+    X(299, "draft-ctx", "N", "tokens that a DFlash drafter sees (default 4096)")                                       \
+    X(310, "p-min", "X", "MTP drafts end before a token less likely than X")                                           \
+    X(311, "width-theta", "X", "fixed DFlash chains: verify while confidence reaches X")                               \
+    X(312, "block-mask", "MASK", "DFlash: auto, all_bidir, swa_causal, all_causal")
+
+enum { CLI_MAX_LIST = 32, CLI_MAX_DRAFTERS = 2 };
 
 typedef struct cli_options {
     const char *model;
@@ -47,6 +62,10 @@ typedef struct cli_options {
     /* set by the user: otherwise the model's own recommendation, or chance, may be taken */
     bool has_temp, has_top_k, has_top_p, has_seed;
     bool is_json;
+    const char *draft[CLI_MAX_DRAFTERS];
+    int n_drafts;
+    bool has_spec;                               /* --spec was given */
+    facet_drafter *drafters[CLI_MAX_DRAFTERS]; /* open while the engine is */
     facet_logit_bias bias[CLI_MAX_LIST];
     const char *stop[CLI_MAX_LIST];
 } cli_options;
@@ -72,7 +91,9 @@ int cli_usage(const char *command, const char *fmt, ...) __attribute__((format(p
 
 /* The model of the options, or the bundled one (said on stderr). Engine with a progress bar on a terminal. */
 facet_status cli_open_model(const cli_options *o, facet_model **out, facet_error *err);
-facet_status cli_open_engine(const cli_options *o, facet_model *m, facet_engine **out, facet_error *err);
+/* With the drafters of the options, unless --spec says that they are not used. */
+facet_status cli_open_engine(cli_options *o, facet_model *m, facet_engine **out, facet_error *err);
+void cli_close_engine(cli_options *o, facet_engine *e);
 const char *cli_model_path(const cli_options *o);
 
 /* Ctrl-C: cancels this session; a second one ends the program. NULL gives Ctrl-C its usual effect back. */

@@ -160,7 +160,7 @@ int cmd_bench(int argc, char **argv)
     if (status == FACET_OK) status = facet_session_open(run.engine, &run.base, &err);
     if (status == FACET_OK) status = run_all(&run, &err);
     facet_session_close(run.base);
-    facet_engine_close(run.engine);
+    cli_close_engine(&o.common, run.engine);
     facet_model_close(run.model);
     return status == FACET_OK ? EXIT_OK : cli_fail(&err);
 }

@@ -67,7 +67,7 @@ static facet_sampling choose_sampling(const cli_options *o, const facet_model *m
     return s;
 }
 
-static facet_status open_chat(chat *c, const chat_arguments *o, facet_error *err)
+static facet_status open_chat(chat *c, chat_arguments *o, facet_error *err)
 {
     FACET_TRY(cli_open_model(&o->common, &c->model, err));
     FACET_TRY(conversation_open(&c->talk, err));
@@ -83,11 +83,11 @@ static facet_status open_chat(chat *c, const chat_arguments *o, facet_error *err
     return FACET_OK;
 }
 
-static void close_chat(chat *c)
+static void close_chat(chat *c, cli_options *o)
 {
     conversation_close(&c->talk);
     facet_session_close(c->session);
-    facet_engine_close(c->engine);
+    cli_close_engine(o, c->engine);
     facet_model_close(c->model);
 }
 
@@ -132,7 +132,7 @@ static int converse(chat *c, chat_lines *lines)
     return n_failed;
 }
 
-static int run(chat *c, const chat_arguments *o)
+static int run(chat *c, chat_arguments *o)
 {
     facet_error err = {0};
     chat_lines *lines = NULL;
@@ -159,6 +159,6 @@ int cmd_chat(int argc, char **argv)
     const int wrong = parse(argc, argv, &o);
     if (wrong) return wrong < 0 ? EXIT_OK : wrong;
     const int code = run(&c, &o);
-    close_chat(&c);
+    close_chat(&c, &o.common);
     return code;
 }

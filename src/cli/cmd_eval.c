@@ -148,7 +148,7 @@ int cmd_eval(int argc, char **argv)
     if (status == FACET_OK) status = facet_session_open(e, &s, &err);
     if (status == FACET_OK) status = run_file(m, s, &o, argv[optind + 1], &t, &err);
     facet_session_close(s);
-    facet_engine_close(e);
+    cli_close_engine(&o, e);
     facet_model_close(m);
     if (status != FACET_OK) return cli_fail(&err);
     print(&t, o.is_json);

@@ -110,7 +110,8 @@ static facet_status print_context(const facet_model *m, const cli_options *o, fa
     if (!kv_type_by_name(o->engine.cache_type_k, &k) || !kv_type_by_name(o->engine.cache_type_v, &v))
         return error_set(err, FACET_ERR_ARG, "cache type: supported are %s", kv_type_list());
     engine_needs n;
-    FACET_TRY(engine_estimate(m, k, v, o->engine.n_ctx, 1, o->engine.use_mmap, &n, err));
+    const engine_config c = {.model = m, .n_sessions = 1, .k = k, .v = v, .use_mmap = o->engine.use_mmap};
+    FACET_TRY(engine_estimate(&c, o->engine.n_ctx, &n, err));
     printf(
         "context of %d tokens, K %s, V %s: weights %.1f MiB, KV cache %.1f MiB, together %.2f GiB; free now %.2f GiB\n",
         o->engine.n_ctx, o->engine.cache_type_k, o->engine.cache_type_v, (double)n.weights / 0x1p20,

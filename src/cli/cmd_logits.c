@@ -61,7 +61,7 @@ static facet_status write_rows(facet_engine *e, const int32_t *ids, size_t n, bo
     return status;
 }
 
-static facet_status run(const cli_options *o, const char *tokens, bool wants_all, const char *path, facet_error *err)
+static facet_status run(cli_options *o, const char *tokens, bool wants_all, const char *path, facet_error *err)
 {
     facet_model *m = NULL;
     facet_engine *e = NULL;
@@ -80,7 +80,7 @@ static facet_status run(const cli_options *o, const char *tokens, bool wants_all
     file_writer_abort(&w);
     mem_free(rows);
     mem_free(ids);
-    facet_engine_close(e);
+    cli_close_engine(o, e);
     facet_model_close(m);
     return status;
 }

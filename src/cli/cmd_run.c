@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "cli/cli.h"
+#include "cli/spec_report.h"
 #include "model/model.h"
 
 enum { OPT_CHAT = 300, OPT_NO_SPECIAL, OPT_HELP, OPT_SHOW_SPECIAL, OPT_THINK };
@@ -118,14 +119,12 @@ static int print_json(const run_report *p, run_output *out)
     static const char *const stops[] = {"limit", "eos", "stop", "cancelled"};
     const double prefill_tps = p->r.prefill_ms > 0 ? p->r.n_prefill * 1000.0 / p->r.prefill_ms : 0;
     const double decode_tps = p->r.decode_ms > 0 ? p->r.n_tokens * 1000.0 / p->r.decode_ms : 0;
-    json_t *j = json_pack("{s:s, s:o, s:o, s:s%, s:s, s:{s:f, s:f, s:f, s:f, s:f}, s:{s:s, s:b, s:i, s:i, s:i, s:f}, "
-                          "s:{s:I, s:I, s:I, s:I, s:I}}",
+    json_t *j = json_pack("{s:s, s:o, s:o, s:s%, s:s, s:{s:f, s:f, s:f, s:f, s:f}, s:o, s:{s:I, s:I, s:I, s:I, s:I}}",
                           "model", p->model, "prompt_tokens", id_array(p->prompt, p->n_prompt), "tokens",
                           id_array(out->tokens, out->n_tokens), "text", out->text.data ? out->text.data : "",
                           out->text.len, "stop", stops[p->r.stop], "timings", "load_ms", p->load_ms, "prefill_ms",
                           p->r.prefill_ms, "prefill_tps", prefill_tps, "decode_ms", p->r.decode_ms, "decode_tps",
-                          decode_tps, "speculation", "method", "none", "tree", 0, "steps", 0, "drafted", 0, "accepted",
-                          0, "mean_accepted", 0.0, "memory", "weights", (json_int_t)p->memory.weights, "kv",
+                          decode_tps, "speculation", cli_spec_json(&p->r.spec), "memory", "weights", (json_int_t)p->memory.weights, "kv",
                           (json_int_t)p->memory.kv, "compute", (json_int_t)p->memory.compute, "peak_rss",
                           (json_int_t)p->memory.peak_rss, "device", (json_int_t)p->memory.device);
     const bool ok = j && json_dumpf(j, stdout, JSON_COMPACT) == 0 && putchar('\n') != EOF && fflush(stdout) == 0;
@@ -157,7 +156,7 @@ static facet_status complete(facet_model *m, run_options *o, const char *text, s
     if (engine) facet_engine_memory(engine, &report->memory);
     report->prompt = ids;
     facet_session_close(session);
-    facet_engine_close(engine);
+    cli_close_engine(&o->common, engine);
     buf_free(&prompt);
     return status;
 }
@@ -188,7 +187,7 @@ int cmd_run(int argc, char **argv)
     else if (out.is_json)
         code = print_json(&report, &out);
     else if (!out.is_broken)
-        putchar('\n');
+        putchar('\n'), fflush(stdout), cli_print_spec(stderr, &report.r.spec);
     if (status == FACET_OK && report.r.stop == FACET_STOP_CANCELLED)
         code = out.is_broken ? EXIT_FAILED : EXIT_INTERRUPTED;
     facet_free((void *)(uintptr_t)report.prompt);

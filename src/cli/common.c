@@ -38,9 +38,33 @@ facet_status cli_open_model(const cli_options *o, facet_model **out, facet_error
     return facet_model_open(path, out, err);
 }
 
-facet_status cli_open_engine(const cli_options *o, facet_model *m, facet_engine **out, facet_error *err)
+static facet_status open_drafters(cli_options *o, const facet_model *m, facet_error *err)
 {
-    return facet_engine_open(m, &o->engine, out, err);
+    facet_speculation *s = &o->generate.speculation;
+    if (!o->has_spec) s->method = o->n_drafts ? FACET_SPEC_AUTO : FACET_SPEC_NONE;
+    if (s->method == FACET_SPEC_NONE || s->method == FACET_SPEC_NGRAM) return FACET_OK;
+    for (int i = 0; i < o->n_drafts; i++) {
+        facet_status status = facet_drafter_open(o->draft[i], m, &o->drafters[i], err);
+        if (status != FACET_OK) return status;
+        o->engine.n_drafters = i + 1;
+    }
+    o->engine.drafters = o->drafters;
+    return FACET_OK;
+}
+
+facet_status cli_open_engine(cli_options *o, facet_model *m, facet_engine **out, facet_error *err)
+{
+    const facet_status status = open_drafters(o, m, err);
+    return status == FACET_OK ? facet_engine_open(m, &o->engine, out, err) : status;
+}
+
+void cli_close_engine(cli_options *o, facet_engine *e)
+{
+    facet_engine_close(e);
+    for (int i = 0; i < CLI_MAX_DRAFTERS; i++) {
+        facet_drafter_close(o->drafters[i]);
+        o->drafters[i] = NULL;
+    }
 }
 
 bool cli_use_color(int fd)

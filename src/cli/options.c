@@ -14,6 +14,7 @@ void cli_options_init(cli_options *o)
     *o = (cli_options){.engine = facet_engine_params_default(),
                        .sampling = facet_sampling_default(),
                        .generate = facet_generate_params_default()};
+    o->generate.speculation.tree_budget = -1;
     o->sampling.bias = o->bias;
     o->generate.stop = o->stop;
     o->engine.progress = cli_progress;
@@ -89,6 +90,61 @@ static bool set_float(const char *name, const char *arg, double min, double max,
     return true;
 }
 
+static bool set_name(const char *name, const char *arg, const char *const *names, int n, int *out)
+{
+    for (int i = 0; i < n; i++)
+        if (strcmp(arg, names[i]) == 0) return *out = i, true;
+    fprintf(stderr, "facet: --%s: '%s' is not one of", name, arg);
+    for (int i = 0; i < n; i++) fprintf(stderr, "%s %s", i ? "," : "", names[i]);
+    fputc('\n', stderr);
+    return false;
+}
+
+static bool add_draft(cli_options *o, const char *arg)
+{
+    if (o->n_drafts == CLI_MAX_DRAFTERS) {
+        fprintf(stderr, "facet: --draft: at most %d\n", CLI_MAX_DRAFTERS);
+        return false;
+    }
+    o->draft[o->n_drafts++] = arg;
+    return true;
+}
+
+static int spec_option(cli_options *o, int val, const char *arg)
+{
+    static const char *const methods[] = {"none", "mtp", "dflash", "ngram", "auto"};
+    static const char *const rules[] = {"cost", "window", "off"};
+    facet_speculation *s = &o->generate.speculation;
+    bool ok = true;
+    int i;
+    switch (val) {
+    case 290: ok = add_draft(o, arg); break;
+    case 291:
+        ok = o->has_spec = set_name("spec", arg, methods, 5, &i);
+        if (ok) s->method = (facet_spec_method)i;
+        break;
+    case 292: ok = set_int("draft-max", arg, 1, 63, &s->draft_max); break;
+    case 293: ok = set_int("mtp-gamma", arg, 1, 16, &s->mtp_gamma); break;
+    case 294: ok = set_int("ddtree-budget", arg, 0, 63, &s->tree_budget); break;
+    case 295: ok = set_float("ddtree-temp", arg, 1e-3, 1e3, &o->engine.tree_temp); break;
+    case 296:
+        ok = set_int("ddtree-chain-seed", arg, 0, 1, &i);
+        if (ok) s->is_chain_seeded = i;
+        break;
+    case 297:
+        ok = set_name("adaptive", arg, rules, 3, &i);
+        if (ok) s->adapt = (facet_spec_adapt)i;
+        break;
+    case 298: s->adapt = FACET_ADAPT_OFF; break;
+    case 299: ok = set_int("draft-ctx", arg, 1, 1 << 24, &o->engine.draft_ctx); break;
+    case 310: ok = set_float("p-min", arg, 0, 1, &s->p_min); break;
+    case 311: ok = set_float("width-theta", arg, 0, 1, &s->width_theta); break;
+    case 312: o->engine.block_mask = arg; break;
+    default: return 0;
+    }
+    return ok ? 1 : -1;
+}
+
 int cli_option(cli_options *o, int val, const char *arg)
 {
     bool ok = true;
@@ -118,7 +174,7 @@ int cli_option(cli_options *o, int val, const char *arg)
     case 279: ok = add_bias(o, arg); break;
     case 280: ok = add_stop(o, arg); break;
     case 281: o->generate.ignore_eos = true; break;
-    default: return 0;
+    default: return spec_option(o, val, arg);
     }
     return ok ? 1 : -1;
 }
@@ -131,7 +187,12 @@ typedef struct option_text {
 #define ROW(val, name, value, help) {val, name, value, help},
 static const option_text common[] = {CLI_COMMON_OPTIONS(ROW)};
 static const option_text sampling[] = {CLI_SAMPLING_OPTIONS(ROW)};
-enum { N_COMMON = sizeof common / sizeof *common, N_SAMPLING = sizeof sampling / sizeof *sampling };
+static const option_text speculation[] = {CLI_SPEC_OPTIONS(ROW)};
+enum {
+    N_COMMON = sizeof common / sizeof *common,
+    N_SAMPLING = sizeof sampling / sizeof *sampling,
+    N_SPEC = sizeof speculation / sizeof *speculation
+};
 
 static size_t table(struct option *out, const option_text *rows, size_t n)
 {
@@ -143,7 +204,9 @@ static size_t table(struct option *out, const option_text *rows, size_t n)
 size_t cli_long_options(struct option *out, bool has_sampling)
 {
     size_t n = table(out, common, N_COMMON);
-    return has_sampling ? n + table(out + n, sampling, N_SAMPLING) : n;
+    if (!has_sampling) return n;
+    n += table(out + n, sampling, N_SAMPLING);
+    return n + table(out + n, speculation, N_SPEC);
 }
 
 static void print_rows(FILE *f, const option_text *rows, size_t n)
@@ -160,7 +223,9 @@ static void print_rows(FILE *f, const option_text *rows, size_t n)
 void cli_print_options(FILE *f, bool has_sampling)
 {
     print_rows(f, common, N_COMMON);
-    if (has_sampling) print_rows(f, sampling, N_SAMPLING);
+    if (!has_sampling) return;
+    print_rows(f, sampling, N_SAMPLING);
+    print_rows(f, speculation, N_SPEC);
 }
 
 static bool from_environment(cli_options *o, const option_text *rows, size_t n)
@@ -179,16 +244,40 @@ static bool from_environment(cli_options *o, const option_text *rows, size_t n)
     return true;
 }
 
+/* Names that other programs of the family gave the same settings. */
+static bool from_aliases(cli_options *o)
+{
+    static const struct {
+        const char *name;
+        int val;
+    } aliases[] = {{"DFLASH_MTP_GAMMA", 293},
+                   {"DFLASH_DDTREE_BUDGET", 294},
+                   {"DFLASH_GEMMA4_DDTREE_BUDGET", 294},
+                   {"DFLASH_GEMMA4_DDTREE_TEMP", 295},
+                   {"DFLASH_GEMMA4_DDTREE_CHAIN_SEED", 296},
+                   {"DFLASH_NO_ADAPTIVE", 298}};
+    for (size_t i = 0; i < sizeof aliases / sizeof *aliases; i++) {
+        const char *v = getenv(aliases[i].name);
+        if (!v || !*v || (aliases[i].val == 298 && *v == '0')) continue;
+        if (cli_option(o, aliases[i].val, v) >= 0) continue;
+        fprintf(stderr, "facet: (from the environment variable %s)\n", aliases[i].name);
+        return false;
+    }
+    return true;
+}
+
 bool cli_options_from_environment(cli_options *o)
 {
-    return from_environment(o, common, N_COMMON) && from_environment(o, sampling, N_SAMPLING);
+    return from_environment(o, common, N_COMMON) && from_environment(o, sampling, N_SAMPLING) &&
+           from_environment(o, speculation, N_SPEC) && from_aliases(o);
 }
 
 void cli_expand_short(int argc, char **argv)
 {
-    static const char *const pairs[][2] = {{"-ctk", "--cache-type-k"}, {"-ctv", "--cache-type-v"}};
+    static const char *const pairs[][2] = {
+        {"-ctk", "--cache-type-k"}, {"-ctv", "--cache-type-v"}, {"-md", "--draft"}};
     for (int i = 1; i < argc; i++)
-        for (size_t k = 0; k < 2; k++)
+        for (size_t k = 0; k < sizeof pairs / sizeof *pairs; k++)
             if (strcmp(argv[i], pairs[k][0]) == 0) argv[i] = (char *)(uintptr_t)pairs[k][1];
 }
 

@@ -61,6 +61,8 @@ typedef struct backend_ops {
     /* Host data into rows [row, row + n) of an input value. */
     facet_status (*write)(backend *b, compiled *c, int value, int row, int n, const void *src, facet_error *err);
     facet_status (*copy_rows)(backend *b, const row_copy *copy, facet_error *err);
+    /* Only the page copies and slot moves of a batch that has no rows. */
+    facet_status (*move)(backend *b, const batch *batch, facet_error *err);
     void (*info)(const backend *b, backend_info *out);
     void (*close)(backend *b);
 } backend_ops;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "decode/engine_draft.h"
 
 facet_engine_params facet_engine_params_default(void)
 {
@@ -10,7 +11,9 @@ facet_engine_params facet_engine_params_default(void)
                                  .device = "auto",
                                  .n_sessions = 1,
                                  .cache_type_k = "f16",
-                                 .cache_type_v = "f16"};
+                                 .cache_type_v = "f16",
+                                 .tree_temp = 1,
+                                 .block_mask = "auto"};
 }
 
 /* Between steps a session holds at most window / 64 + 2 local pages, and as many again in its mark (session.h); a step
@@ -24,42 +27,64 @@ static void count_pages(kv_desc *d, int32_t n_ctx, int n_sessions)
     }
 }
 
-facet_status engine_estimate(const facet_model *m, kv_type k, kv_type v, int32_t n_ctx, int n_sessions, bool use_mmap,
-                             engine_needs *out, facet_error *err)
+/* The cache of the target and its drafters; desc->layers is allocated. */
+static facet_status describe_cache(const engine_config *c, int32_t n_ctx, kv_desc *desc, facet_error *err)
+{
+    FACET_TRY(gemma4_kv_desc(&c->model->h, c->k, c->v, desc, err));
+    for (int i = 0; i < c->n_drafters; i++) {
+        const facet_status status =
+            drafter_extend_kv(c->drafters[i], &c->model->h, c->k, c->v, c->draft_ctx, desc, err);
+        if (status == FACET_OK) continue;
+        mem_free(desc->layers);
+        desc->layers = NULL;
+        return status;
+    }
+    count_pages(desc, n_ctx, c->n_sessions);
+    return FACET_OK;
+}
+
+static uint64_t matrix_bytes(const weights *w)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < w->n; i++)
+        if (w->list[i].is_matrix) sum += w->list[i].bytes;
+    return sum;
+}
+
+facet_status engine_estimate(const engine_config *c, int32_t n_ctx, engine_needs *out, facet_error *err)
 {
     kv_desc d;
-    FACET_TRY(gemma4_kv_desc(&m->h, k, v, &d, err));
-    count_pages(&d, n_ctx, n_sessions);
+    FACET_TRY(describe_cache(c, n_ctx, &d, err));
     *out = (engine_needs){.kv = kv_total_bytes(&d)};
     mem_free(d.layers);
-    for (int i = 0; i < m->w.n && !use_mmap; i++)
-        if (m->w.list[i].is_matrix) out->weights += m->w.list[i].bytes;
+    if (c->use_mmap) return FACET_OK;
+    out->weights = matrix_bytes(&c->model->w);
+    for (int i = 0; i < c->n_drafters; i++) out->weights += matrix_bytes(&c->drafters[i]->w);
     return FACET_OK;
 }
 
 /* The context that was asked for, when it fits; the model's limit, halved until the cache takes at most half of what
  * the weights leave, when none was. */
-static facet_status choose_context(const facet_model *m, const facet_engine_params *p, kv_type k, kv_type v,
-                                   int32_t *n_ctx, facet_error *err)
+static facet_status choose_context(const engine_config *c, int32_t wanted, int32_t *n_ctx, facet_error *err)
 {
-    const int32_t limit = (int32_t)m->h.n_ctx_train;
-    if (p->n_ctx < 0 || p->n_ctx > limit)
-        return error_set(err, FACET_ERR_LIMIT, "context of %d tokens: the model takes 1 to %d", p->n_ctx, limit);
+    const int32_t limit = (int32_t)c->model->h.n_ctx_train;
+    if (wanted < 0 || wanted > limit)
+        return error_set(err, FACET_ERR_LIMIT, "context of %d tokens: the model takes 1 to %d", wanted, limit);
     const uint64_t available = mem_available();
     engine_needs needs;
-    if (p->n_ctx) {
-        FACET_TRY(engine_estimate(m, k, v, p->n_ctx, p->n_sessions, p->use_mmap, &needs, err));
+    if (wanted) {
+        FACET_TRY(engine_estimate(c, wanted, &needs, err));
         if (available && needs.weights + needs.kv > available)
             return error_set(err, FACET_ERR_MEMORY,
                              "context of %d tokens needs %.2f GiB for the KV cache beside %.2f GiB of weights, and "
                              "%.2f GiB are free: use a smaller context or cache type",
-                             p->n_ctx, (double)needs.kv / 0x1p30, (double)needs.weights / 0x1p30,
+                             wanted, (double)needs.kv / 0x1p30, (double)needs.weights / 0x1p30,
                              (double)available / 0x1p30);
-        *n_ctx = p->n_ctx;
+        *n_ctx = wanted;
         return FACET_OK;
     }
     for (*n_ctx = limit; *n_ctx > 1024; *n_ctx /= 2) {
-        FACET_TRY(engine_estimate(m, k, v, *n_ctx, p->n_sessions, p->use_mmap, &needs, err));
+        FACET_TRY(engine_estimate(c, *n_ctx, &needs, err));
         if (!available || (needs.weights < available && needs.kv <= (available - needs.weights) / 2)) break;
     }
     return FACET_OK;
@@ -80,37 +105,84 @@ static facet_status check_params(const facet_engine_params *p, facet_error *err)
         return error_set(err, FACET_ERR_ARG, "n_sessions is %d, wanted 1 to 4096", p->n_sessions);
     if (p->n_threads < 0 || p->n_threads > 1024)
         return error_set(err, FACET_ERR_ARG, "threads: %d, wanted 0 to 1024", p->n_threads);
+    if (p->n_drafters < 0 || p->n_drafters > 2)
+        return error_set(err, FACET_ERR_ARG, "n_drafters is %d, wanted 0 to 2", p->n_drafters);
+    if (p->draft_ctx < 0 || p->draft_ctx > 1 << 24)
+        return error_set(err, FACET_ERR_ARG, "draft_ctx is %d, wanted 0 to %d", p->draft_ctx, 1 << 24);
+    if (!(p->tree_temp >= 1e-3f && p->tree_temp <= 1e3f))
+        return error_set(err, FACET_ERR_ARG, "tree_temp is %g, wanted 0.001 to 1000", (double)p->tree_temp);
     if (p->n_captures < 0 || p->n_captures > MAX_CAPTURES)
         return error_set(err, FACET_ERR_ARG, "n_captures is %d, wanted 0 to %d", p->n_captures, MAX_CAPTURES);
     return FACET_OK;
 }
 
+/* The layers whose output somebody wants, ascending and each once. */
+static int merge_captures(const facet_engine *e, const facet_engine_params *p, int out[2 * MAX_CAPTURES])
+{
+    const int n_taps = e->dflash ? e->dflash->dflash.n_taps : 0, *tap = e->dflash ? e->dflash->dflash.tap : NULL;
+    int n = 0;
+    for (int i = 0, t = 0; i < p->n_captures || t < n_taps;) {
+        const bool is_tap = i == p->n_captures || (t < n_taps && tap[t] < p->capture_layers[i]);
+        const int layer = is_tap ? tap[t++] : p->capture_layers[i++];
+        if (!n || out[n - 1] != layer) out[n++] = layer;
+    }
+    return n;
+}
+
 static facet_status make_plan(facet_engine *e, const facet_engine_params *p, facet_error *err)
 {
-    gemma4_options o = {.wants_hidden = p->wants_hidden, .n_captures = p->n_captures};
-    for (int i = 0; i < p->n_captures; i++) o.capture_layer[i] = p->capture_layers[i];
-    int n_suppress;
+    int capture[2 * MAX_CAPTURES], n_suppress;
+    const int n = merge_captures(e, p, capture);
+    if (n > MAX_CAPTURES)
+        return error_set(err, FACET_ERR_LIMIT, "%d layers to capture, the drafter's included: at most %d", n,
+                         MAX_CAPTURES);
+    gemma4_options o = {.wants_hidden = p->wants_hidden || e->mtp, .n_captures = n};
+    memcpy(o.capture_layer, capture, (size_t)n * sizeof *capture);
     const int32_t *suppress = tokenizer_suppressed(e->model->tok, &n_suppress);
-    return gemma4_plan(&e->model->h, &e->model->w, &o, suppress, n_suppress, &e->plan, err);
+    FACET_TRY(gemma4_plan(&e->model->h, &e->model->w, &o, suppress, n_suppress, &e->plan, err));
+    for (int t = 0, i = 0; e->dflash && t < e->dflash->dflash.n_taps; t++) {
+        while (capture[i] != e->dflash->dflash.tap[t]) i++;
+        e->tap_value[t] = e->plan->v_capture[i];
+    }
+    return FACET_OK;
+}
+
+static facet_status take_drafters(facet_engine *e, const facet_engine_params *p, facet_error *err)
+{
+    for (int i = 0; i < p->n_drafters; i++) {
+        drafter **place = p->drafters[i]->kind == DRAFTER_MTP ? &e->mtp : &e->dflash;
+        if (*place)
+            return error_set(err, FACET_ERR_ARG, "%s and %s are both %s drafters: one of each kind is used",
+                             (*place)->path, p->drafters[i]->path, drafter_kind_name((*place)->kind));
+        *place = p->drafters[i];
+    }
+    return FACET_OK;
 }
 
 static facet_status open_into(facet_engine *e, const facet_engine_params *p, facet_error *err)
 {
-    kv_type k, v;
+    engine_config c = {.model = e->model,
+                       .drafters = p->drafters,
+                       .n_drafters = p->n_drafters,
+                       .n_sessions = p->n_sessions,
+                       .draft_ctx = p->draft_ctx ? p->draft_ctx : DRAFT_CTX_DEFAULT,
+                       .use_mmap = p->use_mmap};
     FACET_TRY(check_params(p, err));
-    FACET_TRY(parse_cache_type(p->cache_type_k, "cache type of K", &k, err));
-    FACET_TRY(parse_cache_type(p->cache_type_v, "cache type of V", &v, err));
+    FACET_TRY(parse_cache_type(p->cache_type_k, "cache type of K", &c.k, err));
+    FACET_TRY(parse_cache_type(p->cache_type_v, "cache type of V", &c.v, err));
+    FACET_TRY(take_drafters(e, p, err));
     const backend_config cfg = {
         .n_threads = p->n_threads, .use_mmap = p->use_mmap, .progress = p->progress, .progress_ud = p->progress_ud};
     FACET_TRY(backend_open(p->device ? p->device : "auto", &cfg, &e->be, err));
-    FACET_TRY(choose_context(e->model, p, k, v, &e->n_ctx, err));
-    FACET_TRY(gemma4_kv_desc(&e->model->h, k, v, &e->kv, err));
-    count_pages(&e->kv, e->n_ctx, p->n_sessions);
+    FACET_TRY(choose_context(&c, p->n_ctx, &e->n_ctx, err));
+    FACET_TRY(describe_cache(&c, e->n_ctx, &e->kv, err));
+    FACET_TRY(drafter_join_weights(e->model, p->drafters, p->n_drafters, &e->weights, &e->n_weights, err));
     FACET_TRY(make_plan(e, p, err));
     FACET_TRY(kv_pool_open(&e->kv, &e->pool, err));
-    FACET_TRY(e->be->ops->load(e->be, e->model->w.list, e->model->w.n, err));
+    FACET_TRY(e->be->ops->load(e->be, e->weights, e->n_weights, err));
     FACET_TRY(e->be->ops->kv_alloc(e->be, &e->kv, err));
-    return e->be->ops->compile(e->be, e->plan, ENGINE_MAX_ROWS, ENGINE_MAX_OUT, &e->compiled, err);
+    FACET_TRY(e->be->ops->compile(e->be, e->plan, ENGINE_MAX_ROWS, ENGINE_MAX_OUT, &e->compiled, err));
+    return engine_draft_open(e, p, err);
 }
 
 facet_status facet_engine_open(facet_model *m, const facet_engine_params *p, facet_engine **out, facet_error *err)
@@ -131,10 +203,12 @@ void facet_engine_close(facet_engine *e)
 {
     if (!e) return;
     if (e->be && e->compiled) e->be->ops->release(e->be, e->compiled);
+    if (e->be) engine_draft_close(e);
     if (e->be) e->be->ops->close(e->be);
     kv_pool_close(e->pool);
     plan_free(e->plan);
     mem_free(e->kv.layers);
+    mem_free(e->weights);
     mem_free(e);
 }
 
@@ -153,33 +227,38 @@ void facet_engine_memory(const facet_engine *e, facet_memory *out)
     if (is_device) out->device = info.weight_bytes + info.kv_bytes + info.compute_bytes;
 }
 
-/* A batch and what it points to. */
+batch_seq engine_view(const facet_engine *e, const kv_seq *s, int32_t base, int32_t end)
+{
+    batch_seq view = {.base = base, .end = end};
+    for (int g = 0; g < e->kv.n_groups; g++) view.table[g] = s->table[g];
+    return view;
+}
+
+/* A batch and what it points to beside the engine's buffers. */
 typedef struct step {
     batch in;
     batch_seq view;
     int32_t out_row[ENGINE_MAX_OUT];
 } step;
 
-static facet_status prepare(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
-                            step *out, facet_error *err)
+/* The rows stand in the engine's buffers; the last n_out are wanted. */
+static facet_status prepare(facet_engine *e, kv_seq *s, int32_t start, int n, int n_out, step *out, facet_error *err)
 {
     int n_copies = 0;
     e->logits_owner = NULL;
     for (int i = 0; i < n; i++) { /* before pages are reserved: their pending copies must not be lost */
-        if (tokens[i] < 0 || tokens[i] >= (int32_t)e->model->h.n_vocab)
-            return error_set(err, FACET_ERR_ARG, "token %d at position %d: the vocabulary has %u entries", tokens[i],
-                             start + i, e->model->h.n_vocab);
-        e->pos[i] = start + i;
+        if (e->token[i] < 0 || e->token[i] >= (int32_t)e->model->h.n_vocab)
+            return error_set(err, FACET_ERR_ARG, "token %d at position %d: the vocabulary has %u entries", e->token[i],
+                             e->pos[i], e->model->h.n_vocab);
         e->seq[i] = 0;
     }
     FACET_TRY(kv_seq_reserve(e->pool, s, start, start + n, e->copies, &n_copies, err));
     for (int i = 0; i < n_out; i++) out->out_row[i] = n - n_out + i;
-    out->view = (batch_seq){.base = start};
-    for (int g = 0; g < e->kv.n_groups; g++) out->view.table[g] = s->table[g];
+    out->view = engine_view(e, s, start, start + n);
     out->in = (batch){.n_rows = n,
-                      .token = tokens,
+                      .token = e->token,
                       .pos = e->pos,
-                      .slot = e->pos,
+                      .slot = e->slot,
                       .seq = e->seq,
                       .n_seqs = 1,
                       .seqs = &out->view,
@@ -190,11 +269,28 @@ static facet_status prepare(facet_engine *e, kv_seq *s, const int32_t *tokens, i
     return FACET_OK;
 }
 
+static facet_status prepare_chain(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
+                                  step *out, facet_error *err)
+{
+    memcpy(e->token, tokens, (size_t)n * sizeof *tokens);
+    for (int i = 0; i < n; i++) e->pos[i] = e->slot[i] = start + i;
+    return prepare(e, s, start, n, n_out, out, err);
+}
+
 facet_status engine_eval(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
                          facet_error *err)
 {
     step st;
-    FACET_TRY(prepare(e, s, tokens, start, n, n_out, &st, err));
+    FACET_TRY(prepare_chain(e, s, tokens, start, n, n_out, &st, err));
+    return e->be->ops->run(e->be, e->compiled, &st.in, err);
+}
+
+facet_status engine_eval_tree(facet_engine *e, kv_seq *s, const draft_tree *t, int32_t start, facet_error *err)
+{
+    step st;
+    draft_tree_rows(t, start, t->n_rows, DRAFT_PAD_ROOT, e->token, e->pos, e->slot, e->path);
+    FACET_TRY(prepare(e, s, start, t->n_rows, t->n_rows, &st, err));
+    st.in.path = (const uint8_t(*)[BATCH_MAX_TREE])e->path;
     return e->be->ops->run(e->be, e->compiled, &st.in, err);
 }
 
@@ -202,6 +298,6 @@ facet_status engine_eval_timed(facet_engine *e, kv_seq *s, const int32_t *tokens
                                double *op_ms, facet_error *err)
 {
     step st;
-    FACET_TRY(prepare(e, s, tokens, start, n, n_out, &st, err));
+    FACET_TRY(prepare_chain(e, s, tokens, start, n, n_out, &st, err));
     return e->be->ops->run_timed(e->be, e->compiled, &st.in, op_ms, err);
 }

@@ -1,10 +1,9 @@
-/* generate.c: the plain decoding loop with stop tokens and stop strings. */
+/* generate.c: the decoding loop with stop tokens and stop strings, with drafts or without. */
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "decode/sampler.h"
-#include "decode/session.h"
+#include "decode/speculate.h"
 #include "decode/stop.h"
 
 facet_generate_params facet_generate_params_default(void)
@@ -24,20 +23,19 @@ facet_sampling facet_sampling_of_model(const facet_model *m)
 typedef struct generation {
     facet_session *s;
     const facet_generate_params *p;
-    sampler *sampler;
-    float *logits;
+    chooser chooser;
+    speculation spec;
     detokenizer detok;
     buf held; /* complete text that is not handed out yet: it may be the beginning of a stop string */
-    int32_t n_tokens;
-    bool is_stopped; /* by a stop string or by the caller */
+    int32_t n_tokens, limit;
+    bool is_over; /* why tells the reason */
     facet_stop why;
 } generation;
 
-static facet_status next_token(generation *g, int32_t *out, facet_error *err)
+static void end(generation *g, facet_stop why)
 {
-    if (sampler_is_argmax(g->sampler)) return session_argmax(g->s, out, err);
-    FACET_TRY(facet_session_logits(g->s, g->logits, err));
-    return sampler_pick(g->sampler, g->logits, g->s->tokens, (size_t)g->s->n_tokens, out, err);
+    g->is_over = true;
+    g->why = why;
 }
 
 /* Hands text out up to a stop string, keeping what may still become one. */
@@ -47,43 +45,72 @@ static void deliver(generation *g, int32_t token, bool is_end)
     const bool is_stop = stop_find(g->p->stop, g->p->n_stop, g->held.data, g->held.len, &at, &hold);
     n = is_stop ? at : is_end ? g->held.len : g->held.len - hold;
     if (g->p->on_token && !g->p->on_token(g->p->ud, token, g->held.data ? g->held.data : "", n)) {
-        g->is_stopped = true;
-        g->why = FACET_STOP_CANCELLED;
+        end(g, FACET_STOP_CANCELLED);
     }
     if (is_stop) {
-        g->is_stopped = true;
-        g->why = FACET_STOP_STRING;
+        end(g, FACET_STOP_STRING);
         return;
     }
     if (n) memmove(g->held.data, g->held.data + n, g->held.len - n + 1);
     g->held.len -= n;
 }
 
-static facet_status decode_loop(generation *g, facet_error *err)
+/* One token that the target chose: its text goes out, unless it ends the text. */
+static facet_status take(generation *g, int32_t token, facet_error *err)
 {
     const tokenizer *t = g->s->engine->model->tok;
-    const int32_t room = g->s->engine->n_ctx - g->s->n_tokens + 1;
-    const int32_t limit = g->p->n_predict < 0 || g->p->n_predict > room ? room : g->p->n_predict;
-    g->why = FACET_STOP_LIMIT;
-    for (int32_t token; g->n_tokens < limit && !g->is_stopped;) {
-        FACET_TRY(next_token(g, &token, err));
-        if (!g->p->ignore_eos && tokenizer_is_end(t, token)) {
-            g->why = FACET_STOP_EOS;
-            break;
-        }
-        g->n_tokens++;
-        detokenizer_push(&g->detok, t, token, &g->held);
-        if (g->held.failed) return error_memory(err, "generated text", g->held.len);
-        deliver(g, token, false);
-        if (g->n_tokens == limit || g->is_stopped) break;
-        const facet_status status = session_append(g->s, &token, 1, err);
-        if (status == FACET_ERR_CANCELLED) {
-            g->why = FACET_STOP_CANCELLED;
-            break;
-        }
-        if (status != FACET_OK) return status;
+    if (!g->p->ignore_eos && tokenizer_is_end(t, token)) {
+        end(g, FACET_STOP_EOS);
+        return FACET_OK;
     }
-    if (!g->is_stopped) {
+    g->n_tokens++;
+    detokenizer_push(&g->detok, t, token, &g->held);
+    if (g->held.failed) return error_memory(err, "generated text", g->held.len);
+    deliver(g, token, false);
+    if (!g->is_over && g->n_tokens == g->limit) end(g, FACET_STOP_LIMIT);
+    return FACET_OK;
+}
+
+/* The pending token, which was taken, is evaluated together with drafts; what holds is taken too. Only tokens that
+ * something follows become the session's, so that it is left as plain decoding leaves it. *pending: the token after
+ * them, not taken yet (when the text is not over). */
+static facet_status step(generation *g, int32_t *pending, facet_error *err)
+{
+    const verdict *v = &g->spec.verdict;
+    int m = 1;
+    if (atomic_exchange(&g->s->is_cancelled, false)) return error_set(err, FACET_ERR_CANCELLED, "cancelled");
+    FACET_TRY(speculation_step(&g->spec, &g->chooser, *pending, g->limit - g->n_tokens, err));
+    for (; m < v->n_path; m++) {
+        FACET_TRY(take(g, v->token[m], err));
+        if (g->is_over) break;
+    }
+    *pending = v->choice[m - 1];
+    return speculation_commit(&g->spec, m, err);
+}
+
+static facet_status decode(generation *g, facet_error *err)
+{
+    int32_t pending;
+    FACET_TRY(verify_first(g->s, &g->chooser, &pending, err));
+    while (true) {
+        FACET_TRY(take(g, pending, err));
+        if (g->is_over) return FACET_OK;
+        FACET_TRY(step(g, &pending, err));
+        if (g->is_over) return FACET_OK;
+    }
+}
+
+static facet_status decode_loop(generation *g, facet_error *err)
+{
+    const int32_t room = g->s->engine->n_ctx - g->s->n_tokens + 1;
+    g->limit = g->p->n_predict < 0 || g->p->n_predict > room ? room : g->p->n_predict;
+    if (g->limit == 0) return FACET_OK;
+    const facet_status status = decode(g, err);
+    if (status == FACET_ERR_CANCELLED)
+        end(g, FACET_STOP_CANCELLED);
+    else if (status != FACET_OK)
+        return status;
+    if (g->why != FACET_STOP_STRING && !(g->why == FACET_STOP_CANCELLED && status == FACET_OK)) {
         detokenizer_finish(&g->detok, &g->held);
         if (g->held.len) deliver(g, -1, true);
     }
@@ -99,10 +126,11 @@ facet_status facet_generate(facet_session *s, const int32_t *prompt, size_t n_pr
     generation g = {.s = s, .p = p, .detok = {.show_special = p->show_special}};
     facet_generate_result r = {0};
     const int32_t n_vocab = (int32_t)s->engine->model->h.n_vocab;
-    FACET_TRY(sampler_open(sampling, n_vocab, &g.sampler, err));
+    FACET_TRY(speculation_begin(&g.spec, s, &p->speculation, err));
+    FACET_TRY(sampler_open(sampling, n_vocab, &g.chooser.sampler, err));
     facet_status status = FACET_OK;
-    if (!(g.logits = mem_alloc((size_t)n_vocab * sizeof *g.logits)))
-        status = error_memory(err, "logits", (size_t)n_vocab * sizeof *g.logits);
+    if (!(g.chooser.logits = mem_alloc((size_t)n_vocab * sizeof(float))))
+        status = error_memory(err, "logits", (size_t)n_vocab * sizeof(float));
     const uint64_t t0 = clock_ns();
     if (status == FACET_OK) status = session_sync(s, prompt, n_prompt, p->progress, p->progress_ud, err);
     const uint64_t t1 = clock_ns();
@@ -113,8 +141,9 @@ facet_status facet_generate(facet_session *s, const int32_t *prompt, size_t n_pr
                                 .prefill_ms = (double)(t1 - t0) * 1e-6,
                                 .decode_ms = (double)(clock_ns() - t1) * 1e-6,
                                 .n_prefill = (int32_t)n_prompt - n_kept};
-    sampler_close(g.sampler);
-    mem_free(g.logits);
+    speculation_report(&g.spec, &r.spec);
+    sampler_close(g.chooser.sampler);
+    mem_free(g.chooser.logits);
     buf_free(&g.held);
     if (status == FACET_OK) *out = r;
     return status;

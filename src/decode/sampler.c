@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "decode/spec_accept.h"
 
 typedef struct candidate {
     float logit;
@@ -15,7 +16,6 @@ struct sampler {
     facet_sampling p;
     facet_logit_bias *bias;
     int32_t n_vocab;
-    rng r;
     candidate *list;
     double *weight;
     int32_t *count; /* occurrences in the history window, per token */
@@ -67,7 +67,6 @@ facet_status sampler_open(const facet_sampling *p, int32_t n_vocab, sampler **ou
         return error_memory(err, "a sampler", n * sizeof(candidate));
     }
     if (p->n_bias) memcpy(s->bias, p->bias, p->n_bias * sizeof *s->bias);
-    rng_seed(&s->r, p->seed);
     *out = s;
     return FACET_OK;
 }
@@ -185,7 +184,7 @@ facet_status sampler_pick(sampler *s, float *logits, const int32_t *history, siz
     }
     double total;
     const size_t n = weigh(s, shortlist(s, logits), &total);
-    double u = rng_uniform(&s->r) * total;
+    double u = spec_uniform(s->p.seed, (int64_t)n_history, 0) * total;
     size_t i = 0;
     while (i + 1 < n && u >= s->weight[i]) u -= s->weight[i++];
     *out = s->list[i].token;

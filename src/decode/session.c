@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "decode/engine_draft.h"
 
 facet_status facet_session_open(facet_engine *e, facet_session **out, facet_error *err)
 {
@@ -19,11 +20,12 @@ void facet_session_close(facet_session *s)
     if (s->engine->logits_owner == s) s->engine->logits_owner = NULL;
     kv_seq_free(s->engine->pool, &s->mark);
     kv_seq_free(s->engine->pool, &s->kv);
+    draft_ngram_close(s->ngram);
     mem_free(s->tokens);
     mem_free(s);
 }
 
-static facet_status reserve_tokens(facet_session *s, size_t n, facet_error *err)
+facet_status session_reserve(facet_session *s, size_t n, facet_error *err)
 {
     if (n > (size_t)s->engine->n_ctx)
         return error_set(err, FACET_ERR_LIMIT, "%zu tokens: the context holds %d (set it with -c)", n,
@@ -41,8 +43,9 @@ facet_status facet_session_fork(const facet_session *s, facet_session **out, fac
 {
     facet_session *f;
     FACET_TRY(facet_session_open(s->engine, &f, err));
-    facet_status status = reserve_tokens(f, (size_t)s->n_tokens, err);
+    facet_status status = session_reserve(f, (size_t)s->n_tokens, err);
     if (status == FACET_OK) status = kv_seq_fork(s->engine->pool, &s->kv, &f->kv, err);
+    if (status == FACET_OK && s->ngram) status = draft_ngram_fork(s->ngram, &f->ngram, err);
     if (status != FACET_OK) {
         facet_session_close(f);
         return status;
@@ -53,10 +56,20 @@ facet_status facet_session_fork(const facet_session *s, facet_session **out, fac
     return FACET_OK;
 }
 
-static void drop_mark(facet_session *s)
+void session_drop_mark(facet_session *s)
 {
     kv_seq_free(s->engine->pool, &s->mark);
     s->n_mark = 0;
+}
+
+facet_status session_commit(facet_session *s, const int32_t *tokens, const int32_t *rows, int n, facet_error *err)
+{
+    FACET_TRY(engine_draft_inject(s->engine, &s->kv, rows, n, s->n_tokens, err));
+    memmove(s->tokens + s->n_tokens, tokens, (size_t)n * sizeof *tokens);
+    s->n_tokens += n;
+    /* a page back, so that a prompt which ends a little earlier can go on from there */
+    kv_seq_release_window(s->engine->pool, &s->kv, s->n_tokens - KV_PAGE_LEN);
+    return FACET_OK;
 }
 
 /* One step of up to ENGINE_MAX_ROWS rows. The pool has room for it without the mark (engine.c, count_pages). */
@@ -64,26 +77,24 @@ static facet_status step(facet_session *s, const int32_t *tokens, int n_rows, bo
 {
     facet_status status = engine_eval(s->engine, &s->kv, tokens, s->n_tokens, n_rows, is_last, err);
     if (status != FACET_ERR_LIMIT || !s->n_mark) return status;
-    drop_mark(s);
+    session_drop_mark(s);
     return engine_eval(s->engine, &s->kv, tokens, s->n_tokens, n_rows, is_last, err);
 }
 
 static facet_status append(facet_session *s, const int32_t *tokens, size_t n, facet_progress_fn progress, void *ud,
                            facet_error *err)
 {
-    FACET_TRY(reserve_tokens(s, (size_t)s->n_tokens + n, err));
+    FACET_TRY(session_reserve(s, (size_t)s->n_tokens + n, err));
     for (size_t done = 0; done < n;) {
         const bool goes_on = !progress || progress(ud, "prefill", done, n);
         if (atomic_exchange(&s->is_cancelled, false) || !goes_on)
             return error_set(err, FACET_ERR_CANCELLED, "cancelled");
         const int rows = n - done < ENGINE_MAX_ROWS ? (int)(n - done) : ENGINE_MAX_ROWS;
         FACET_TRY(step(s, tokens + done, rows, done + (size_t)rows == n, err));
-        memmove(s->tokens + s->n_tokens, tokens + done, (size_t)rows * sizeof *tokens);
-        s->n_tokens += rows;
+        FACET_TRY(session_commit(s, tokens + done, NULL, rows, err));
         done += (size_t)rows;
-        /* a page back, so that a prompt which ends a little earlier can go on from there */
-        kv_seq_release_window(s->engine->pool, &s->kv, s->n_tokens - KV_PAGE_LEN);
     }
+    s->out_row = 0;
     s->engine->logits_owner = s;
     if (progress) progress(ud, "prefill", n, n);
     return FACET_OK;
@@ -109,6 +120,7 @@ static facet_status rewind_to(facet_session *s, int32_t *keep, facet_error *err)
     }
     kv_seq_truncate(pool, &s->kv, *keep);
     s->n_tokens = *keep;
+    if (s->ngram && draft_ngram_n_tokens(s->ngram) > *keep) draft_ngram_truncate(s->ngram, *keep);
     if (*keep < s->n_mark) {
         kv_seq_truncate(pool, &s->mark, *keep);
         s->n_mark = *keep;
@@ -120,7 +132,7 @@ static facet_status sync_to(facet_session *s, const int32_t *tokens, size_t n, f
                             facet_error *err)
 {
     if (n < 1) return error_set(err, FACET_ERR_ARG, "an empty prompt: give at least one token");
-    FACET_TRY(reserve_tokens(s, n, err));
+    FACET_TRY(session_reserve(s, n, err));
     int32_t keep = 0;
     while (keep < s->n_tokens && (size_t)keep < n && s->tokens[keep] == tokens[keep]) keep++;
     if ((size_t)keep == n && keep == s->n_tokens && s->engine->logits_owner == s) {
@@ -137,7 +149,7 @@ facet_status session_sync(facet_session *s, const int32_t *tokens, size_t n, fac
                           facet_error *err)
 {
     FACET_TRY(sync_to(s, tokens, n, progress, ud, err));
-    drop_mark(s);
+    session_drop_mark(s);
     if (kv_seq_fork(s->engine->pool, &s->kv, &s->mark, NULL) == FACET_OK) s->n_mark = s->n_tokens;
     return FACET_OK;
 }
@@ -152,22 +164,22 @@ int32_t facet_session_n_tokens(const facet_session *s)
     return s->n_tokens;
 }
 
-static facet_status read_out(facet_session *s, int value, void *out, facet_error *err)
+facet_status session_read(facet_session *s, int value, void *out, facet_error *err)
 {
     if (!s->n_tokens) return error_set(err, FACET_ERR_ARG, "this session has no logits yet: sync it to a prompt first");
     /* another session ran since: the last token is evaluated again */
     if (s->engine->logits_owner != s) FACET_TRY(sync_to(s, s->tokens, (size_t)s->n_tokens, NULL, NULL, err));
-    return s->engine->be->ops->read(s->engine->be, s->engine->compiled, value, 0, 1, out, err);
+    return s->engine->be->ops->read(s->engine->be, s->engine->compiled, value, s->out_row, 1, out, err);
 }
 
 facet_status facet_session_logits(facet_session *s, float *out, facet_error *err)
 {
-    return read_out(s, s->engine->plan->v_logits, out, err);
+    return session_read(s, s->engine->plan->v_logits, out, err);
 }
 
 facet_status session_argmax(facet_session *s, int32_t *out, facet_error *err)
 {
-    FACET_TRY(read_out(s, s->engine->plan->v_argmax, out, err));
+    FACET_TRY(session_read(s, s->engine->plan->v_argmax, out, err));
     if (*out < 0)
         return error_set(err, FACET_ERR_NUMERIC, "non-finite logits after token %d: the model file may be damaged",
                          s->n_tokens - 1);

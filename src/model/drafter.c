@@ -209,3 +209,18 @@ facet_status drafter_join_weights(const facet_model *target, drafter *const *dra
     *n_weights = total;
     return FACET_OK;
 }
+
+facet_status facet_drafter_open(const char *path, const facet_model *target, facet_drafter **out, facet_error *err)
+{
+    return drafter_open(path, target, out, err);
+}
+
+void facet_drafter_close(facet_drafter *d)
+{
+    drafter_close(d);
+}
+
+const char *facet_drafter_kind(const facet_drafter *d)
+{
+    return drafter_kind_name(d->kind);
+}

@@ -56,7 +56,8 @@ typedef struct dflash_hparams {
     dflash_layer layer[DRAFTER_MAX_LAYERS];
 } dflash_hparams;
 
-typedef struct drafter {
+typedef struct facet_drafter drafter;
+struct facet_drafter {
     drafter_kind kind;
     char *path;
     gguf_file *file;
@@ -70,7 +71,7 @@ typedef struct drafter {
         mtp_hparams mtp;
         dflash_hparams dflash;
     };
-} drafter;
+};
 
 /* path: a GGUF file, or a folder with config.json and safetensors. Nothing large is read from a GGUF file; the matrices
  * of a folder are copied. One line names the file and the field that does not fit the target: hidden size, vocabulary,

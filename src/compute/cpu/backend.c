@@ -407,6 +407,13 @@ static void copy_pages(cpu_backend *be, const batch *in)
         }
 }
 
+static facet_status cpu_move(backend *b, const batch *in, facet_error *err)
+{
+    (void)err;
+    copy_pages(self(b), in);
+    return FACET_OK;
+}
+
 static facet_status begin_run(cpu_backend *be, compiled *c, const batch *in, facet_error *err)
 {
     if (in->n_rows < 1 || in->n_rows > c->max_rows || in->n_out > c->max_out)
@@ -519,6 +526,7 @@ static const backend_ops cpu_ops = {
     .measure = cpu_measure,
     .write = cpu_write,
     .copy_rows = cpu_copy_rows,
+    .move = cpu_move,
     .info = cpu_info,
     .close = cpu_close,
 };

@@ -1,0 +1,220 @@
+#include "decode/engine_draft.h"
+
+#include <math.h>
+
+#include "model/dflash.h"
+#include "model/mtp.h"
+
+static facet_status compile(facet_engine *e, engine_plan *p, int max_rows, int max_out, facet_error *err)
+{
+    return e->be->ops->compile(e->be, p->plan, max_rows, max_out, &p->compiled, err);
+}
+
+static facet_status open_mtp(facet_engine *e, facet_error *err)
+{
+    const mtp_options o = {.top_k = MTP_TOP_K};
+    FACET_TRY(mtp_plan(e->mtp, e->model, &o, &e->mtp_step.plan, err));
+    /* one row is run; the others keep what the steps of a chain gave */
+    return compile(e, &e->mtp_step, ENGINE_MTP_MAX, ENGINE_MTP_MAX, err);
+}
+
+static facet_status open_dflash(facet_engine *e, const facet_engine_params *p, facet_error *err)
+{
+    dflash_options o = {.top_k = ENGINE_TOP_K, .temp = p->tree_temp};
+    const char *mask = p->block_mask ? p->block_mask : "auto";
+    if (!block_mask_by_name(mask, &o.mask))
+        return error_set(err, FACET_ERR_ARG, "block_mask '%s': supported are auto, all_bidir, swa_causal, all_causal",
+                         mask);
+    FACET_TRY(dflash_inject_plan(e->dflash, e->model, &e->dflash_inject.plan, err));
+    FACET_TRY(dflash_block_plan(e->dflash, e->model, &o, &e->dflash_block.plan, err));
+    FACET_TRY(compile(e, &e->dflash_inject, ENGINE_MAX_ROWS, 1, err));
+    const int block = e->dflash->dflash.block_size;
+    return compile(e, &e->dflash_block, block, block, err);
+}
+
+facet_status engine_draft_open(facet_engine *e, const facet_engine_params *p, facet_error *err)
+{
+    if (e->mtp) FACET_TRY(open_mtp(e, err));
+    if (e->dflash) FACET_TRY(open_dflash(e, p, err));
+    return FACET_OK;
+}
+
+void engine_draft_close(facet_engine *e)
+{
+    engine_plan *all[] = {&e->mtp_step, &e->dflash_inject, &e->dflash_block};
+    for (int i = 0; i < 3; i++) {
+        if (all[i]->compiled) e->be->ops->release(e->be, all[i]->compiled);
+        plan_free(all[i]->plan);
+        *all[i] = (engine_plan){0};
+    }
+}
+
+/* ---- MTP ---- */
+
+/* Row `src_row` of a value to row `dst_row` of another of the same plan. */
+static facet_status pass_on(facet_engine *e, const engine_plan *p, int src, int width, int dst, int dst_row,
+                            facet_error *err)
+{
+    const row_copy c = {.src = p->compiled,
+                        .src_value = src,
+                        .dst = p->compiled,
+                        .dst_value = dst,
+                        .dst_row = dst_row,
+                        .n = 1,
+                        .width = (uint32_t)width};
+    return e->be->ops->copy_rows(e->be, &c, err);
+}
+
+static facet_status start_chain(facet_engine *e, int32_t pending, int out_row, facet_error *err)
+{
+    const engine_plan *p = &e->mtp_step;
+    const int32_t row = out_row;
+    const row_copy hidden = {.src = e->compiled,
+                             .src_value = e->plan->v_hidden,
+                             .src_rows = &row,
+                             .dst = p->compiled,
+                             .dst_value = p->plan->v_in_hidden,
+                             .n = 1};
+    FACET_TRY(e->be->ops->copy_rows(e->be, &hidden, err));
+    return e->be->ops->write(e->be, p->compiled, p->plan->v_in_token, 0, 1, &pending, err);
+}
+
+/* Probability of the best token among the ten best. */
+static double share_of_best(const float *logp)
+{
+    double sum = 0;
+    for (int i = 0; i < MTP_TOP_K; i++) sum += exp((double)(logp[i] - logp[0]));
+    return 1 / sum;
+}
+
+/* True when the chain goes on after step j, whose result was just kept. Asks the device only when p_min wants it. */
+static facet_status is_sure(facet_engine *e, int j, float p_min, bool *out, facet_error *err)
+{
+    float logp[MTP_TOP_K];
+    *out = true;
+    if (p_min <= 0) return FACET_OK;
+    const engine_plan *p = &e->mtp_step;
+    FACET_TRY(e->be->ops->read(e->be, p->compiled, p->plan->v_kept_logp, j, 1, logp, err));
+    *out = share_of_best(logp) >= (double)p_min;
+    return FACET_OK;
+}
+
+static facet_status read_chain(facet_engine *e, int n, draft_rows *out, facet_error *err)
+{
+    const engine_plan *p = &e->mtp_step;
+    int32_t ids[ENGINE_MTP_MAX * MTP_TOP_K];
+    float logp[ENGINE_MTP_MAX * MTP_TOP_K];
+    out->n = n;
+    out->n_top = MTP_TOP_K;
+    if (n == 0) return FACET_OK;
+    FACET_TRY(e->be->ops->read(e->be, p->compiled, p->plan->v_kept_ids, 0, n, ids, err));
+    FACET_TRY(e->be->ops->read(e->be, p->compiled, p->plan->v_kept_logp, 0, n, logp, err));
+    for (int j = 0; j < n; j++)
+        for (int i = 0; i < MTP_TOP_K; i++) {
+            out->token[j][i] = ids[j * MTP_TOP_K + i];
+            out->logp[j][i] = logp[j * MTP_TOP_K + i];
+        }
+    for (int j = 0; j < n; j++) /* a drafter's numbers went wrong: nothing to propose from there on */
+        if (out->token[j][0] < 0) out->n = out->n < j ? out->n : j;
+    return FACET_OK;
+}
+
+facet_status engine_draft_mtp(facet_engine *e, const kv_seq *s, int32_t pending, int32_t base, int out_row, int k,
+                              float p_min, draft_rows *out, facet_error *err)
+{
+    const engine_plan *p = &e->mtp_step;
+    const batch_seq view = engine_view(e, s, base, base);
+    const int32_t seq = 0, row = 0;
+    const batch in = {.n_rows = 1,
+                      .token = &pending,
+                      .pos = &base, /* the same in every step of a chain */
+                      .slot = &base,
+                      .seq = &seq,
+                      .n_seqs = 1,
+                      .seqs = &view,
+                      .n_out = 1,
+                      .out_row = &row};
+    bool goes_on = true;
+    int n = 0;
+    FACET_TRY(start_chain(e, pending, out_row, err));
+    while (n < k) {
+        FACET_TRY(e->be->ops->run(e->be, p->compiled, &in, err));
+        FACET_TRY(pass_on(e, p, p->plan->v_top_ids, 0, p->plan->v_kept_ids, n, err));
+        FACET_TRY(pass_on(e, p, p->plan->v_top_logp, 0, p->plan->v_kept_logp, n, err));
+        FACET_TRY(is_sure(e, n, p_min, &goes_on, err));
+        if (!goes_on) break;
+        if (++n == k) break;
+        FACET_TRY(pass_on(e, p, p->plan->v_top_ids, 1, p->plan->v_in_token, 0, err));
+        FACET_TRY(pass_on(e, p, p->plan->v_hidden, 0, p->plan->v_in_hidden, 0, err));
+    }
+    return read_chain(e, n, out, err);
+}
+
+/* ---- DFlash ---- */
+
+facet_status engine_draft_block(facet_engine *e, kv_seq *s, int32_t pending, int32_t base, int k, draft_rows *out,
+                                facet_error *err)
+{
+    enum { MAX_BLOCK = DRAFT_TREE_MAX_ROWS };
+    const engine_plan *p = &e->dflash_block;
+    const int n = k + 1;
+    int32_t token[MAX_BLOCK], pos[MAX_BLOCK], seq[MAX_BLOCK] = {0}, wanted[MAX_BLOCK];
+    int32_t ids[MAX_BLOCK * ENGINE_TOP_K];
+    float logp[MAX_BLOCK * ENGINE_TOP_K];
+    int n_copies = 0;
+    for (int i = 0; i < n; i++) {
+        token[i] = i ? e->dflash->dflash.mask_token : pending;
+        pos[i] = base + i;
+        wanted[i] = i + 1;
+    }
+    FACET_TRY(kv_seq_reserve(e->pool, s, base, base + n, e->copies, &n_copies, err));
+    const batch_seq view = engine_view(e, s, base, base + n);
+    const batch in = {.n_rows = n,
+                      .token = token,
+                      .pos = pos,
+                      .slot = pos,
+                      .seq = seq,
+                      .n_seqs = 1,
+                      .seqs = &view,
+                      .n_out = k,
+                      .out_row = wanted,
+                      .n_copies = n_copies,
+                      .copies = e->copies};
+    FACET_TRY(e->be->ops->run(e->be, p->compiled, &in, err));
+    FACET_TRY(e->be->ops->read(e->be, p->compiled, p->plan->v_top_ids, 0, k, ids, err));
+    FACET_TRY(e->be->ops->read(e->be, p->compiled, p->plan->v_top_logp, 0, k, logp, err));
+    out->n = 0;
+    out->n_top = ENGINE_TOP_K;
+    for (int j = 0; j < k && ids[j * ENGINE_TOP_K] >= 0; j++, out->n++)
+        for (int i = 0; i < ENGINE_TOP_K; i++) {
+            out->token[j][i] = ids[j * ENGINE_TOP_K + i];
+            out->logp[j][i] = logp[j * ENGINE_TOP_K + i];
+        }
+    return FACET_OK;
+}
+
+facet_status engine_draft_inject(facet_engine *e, const kv_seq *s, const int32_t *rows, int n, int32_t start,
+                                 facet_error *err)
+{
+    if (!e->dflash || n == 0) return FACET_OK;
+    const engine_plan *p = &e->dflash_inject;
+    const uint32_t n_embd = e->model->h.n_embd;
+    for (int t = 0; t < e->dflash->dflash.n_taps; t++) {
+        const row_copy c = {.src = e->compiled,
+                            .src_value = e->tap_value[t],
+                            .src_rows = rows,
+                            .dst = p->compiled,
+                            .dst_value = p->plan->v_in_hidden,
+                            .dst_column = (uint32_t)t * n_embd,
+                            .n = n};
+        FACET_TRY(e->be->ops->copy_rows(e->be, &c, err));
+    }
+    for (int i = 0; i < n; i++) {
+        e->pos[i] = e->slot[i] = start + i;
+        e->token[i] = e->seq[i] = 0;
+    }
+    const batch_seq view = engine_view(e, s, start, start + n);
+    const batch in = {
+        .n_rows = n, .token = e->token, .pos = e->pos, .slot = e->slot, .seq = e->seq, .n_seqs = 1, .seqs = &view};
+    return e->be->ops->run(e->be, p->compiled, &in, err);
+}

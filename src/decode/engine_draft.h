@@ -1,0 +1,37 @@
+/* engine_draft.h: the drafters' plans on the engine's backend: what runs on the device between two steps of the target.
+ * Hidden states and features go from plan to plan there; the host gets token ids and probabilities. */
+#ifndef FACET_DECODE_ENGINE_DRAFT_H
+#define FACET_DECODE_ENGINE_DRAFT_H
+
+#include "decode/engine.h"
+
+enum { ENGINE_MTP_MAX = 16, ENGINE_TOP_K = DRAFT_TREE_RANKS };
+
+/* Compiles the plans of the engine's drafters. engine_draft_close also after a failure. */
+facet_status engine_draft_open(facet_engine *e, const facet_engine_params *p, facet_error *err);
+void engine_draft_close(facet_engine *e);
+
+/* Tokens from a drafter, with probabilities: row j belongs to the j-th position after the pending token; column 0 is
+ * its best token. */
+typedef struct draft_rows {
+    int n, n_top;
+    int32_t token[DRAFT_TREE_MAX_NODES][PLAN_MAX_TOPK];
+    float logp[DRAFT_TREE_MAX_NODES][PLAN_MAX_TOPK];
+} draft_rows;
+
+/* MTP: a chain of k tokens after `pending`, which will stand at position `base`; the target's hidden of position base -
+ * 1 lies in row out_row of its wanted rows. With p_min > 0 the chain ends before a token whose share of the ten best is
+ * smaller. */
+facet_status engine_draft_mtp(facet_engine *e, const kv_seq *s, int32_t pending, int32_t base, int out_row, int k,
+                              float p_min, draft_rows *out, facet_error *err);
+
+/* DFlash: marginals of the k positions after `pending` (k < block size). Reserves pages for them. */
+facet_status engine_draft_block(facet_engine *e, kv_seq *s, int32_t pending, int32_t base, int k, draft_rows *out,
+                                facet_error *err);
+
+/* DFlash: rows of the target's last step enter the drafter's context: rows[i] (NULL: i) as position start + i, n of
+ * them. Nothing to do without a DFlash drafter. */
+facet_status engine_draft_inject(facet_engine *e, const kv_seq *s, const int32_t *rows, int n, int32_t start,
+                                 facet_error *err);
+
+#endif

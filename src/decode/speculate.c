@@ -1,0 +1,230 @@
+#include "decode/speculate.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "decode/engine_draft.h"
+
+enum { GAMMA_DEFAULT = 4, NGRAM_MAX_DEFAULT = 15, TREE_BUDGET_DEFAULT = 22 };
+
+/* ---- options ---- */
+
+static facet_status check(const facet_engine *e, const facet_speculation *o, facet_error *err)
+{
+    if ((unsigned)o->method > FACET_SPEC_AUTO)
+        return error_set(err, FACET_ERR_ARG, "speculation method %d: there is none", (int)o->method);
+    if ((unsigned)o->adapt > FACET_ADAPT_OFF)
+        return error_set(err, FACET_ERR_ARG, "speculation.adapt %d: there is none", (int)o->adapt);
+    if (o->draft_max < 0 || o->draft_max > DRAFT_TREE_MAX_NODES)
+        return error_set(err, FACET_ERR_ARG, "draft_max is %d, wanted 0 to %d", o->draft_max, DRAFT_TREE_MAX_NODES);
+    if (o->mtp_gamma < 0 || o->mtp_gamma > ENGINE_MTP_MAX)
+        return error_set(err, FACET_ERR_ARG, "mtp_gamma is %d, wanted 0 to %d", o->mtp_gamma, ENGINE_MTP_MAX);
+    if (o->tree_budget < -1 || o->tree_budget > DRAFT_TREE_MAX_NODES)
+        return error_set(err, FACET_ERR_ARG, "tree_budget is %d, wanted -1 to %d", o->tree_budget,
+                         DRAFT_TREE_MAX_NODES);
+    if (!(o->p_min >= 0 && o->p_min <= 1))
+        return error_set(err, FACET_ERR_ARG, "p_min is %g, wanted 0 to 1", (double)o->p_min);
+    if (!(o->width_theta >= 0 && o->width_theta <= 1))
+        return error_set(err, FACET_ERR_ARG, "width_theta is %g, wanted 0 to 1", (double)o->width_theta);
+    if (o->method == FACET_SPEC_MTP && !e->mtp)
+        return error_set(err, FACET_ERR_ARG, "speculation by MTP wants an MTP drafter, and none was given");
+    if (o->method == FACET_SPEC_DFLASH && !e->dflash)
+        return error_set(err, FACET_ERR_ARG, "speculation by DFlash wants a DFlash drafter, and none was given");
+    return FACET_OK;
+}
+
+static int least(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+static void add_arm(speculation *sp, const strategy_ops *ops, int k_max, int k_fixed)
+{
+    const int limit = sp->opts.draft_max ? sp->opts.draft_max : DRAFT_TREE_MAX_NODES;
+    sp->arm[sp->n_arms++] = (strategy){
+        .ops = ops, .opts = &sp->opts, .k_max = least(k_max, limit), .k_fixed = least(k_fixed, limit)};
+}
+
+/* The first arm is the one that fixed lengths use. */
+static void choose_arms(speculation *sp)
+{
+    const facet_engine *e = sp->s->engine;
+    const facet_speculation *o = &sp->opts;
+    const bool is_auto = o->method == FACET_SPEC_AUTO, is_cost = o->adapt == FACET_ADAPT_COST;
+    if (e->dflash && (is_auto || o->method == FACET_SPEC_DFLASH)) {
+        const int chain = e->dflash->dflash.block_size - 1;
+        if (o->tree_budget > 0) add_arm(sp, &strategy_dflash_tree, o->tree_budget, o->tree_budget);
+        if (o->tree_budget <= 0) add_arm(sp, &strategy_dflash_chain, chain, chain);
+        if (o->tree_budget < 0 && is_cost) add_arm(sp, &strategy_dflash_tree, DRAFT_TREE_MAX_NODES, TREE_BUDGET_DEFAULT);
+    }
+    if (e->mtp && (is_auto || o->method == FACET_SPEC_MTP))
+        add_arm(sp, &strategy_mtp, o->mtp_gamma ? o->mtp_gamma : ENGINE_MTP_MAX,
+                o->mtp_gamma ? o->mtp_gamma : GAMMA_DEFAULT);
+    if (is_auto || o->method == FACET_SPEC_NGRAM)
+        add_arm(sp, &strategy_ngram, o->draft_max ? o->draft_max : NGRAM_MAX_DEFAULT,
+                o->draft_max ? o->draft_max : NGRAM_MAX_DEFAULT);
+}
+
+/* The engine's controller keeps what it learned as long as the same strategies are at hand. */
+static void begin_control(speculation *sp)
+{
+    facet_engine *e = sp->s->engine;
+    draft_arm_desc desc[DRAFT_MAX_ARMS];
+    bool is_same = e->has_control && e->control.n_arms == sp->n_arms;
+    for (int i = 0; i < sp->n_arms; i++) {
+        desc[i] = sp->arm[i].ops->desc;
+        is_same = is_same && strcmp(e->control.arm[i].desc.name, desc[i].name) == 0;
+    }
+    if (!is_same) draft_control_init(&e->control, NULL, desc, sp->n_arms, NULL, 0);
+    e->has_control = true;
+    draft_control_begin(&e->control);
+    sp->control = &e->control;
+}
+
+facet_status speculation_begin(speculation *sp, facet_session *s, const facet_speculation *opts, facet_error *err)
+{
+    FACET_TRY(check(s->engine, opts, err));
+    memset(sp, 0, sizeof *sp);
+    sp->s = s;
+    sp->opts = *opts;
+    sp->last_arm = DRAFT_NO_ARM;
+    if (opts->method == FACET_SPEC_NONE) return FACET_OK;
+    choose_arms(sp);
+    const bool is_moe = s->engine->model->h.n_experts > 0;
+    draft_adaptive_init(&sp->window, opts->adapt == FACET_ADAPT_WINDOW ? DRAFT_ADAPTIVE_ON : DRAFT_ADAPTIVE_OFF, is_moe,
+                        sp->arm[0].k_fixed + 1, 0);
+    if (opts->adapt == FACET_ADAPT_COST) begin_control(sp);
+    return FACET_OK;
+}
+
+/* ---- a step ---- */
+
+static double ms_since(uint64_t t0)
+{
+    return (double)(clock_ns() - t0) * 1e-6;
+}
+
+static facet_status ask(speculation *sp, int32_t pending, int room, facet_error *err)
+{
+    draft_offer offer[DRAFT_MAX_ARMS] = {0};
+    float known[DRAFT_MAX_ARMS][DRAFT_TREE_MAX_NODES];
+    for (int i = 0; i < sp->n_arms; i++) {
+        strategy *st = &sp->arm[i];
+        bool has_known;
+        FACET_TRY(st->ops->offer(st, sp->s, pending, least(st->k_max, room), &offer[i].k_max, known[i], &has_known,
+                                 err));
+        if (has_known) offer[i].conf = known[i];
+    }
+    sp->plan = draft_control_plan(sp->control, sp->s->n_tokens, offer);
+    return FACET_OK;
+}
+
+static facet_status ask_fixed(speculation *sp, int32_t pending, int room, facet_error *err)
+{
+    strategy *st = &sp->arm[0];
+    bool has_known;
+    float known[DRAFT_TREE_MAX_NODES];
+    const int k = sp->opts.adapt == FACET_ADAPT_WINDOW ? sp->window.n_rows - 1 : st->k_fixed;
+    sp->plan = (draft_plan){.arm = 0};
+    return st->ops->offer(st, sp->s, pending, least(k, room), &sp->plan.k, known, &has_known, err);
+}
+
+/* Which strategy, and how much; drafts are made; the proposal holds what is to be verified. */
+static facet_status draft(speculation *sp, int32_t pending, int32_t n_left, facet_error *err)
+{
+    const facet_session *s = sp->s;
+    const int room = least(s->engine->n_ctx - s->n_tokens - 1, n_left - 1);
+    sp->plan = (draft_plan){.arm = DRAFT_NO_ARM};
+    sp->proposal.n = sp->n_drafted = 0;
+    sp->proposal.is_tree = false;
+    if (sp->n_arms == 0 || room < 1) return FACET_OK;
+    FACET_TRY(sp->control ? ask(sp, pending, room, err) : ask_fixed(sp, pending, room, err));
+    if (sp->plan.arm == DRAFT_NO_ARM || sp->plan.k < 1) return FACET_OK;
+    strategy *st = &sp->arm[sp->plan.arm];
+    proposal *p = &sp->proposal;
+    FACET_TRY(st->ops->propose(st, sp->s, pending, sp->plan.k, p, err));
+    sp->n_drafted = p->n;
+    if (p->has_conf) memcpy(sp->conf, p->conf, (size_t)p->n * sizeof *p->conf);
+    if (!sp->control || p->n == 0) return FACET_OK;
+    p->n = draft_control_width(sp->control, s->n_tokens, p->has_conf ? sp->conf : NULL, p->n);
+    if (p->is_tree) draft_tree_shrink(&p->tree, p->n + 1);
+    return FACET_OK;
+}
+
+facet_status speculation_step(speculation *sp, const chooser *c, int32_t pending, int32_t n_left, facet_error *err)
+{
+    const uint64_t t0 = clock_ns();
+    FACET_TRY(draft(sp, pending, n_left, err));
+    sp->draft_ms = ms_since(t0);
+    sp->is_switched = sp->plan.arm != sp->last_arm;
+    sp->last_arm = sp->plan.arm;
+    const uint64_t t1 = clock_ns();
+    const facet_status status = verify_run(sp->s, c, pending, &sp->proposal, &sp->verdict, err);
+    sp->verify_ms = ms_since(t1);
+    return status;
+}
+
+static void observe(speculation *sp, int m, int n_moves, int64_t n_ctx, double other_ms)
+{
+    const proposal *p = &sp->proposal;
+    const int n_accepted = sp->verdict.n_path - 1;
+    const spec_step step = {.n_drafted = p->n,
+                            .n_accepted = n_accepted,
+                            .n_committed = m,
+                            .max_depth = p->is_tree ? draft_tree_max_depth(&p->tree) : p->n,
+                            .is_tree = p->is_tree && p->n > 0,
+                            .n_moves = n_moves,
+                            .planned_k = sp->plan.k,
+                            .is_fallback = sp->n_arms > 0 && p->n == 0,
+                            .is_switched = sp->is_switched,
+                            .draft_ms = sp->draft_ms,
+                            .verify_ms = sp->verify_ms,
+                            .other_ms = other_ms};
+    spec_stats_add(&sp->stats, &step);
+    if (sp->plan.arm != DRAFT_NO_ARM && p->n > 0) sp->method_steps[sp->arm[sp->plan.arm].ops->method]++;
+    if (sp->opts.adapt == FACET_ADAPT_WINDOW && p->n > 0) draft_adaptive_observe(&sp->window, n_accepted + 1, p->n + 1);
+    if (!sp->control) return;
+    const draft_outcome o = {.n_ctx = n_ctx,
+                             .n_drafted = sp->n_drafted,
+                             .n_verified = p->n,
+                             .n_accepted = n_accepted,
+                             .conf = sp->n_drafted > 0 && p->has_conf ? sp->conf : NULL,
+                             .path = p->is_tree ? sp->verdict.path : NULL,
+                             .draft_ms = sp->draft_ms,
+                             .verify_ms = sp->verify_ms,
+                             .other_ms = other_ms};
+    draft_control_observe(sp->control, &o);
+}
+
+facet_status speculation_commit(speculation *sp, int m, facet_error *err)
+{
+    const int64_t n_ctx = sp->s->n_tokens;
+    const uint64_t t0 = clock_ns();
+    int n_moves;
+    FACET_TRY(verify_commit(sp->s, &sp->verdict, m, &n_moves, err));
+    observe(sp, m, n_moves, n_ctx, ms_since(t0));
+    return FACET_OK;
+}
+
+/* ---- report ---- */
+
+void speculation_report(const speculation *sp, facet_spec_stats *out)
+{
+    const spec_stats *s = &sp->stats;
+    *out = (facet_spec_stats){.steps = s->n_steps,
+                              .drafted = s->n_drafted,
+                              .accepted = s->n_accepted,
+                              .committed = s->n_committed,
+                              .plain_steps = s->n_steps - s->n_drafting,
+                              .tree_steps = s->n_tree_steps,
+                              .moves = s->n_moves,
+                              .draft_ms = s->draft_ms,
+                              .verify_ms = s->verify_ms,
+                              .other_ms = s->other_ms,
+                              .mean_accepted = spec_stats_tokens_per_step(s)};
+    for (int i = 0; i < FACET_SPEC_DEPTHS; i++) {
+        out->acceptance[i] = spec_stats_given(s, i + 1);
+        out->verified[i] = s->verified[i];
+    }
+    for (int i = 0; i < FACET_SPEC_AUTO; i++) out->method_steps[i] = sp->method_steps[i];
+}

@@ -1,0 +1,42 @@
+/* speculate.h: one generation's drafting: which strategies there are, which one drafts in a step and how much, and what
+ * came of it. Tokens never depend on any of it (verify.h). */
+#ifndef FACET_DECODE_SPECULATE_H
+#define FACET_DECODE_SPECULATE_H
+
+#include "decode/draft_adaptive.h"
+#include "decode/draft_control.h"
+#include "decode/spec_stats.h"
+#include "decode/strategy.h"
+
+typedef struct speculation {
+    facet_session *s;
+    facet_speculation opts;
+    int n_arms;
+    strategy arm[DRAFT_MAX_ARMS];
+    draft_control *control; /* the engine's, which learned from earlier generations */
+    draft_adaptive window;  /* FACET_ADAPT_WINDOW */
+    proposal proposal;
+    verdict verdict;
+    /* of the step in progress */
+    draft_plan plan;
+    int n_drafted; /* drafts made; proposal.n of them are verified */
+    float conf[DRAFT_TREE_MAX_NODES];
+    bool is_switched;
+    int last_arm;
+    double draft_ms, verify_ms;
+    spec_stats stats;
+    uint64_t method_steps[FACET_SPEC_AUTO];
+} speculation;
+
+/* FACET_ERR_ARG names the option that is out of its range or wants a drafter that the engine lacks. */
+facet_status speculation_begin(speculation *sp, facet_session *s, const facet_speculation *opts, facet_error *err);
+
+/* Drafts after `pending` and verifies: sp->verdict holds the rows that hold. At most n_left further tokens are wanted
+ * (>= 1). */
+facet_status speculation_step(speculation *sp, const chooser *c, int32_t pending, int32_t n_left, facet_error *err);
+/* Keeps the first m rows of the verdict, and learns. */
+facet_status speculation_commit(speculation *sp, int m, facet_error *err);
+
+void speculation_report(const speculation *sp, facet_spec_stats *out);
+
+#endif

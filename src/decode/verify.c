@@ -1,0 +1,99 @@
+#include "decode/verify.h"
+
+/* Row r of the engine's wanted values. `history` tokens precede the one that is chosen; they stand in s->tokens. */
+static facet_status choose(facet_session *s, const chooser *c, int row, int32_t n_history, int32_t *out,
+                           facet_error *err)
+{
+    facet_engine *e = s->engine;
+    FACET_TRY(e->be->ops->read(e->be, e->compiled, e->plan->v_logits, row, 1, c->logits, err));
+    return sampler_pick(c->sampler, c->logits, s->tokens, (size_t)n_history, out, err);
+}
+
+facet_status verify_first(facet_session *s, const chooser *c, int32_t *out, facet_error *err)
+{
+    if (sampler_is_argmax(c->sampler)) return session_argmax(s, out, err);
+    FACET_TRY(facet_session_logits(s, c->logits, err));
+    return sampler_pick(c->sampler, c->logits, s->tokens, (size_t)s->n_tokens, out, err);
+}
+
+static int child_of(const proposal *p, int row, int32_t token)
+{
+    if (p->is_tree) return draft_tree_child(&p->tree, row, token);
+    return row < p->n && p->token[row] == token ? row + 1 : -1;
+}
+
+static facet_status walk(facet_session *s, const chooser *c, int32_t pending, const proposal *p, verdict *out,
+                         facet_error *err)
+{
+    facet_engine *e = s->engine;
+    const bool is_greedy = sampler_is_argmax(c->sampler);
+    int32_t best[ENGINE_MAX_OUT];
+    if (is_greedy) FACET_TRY(e->be->ops->read(e->be, e->compiled, e->plan->v_argmax, 0, p->n + 1, best, err));
+    out->n_path = 0;
+    int32_t token = pending;
+    for (int row = 0; row >= 0;) {
+        const int i = out->n_path++;
+        out->path[i] = (uint8_t)row;
+        out->token[i] = s->tokens[s->n_tokens + i] = token; /* the history of the choices further down the path */
+        if (is_greedy)
+            token = best[row];
+        else
+            FACET_TRY(choose(s, c, row, s->n_tokens + i + 1, &token, err));
+        if (token < 0)
+            return error_set(err, FACET_ERR_NUMERIC, "non-finite logits after token %d: the model file may be damaged",
+                             s->n_tokens + i);
+        out->choice[i] = token;
+        row = child_of(p, row, token);
+    }
+    return FACET_OK;
+}
+
+static facet_status run_rows(facet_session *s, int32_t pending, const proposal *p, facet_error *err)
+{
+    int32_t rows[DRAFT_TREE_MAX_ROWS];
+    if (p->is_tree) return engine_eval_tree(s->engine, &s->kv, &p->tree, s->n_tokens, err);
+    rows[0] = pending;
+    for (int i = 0; i < p->n; i++) rows[i + 1] = p->token[i];
+    return engine_eval(s->engine, &s->kv, rows, s->n_tokens, p->n + 1, p->n + 1, err);
+}
+
+facet_status verify_run(facet_session *s, const chooser *c, int32_t pending, const proposal *p, verdict *out,
+                        facet_error *err)
+{
+    FACET_TRY(session_reserve(s, (size_t)s->n_tokens + (size_t)p->n + 1, err));
+    facet_status status = run_rows(s, pending, p, err);
+    if (status == FACET_ERR_LIMIT && s->n_mark) { /* the pool has room for a step without the mark */
+        session_drop_mark(s);
+        status = run_rows(s, pending, p, err);
+    }
+    if (status == FACET_OK) status = walk(s, c, pending, p, out, err);
+    if (status != FACET_OK) kv_seq_truncate(s->engine->pool, &s->kv, s->n_tokens);
+    return status;
+}
+
+/* Brings the keys of the path to the slots of their positions. */
+static facet_status compact(facet_session *s, const verdict *v, int m, int *n_moves, facet_error *err)
+{
+    facet_engine *e = s->engine;
+    draft_move moves[DRAFT_TREE_MAX_ROWS];
+    struct batch_move batch_moves[DRAFT_TREE_MAX_ROWS];
+    *n_moves = draft_tree_moves(v->path, m, s->n_tokens, moves);
+    if (*n_moves == 0) return FACET_OK;
+    for (int i = 0; i < *n_moves; i++) batch_moves[i] = (struct batch_move){0, moves[i].src, moves[i].dst};
+    const batch_seq view = engine_view(e, &s->kv, s->n_tokens, s->n_tokens + m);
+    const batch in = {.n_seqs = 1, .seqs = &view, .n_moves = *n_moves, .moves = batch_moves};
+    return e->be->ops->move(e->be, &in, err);
+}
+
+facet_status verify_commit(facet_session *s, const verdict *v, int m, int *n_moves, facet_error *err)
+{
+    int32_t rows[DRAFT_TREE_MAX_ROWS];
+    for (int i = 0; i < m; i++) rows[i] = v->path[i];
+    facet_status status = compact(s, v, m, n_moves, err);
+    if (status == FACET_OK) status = session_commit(s, v->token, rows, m, err);
+    kv_seq_truncate(s->engine->pool, &s->kv, s->n_tokens);
+    if (status != FACET_OK) return status;
+    s->out_row = rows[m - 1];
+    s->engine->logits_owner = s;
+    return FACET_OK;
+}

@@ -1,0 +1,43 @@
+/* verify.h: the verification of drafts, one loop for chains, trees and plain steps (a chain without drafts): the rows
+ * [pending token, drafts] go through the target; what it would have chosen itself decides how far the drafts hold.
+ * Exact at any temperature: at each accepted row the target's own choice is made, by argmax or by a draw that depends
+ * on the seed and the position alone, and a draft holds iff it equals that choice (spec_accept.h). */
+#ifndef FACET_DECODE_VERIFY_H
+#define FACET_DECODE_VERIFY_H
+
+#include "decode/sampler.h"
+#include "decode/session.h"
+
+/* What is to be verified: a chain of n drafts, or a tree of n nodes, after the pending token. */
+typedef struct proposal {
+    int n;
+    bool is_tree, has_conf;
+    int32_t token[DRAFT_TREE_MAX_NODES]; /* chain */
+    float conf[DRAFT_TREE_MAX_NODES];    /* chain: the drafter's probability of each; tree: weights of the nodes */
+    draft_tree tree;                     /* its root is the pending token */
+} proposal;
+
+/* Where target tokens come from. logits [n_vocab] is scratch. */
+typedef struct chooser {
+    sampler *sampler;
+    float *logits;
+} chooser;
+
+typedef struct verdict {
+    int n_path; /* rows that hold, that of the pending token included */
+    uint8_t path[DRAFT_TREE_MAX_ROWS];
+    int32_t token[DRAFT_TREE_MAX_ROWS];  /* of the row path[i] */
+    int32_t choice[DRAFT_TREE_MAX_ROWS]; /* the target's token after it; equals token[i + 1] but for the last */
+} verdict;
+
+/* The target's choice after the session's last token. */
+facet_status verify_first(facet_session *s, const chooser *c, int32_t *out, facet_error *err);
+/* Runs the rows. The session's content is unchanged until verify_commit; context and pages must hold n_tokens + 1 + n.
+ */
+facet_status verify_run(facet_session *s, const chooser *c, int32_t pending, const proposal *p, verdict *out,
+                        facet_error *err);
+/* Keeps the first m rows of the path (1 .. n_path): tokens, cache, the drafter's context; drops the rest. *n_moves gets
+ * the rows that were moved in the cache. */
+facet_status verify_commit(facet_session *s, const verdict *v, int m, int *n_moves, facet_error *err);
+
+#endif
