@@ -76,7 +76,7 @@ typedef struct facet_drafter facet_drafter; /* an open draft model beside its ta
  * names the file and the field that does not fit the target, before any long work. The target must outlive it. */
 FACET_API facet_status facet_drafter_open(const char *path, const facet_model *target, facet_drafter **out,
                                           facet_error *err);
-FACET_API void facet_drafter_close(facet_drafter *d); /* after the engine that uses it */
+FACET_API void facet_drafter_close(facet_drafter *d);             /* after the engine that uses it */
 FACET_API const char *facet_drafter_kind(const facet_drafter *d); /* "mtp" or "dflash" */
 
 typedef struct facet_engine_params {

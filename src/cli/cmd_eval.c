@@ -25,7 +25,7 @@ static void help(void)
     printf("usage: facet eval tasks FILE [OPTIONS]\nRuns a JSONL file of {\"task\", \"prompt\", \"answer\", "
            "\"max_tokens\"} greedily; an answer is right when the\n"
            "generated text, stripped, starts with it.\n\n");
-    cli_print_options(stdout, true);
+    cli_print_options(stdout, CLI_GENERATION);
 }
 
 static bool on_token(void *ud, int32_t token, const char *text, size_t n)
@@ -129,7 +129,7 @@ int cmd_eval(int argc, char **argv)
 {
     cli_options o;
     struct option table[64] = {{"help", no_argument, NULL, OPT_HELP}};
-    cli_long_options(table + 1, true);
+    cli_long_options(table + 1, CLI_GENERATION);
     cli_options_init(&o);
     cli_expand_short(argc, argv);
     if (!cli_options_from_environment(&o)) return EXIT_USAGE;

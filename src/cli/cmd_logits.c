@@ -16,7 +16,7 @@ static void help(void)
            "       --tokens IDS          token ids, separated by commas\n"
            "       --all                 a row for every token, not only for the last\n"
            "       --out FILE            where to write\n");
-    cli_print_options(stdout, false);
+    cli_print_options(stdout, 0);
 }
 
 static facet_status parse_ids(const char *s, int32_t **out, size_t *n, facet_error *err)
@@ -94,7 +94,7 @@ int cmd_logits(int argc, char **argv)
                                {"all", no_argument, NULL, OPT_ALL},
                                {"out", required_argument, NULL, OPT_OUT},
                                {"help", no_argument, NULL, OPT_HELP}};
-    cli_long_options(table + 4, false);
+    cli_long_options(table + 4, 0);
     cli_options_init(&o);
     cli_expand_short(argc, argv);
     if (!cli_options_from_environment(&o)) return EXIT_USAGE;
