@@ -292,7 +292,7 @@ static draft_plan choose(draft_control *c, int64_t n_ctx, const draft_offer *off
     const draft_plan trial = plan_next_trial(c, n_ctx, offers);
     if (trial.arm >= 0) return trial;
     if (best.rate < (1 + c->params.min_gain) * draft_control_plain_rate(c, n_ctx))
-        return plan_without_promise(c, n_ctx, offers);
+        return trial.reason == DRAFT_PLAIN_CREDIT ? trial : plan_without_promise(c, n_ctx, offers);
     if (c->n_since_explore >= c->explore_interval) return plan_exploration(c, n_ctx, offers, best);
     return afford(c, n_ctx, best, &offers[best.arm], DRAFT_BEST);
 }
