@@ -352,13 +352,14 @@ static void test_pitfall_11_mask_token(void **state)
 {
     (void)state;
     const double right = accepted_of(MODEL("dflash-Q8_0"), 7, POS_CONST, NULL);
-    static const int32_t others[] = {1, 2, 3, 300, 1000};
+    /* The small target never saw its pad and unknown token either: their rows say as little as the mask's. */
+    static const int32_t others[] = {1, 2, 300, 1000};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         wrong_mask = others[i];
         const double wrong =
             accepted_of(MODEL("dflash-Q8_0"), 7, POS_CONST, &(rig_options){.spoil_drafter = change_mask});
         print_message("mask token %d: %.3f, the file's: %.3f\n", wrong_mask, wrong, right);
-        assert_true(wrong < right);
+        assert_true(wrong < right - 0.3);
     }
 }
 
