@@ -12,7 +12,8 @@
 
 enum { KV_PAGE_LEN = 64, KV_MAX_GROUPS = 2 };
 
-typedef enum kv_type { KV_F16, KV_Q8_0, KV_TYPE_COUNT } kv_type;
+/* KV_F32 keeps what the model computed: exact, and twice as large as KV_F16. */
+typedef enum kv_type { KV_F16, KV_Q8_0, KV_F32, KV_TYPE_COUNT } kv_type;
 
 typedef struct kv_type_info {
     const char *name;
@@ -21,7 +22,7 @@ typedef struct kv_type_info {
 
 const kv_type_info *kv_type_get(kv_type t);
 bool kv_type_by_name(const char *name, kv_type *out);
-const char *kv_type_list(void); /* "f16, q8_0" for messages */
+const char *kv_type_list(void); /* all names, for messages */
 
 typedef struct kv_layer_desc {
     int group;
