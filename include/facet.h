@@ -85,7 +85,7 @@ typedef struct facet_engine_params {
     int n_threads;            /* 0 = one per processor */
     int32_t n_ctx;            /* tokens per session; 0 = the model's limit, or what half of the free memory holds */
     int n_sessions;           /* sessions that can be full at a time */
-    const char *cache_type_k; /* "f16", "q8_0" */
+    const char *cache_type_k; /* "f16", "q8_0", "f32" (exact, twice as large as f16) */
     const char *cache_type_v;
     bool use_mmap;     /* run from the mapped file: starts at once, slower */
     bool wants_hidden; /* make the post-norm hidden of wanted rows readable */
