@@ -117,8 +117,8 @@ static facet_status generate(answer *a, const int32_t *ids, size_t n, facet_erro
     if (status == FACET_OK) c->last = (chat_stats){.is_set = true, .n_prompt = (int32_t)n, .result = r};
     const int32_t n_ctx = facet_engine_n_ctx(c->engine);
     if (n > (size_t)n_ctx)
-        return error_set(err, FACET_ERR_LIMIT, "not answered: with this message %zu tokens, the context holds %d: %s", n,
-                         n_ctx, FULL_ADVICE);
+        return error_set(err, FACET_ERR_LIMIT, "not answered: with this message %zu tokens, the context holds %d: %s",
+                         n, n_ctx, FULL_ADVICE);
     return status;
 }
 

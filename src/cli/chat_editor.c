@@ -108,7 +108,8 @@ static bool open_into(chat_editor *e)
     el_set(e->edit, EL_HIST, history, e->history);
     el_set(e->edit, EL_SIGNAL, 1);
     el_set(e->edit, EL_BIND, "^R", "em-inc-search-prev", NULL);
-    el_source(e->edit, NULL); /* ~/.editrc */
+    el_set(e->edit, EL_SETTY, "-x", "+noflsh", NULL); /* Ctrl-C shall not drop what an answer has written */
+    el_source(e->edit, NULL);                         /* ~/.editrc */
     find_history(e->path);
     load_history(e);
     return true;
