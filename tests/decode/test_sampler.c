@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "base/rng.h"
 #include "decode/sampler.h"
 
 enum { N_VOCAB = 300 };
