@@ -150,7 +150,7 @@ static promise promise_of(const draft_control *c, int64_t n_ctx, int arm, const 
         if (p.rate <= (1 + c->params.hysteresis) * kept.rate) p = kept;
     }
     if (is_cut_later(a, o)) p.k = n;
-    if (a->has_cut) p.rate = fmax(p.rate, cut_rate(c, n_ctx, arm, p.k));
+    if (a->n_cuts > 0) p.rate = fmax(p.rate, cut_rate(c, n_ctx, arm, p.k));
     return p;
 }
 
@@ -362,9 +362,9 @@ static void learn_cut(draft_control *c, draft_arm *a, const draft_outcome *o)
 {
     double accepted, verify_ms;
     best_cut(c, o->n_ctx, c->plan.arm, o->conf, o->n_drafted, &accepted, &verify_ms);
-    a->cut_accepted += (a->has_cut ? CUT_RATE : 1) * (accepted - a->cut_accepted);
-    a->cut_ms += (a->has_cut ? CUT_RATE : 1) * (verify_ms - a->cut_ms);
-    a->has_cut = true;
+    const double rate = fmax(CUT_RATE, 1.0 / ++a->n_cuts);
+    a->cut_accepted += rate * (accepted - a->cut_accepted);
+    a->cut_ms += rate * (verify_ms - a->cut_ms);
 }
 
 /* A trial ends after TRIAL_STEPS; sooner when it fails: a new or rested arm by accepting nothing twice, another arm
@@ -372,7 +372,7 @@ static void learn_cut(draft_control *c, draft_arm *a, const draft_outcome *o)
 static void follow_trial(draft_control *c, draft_arm *a, const draft_outcome *o)
 {
     draft_trial *t = &c->trial;
-    t->n_misses += o->n_accepted == 0;
+    t->n_misses += o->n_verified > 0 && o->n_accepted == 0;
     bool is_over = --t->n_left == 0;
     if (t->reason == DRAFT_EXPLORE) {
         const double ms = draft_control_step_ms(c, o->n_ctx, t->arm, o->n_drafted, o->n_verified);

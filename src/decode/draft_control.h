@@ -97,7 +97,7 @@ typedef struct draft_arm {
     int64_t used_at; /* token count when it drafted last */
     int64_t rests_until;
     int n_skips, skips_left;     /* exploration turns it sits out after one that promised nothing */
-    bool has_cut;                /* has_conf: running means over its drafts, each cut at the best width */
+    int n_cuts;                  /* has_conf: running means over its drafts, each cut at the best width */
     double cut_accepted, cut_ms; /* expected accepted drafts, expected milliseconds of verification */
 } draft_arm;
 

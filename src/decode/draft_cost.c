@@ -5,7 +5,9 @@
 #define LEARN_RATE 0.1
 #define SHARED_PART 0.5
 #define OUTLIER 2.0
-enum { SETTLED = 8, WEIGHT_MAX = 32 };
+#define FADE 0.98
+#define LEAST_WEIGHT 1e-6
+enum { SETTLED = 8, COUNT_MAX = 32 };
 
 void draft_cost_init(draft_cost *c, const int *widths, int n_widths)
 {
@@ -46,7 +48,7 @@ static int fit_blocks(const draft_cost_bucket *b, block *out)
     int n = 0;
     for (int w = 1; w <= DRAFT_COST_MAX_ROWS; w++) {
         if (!b->n[w]) continue;
-        out[n++] = (block){b->ms[w], b->n[w] < WEIGHT_MAX ? b->n[w] : WEIGHT_MAX, w};
+        out[n++] = (block){b->ms[w], b->weight[w], w};
         for (; n > 1 && out[n - 2].ms >= out[n - 1].ms; n--) {
             block *a = &out[n - 2];
             const double weight = a->weight + out[n - 1].weight;
@@ -109,6 +111,7 @@ void draft_cost_set(draft_cost *c, int64_t n_ctx, int n_rows, double ms)
     b->n_known += b->n[w] == 0;
     b->n[w] = SETTLED;
     b->ms[w] = ms;
+    b->weight[w] = SETTLED;
     fit(b);
 }
 
@@ -118,6 +121,8 @@ void draft_cost_observe(draft_cost *c, int64_t n_ctx, int n_rows, double ms)
     draft_cost_bucket *b = &c->bucket[bucket_of(n_ctx)];
     const int w = clamp_rows(c, n_rows), near = known_bucket(c, n_ctx);
     if (b->n_known == 0 && near >= 0) *b = c->bucket[near];
+    for (int i = 1; i <= DRAFT_COST_MAX_ROWS; i++) b->weight[i] = fmax(FADE * b->weight[i], LEAST_WEIGHT);
+    b->weight[w] += 1;
     if (b->n[w] == 0) {
         b->n[w] = 1;
         b->ms[w] = ms;
@@ -130,7 +135,7 @@ void draft_cost_observe(draft_cost *c, int64_t n_ctx, int n_rows, double ms)
     for (int i = 1; b->n[w] >= SETTLED && i <= DRAFT_COST_MAX_ROWS; i++)
         if (i != w && b->n[i]) b->ms[i] = fmax(b->ms[i] + SHARED_PART * move, b->ms[i] / OUTLIER);
     b->ms[w] += move;
-    b->n[w] += b->n[w] < WEIGHT_MAX;
+    b->n[w] += b->n[w] < COUNT_MAX;
     fit(b);
 }
 

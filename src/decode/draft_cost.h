@@ -10,10 +10,11 @@ enum { DRAFT_COST_MAX_ROWS = 64, DRAFT_COST_BUCKETS = 5 };
 
 /* Milliseconds by rows for contexts of one order of magnitude. */
 typedef struct draft_cost_bucket {
-    int n_known;                           /* widths that have a value */
-    uint32_t n[DRAFT_COST_MAX_ROWS + 1];   /* measurements of the width; 0 = none */
-    double ms[DRAFT_COST_MAX_ROWS + 1];    /* their running mean */
-    double curve[DRAFT_COST_MAX_ROWS + 1]; /* a non-decreasing fit through them, for every width from 1 */
+    int n_known;                            /* widths that have a value */
+    uint32_t n[DRAFT_COST_MAX_ROWS + 1];    /* measurements of the width; 0 = none */
+    double ms[DRAFT_COST_MAX_ROWS + 1];     /* their running mean */
+    double weight[DRAFT_COST_MAX_ROWS + 1]; /* in the fit: recent measurements count, old ones fade */
+    double curve[DRAFT_COST_MAX_ROWS + 1];  /* a non-decreasing fit through them, for every width from 1 */
 } draft_cost_bucket;
 
 /* Buckets end at contexts of 2Ki, 8Ki, 32Ki, 128Ki tokens; the last has no end. */

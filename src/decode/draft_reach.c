@@ -40,7 +40,8 @@ static double posterior(const draft_reach_count *c, double prior)
 double draft_reach_accept(const draft_reach *r, int depth, float conf)
 {
     const int b = conf_bin(conf);
-    return posterior(&r->at[depth_index(depth)][b], posterior(&r->any_depth[b], 0.5));
+    const double prior = b == ANY_CONF ? 0.5 : (double)conf;
+    return posterior(&r->at[depth_index(depth)][b], posterior(&r->any_depth[b], prior));
 }
 
 void draft_reach_of_chain(const draft_reach *r, const float *conf, int n, double *reach)

@@ -29,8 +29,8 @@ typedef struct draft_reach {
 } draft_reach;
 
 /* Probability that draft `depth` (from 1) is accepted, if those before it were. conf in [0, 1]; negative = not known.
- * (hits + 2 m) / (n + 2), where m is the same for the bin over all depths, with Beta(1, 1) as its prior: 1/2 before
- * anything was seen. */
+ * (hits + 2 m) / (n + 2), where m is the same for the bin over all depths, whose own m is 1/2 when the confidence is
+ * not known (Beta(1, 1)), else the confidence: it is believed until two or three observations say otherwise. */
 double draft_reach_accept(const draft_reach *r, int depth, float conf);
 
 /* reach[i] = probability that drafts 1 .. i + 1 are all accepted. conf [n] or NULL. */

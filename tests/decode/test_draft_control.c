@@ -326,14 +326,14 @@ static void costs_of_drafting_are_learned(void **state)
                                                    .n_verified = p.k,
                                                    .n_accepted = p.k,
                                                    .draft_ms = p.k ? ms : -1,
-                                                   .verify_ms = 30,
+                                                   .verify_ms = 30 + 0.25 * p.k,
                                                    .other_ms = 2});
     }
     assert_true(fabs(c.arm[0].draft_ms - 0.5) < 0.01);
     assert_true(fabs(c.arm[1].draft_ms - 7) < 0.1);
     assert_true(fabs(c.other_ms - 2) < 0.01);
-    assert_true(fabs(draft_control_step_ms(&c, 0, 0, 4, 4) - (0.5 * 4 + 30 + 2)) < 0.5);
-    assert_true(fabs(draft_control_step_ms(&c, 0, 1, 4, 2) - (7 + 30 + 2)) < 0.5);
+    assert_true(fabs(draft_control_step_ms(&c, 0, 0, 5, 5) - (0.5 * 5 + 31.25 + 2)) < 0.1);
+    assert_true(fabs(draft_control_step_ms(&c, 0, 1, 3, 5) - (7 + 31.25 + 2)) < 0.2);
 }
 
 /* Short requests end in the middle of accepted drafts: what counts is what was accepted, not what was delivered. */

@@ -101,6 +101,19 @@ static void measurements_converge_and_hiccups_do_not_count(void **state)
     assert_near(draft_cost_ms(&c, 500, 1), now);
 }
 
+/* A width that was measured long ago does not hold back the ones in use, nor does it ever turn into nonsense. */
+static void old_measurements_fade(void **state)
+{
+    (void)state;
+    draft_cost c;
+    draft_cost_init(&c, NULL, 0);
+    draft_cost_set(&c, 0, 8, 15);
+    draft_cost_set(&c, 0, 16, 14);
+    for (int i = 0; i < 100000; i++) draft_cost_observe(&c, 0, 4, 20);
+    assert_true(fabs(draft_cost_ms(&c, 0, 4) - 20) < 0.01);
+    assert_true(fabs(draft_cost_ms(&c, 0, 16) - 20) < 0.01);
+}
+
 /* As the context grows, every width gets slower by the same time; only one width is run. */
 static void the_other_widths_follow_a_common_drift(void **state)
 {
@@ -147,6 +160,7 @@ int main(void)
         cmocka_unit_test(a_wider_step_never_costs_less),
         cmocka_unit_test(padded_widths_cost_what_runs),
         cmocka_unit_test(measurements_converge_and_hiccups_do_not_count),
+        cmocka_unit_test(old_measurements_fade),
         cmocka_unit_test(the_other_widths_follow_a_common_drift),
         cmocka_unit_test(contexts_have_their_own_costs),
     };
