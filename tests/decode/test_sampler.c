@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "base/rng.h"
 #include "decode/sampler.h"
 
 enum { N_VOCAB = 300 };
@@ -103,7 +104,7 @@ static void draws_follow_the_softmax(void **state)
     for (int i = 0; i < 20000; i++) {
         int32_t token;
         memcpy(copy, logits, sizeof copy);
-        assert_ok(sampler_pick(s, copy, NULL, 0, &token, &err), err);
+        assert_ok(sampler_pick(s, copy, NULL, (size_t)i, &token, &err), err); /* a draw for each position */
         assert_in_range(token, 20, 27);
         count[token - 20]++;
     }
@@ -113,6 +114,25 @@ static void draws_follow_the_softmax(void **state)
         chi += (count[i] - want) * (count[i] - want) / want;
     }
     assert_true(chi < 29.9);
+}
+
+static void a_draw_depends_on_seed_and_position_alone(void **state)
+{
+    (void)state;
+    float logits[N_VOCAB] = {0};
+    facet_sampling p = facet_sampling_default();
+    p.temperature = 1;
+    int n_other_seed = 0, n_other_position = 0;
+    for (size_t pos = 0; pos < 100; pos++) {
+        p.seed = 5;
+        const int32_t token = pick(&p, logits, NULL, pos);
+        assert_int_equal(pick(&p, logits, NULL, pos), token);
+        n_other_position += pick(&p, logits, NULL, pos + 1) != token;
+        p.seed = 6;
+        n_other_seed += pick(&p, logits, NULL, pos) != token;
+    }
+    assert_true(n_other_position > 90);
+    assert_true(n_other_seed > 90);
 }
 
 static void penalties_and_bias_move_the_choice(void **state)
@@ -165,6 +185,7 @@ int main(void)
         cmocka_unit_test(greedy_takes_the_lowest_of_equal_maxima),
         cmocka_unit_test(top_p_and_min_p_keep_what_they_say),
         cmocka_unit_test(draws_follow_the_softmax),
+        cmocka_unit_test(a_draw_depends_on_seed_and_position_alone),
         cmocka_unit_test(penalties_and_bias_move_the_choice),
         cmocka_unit_test(non_finite_logits_are_an_error),
     };
