@@ -13,10 +13,13 @@ facet_engine_params facet_engine_params_default(void)
                                  .cache_type_v = "f16"};
 }
 
+/* Page ids are int32_t: what does not fit in them would not fit in any memory either. */
 static void count_pages(kv_desc *d, int32_t n_ctx, int n_sessions)
 {
-    for (int g = 0; g < d->n_groups; g++)
-        d->groups[g].n_pages = n_sessions * kv_pages_needed(d->groups[g].window, n_ctx, ENGINE_MAX_ROWS);
+    for (int g = 0; g < d->n_groups; g++) {
+        const int64_t n = (int64_t)n_sessions * kv_pages_needed(d->groups[g].window, n_ctx, ENGINE_MAX_ROWS);
+        d->groups[g].n_pages = n > INT32_MAX ? INT32_MAX : (int32_t)n;
+    }
 }
 
 facet_status engine_estimate(const facet_model *m, kv_type k, kv_type v, int32_t n_ctx, int n_sessions, bool use_mmap,
