@@ -132,6 +132,22 @@ static facet_status read_moe(const gguf_file *f, hparams *h, facet_error *err)
     return get_u32(f, "gemma4.expert_feed_forward_length", true, 32, 1 << 20, &h->n_ff_expert, err);
 }
 
+static facet_status read_sampling(const gguf_file *f, hparams *h, facet_error *err)
+{
+    h->sampling_temp = 1.0f;
+    h->sampling_top_p = 0.95f;
+    h->sampling_top_k = 64;
+    FACET_TRY(gguf_get_f32(f, "general.sampling.temp", false, &h->sampling_temp, err));
+    FACET_TRY(gguf_get_f32(f, "general.sampling.top_p", false, &h->sampling_top_p, err));
+    if (h->sampling_temp < 0)
+        return error_set(err, FACET_ERR_FORMAT, "%s: general.sampling.temp is %g, wanted 0 or more", f->path,
+                         (double)h->sampling_temp);
+    if (!(h->sampling_top_p > 0 && h->sampling_top_p <= 1))
+        return error_set(err, FACET_ERR_FORMAT, "%s: general.sampling.top_p is %g, wanted above 0, at most 1", f->path,
+                         (double)h->sampling_top_p);
+    return get_int(f, "general.sampling.top_k", false, 0, 1 << 20, &h->sampling_top_k, err);
+}
+
 static facet_status read_scalars(const gguf_file *f, hparams *h, facet_error *err)
 {
     FACET_TRY(get_int(f, "gemma4.block_count", true, 1, MAX_LAYERS, &h->n_layers, err));
@@ -149,14 +165,15 @@ static facet_status read_scalars(const gguf_file *f, hparams *h, facet_error *er
     if (!(global > 1) || !(local > 1))
         return error_set(err, FACET_ERR_FORMAT, "%s: gemma4.rope.freq_base is %g and %g, wanted above 1", f->path,
                          (double)global, (double)local);
+    if (!(h->norm_eps > 0))
+        return error_set(err, FACET_ERR_FORMAT, "%s: gemma4.attention.layer_norm_rms_epsilon is %g, wanted above 0",
+                         f->path, (double)h->norm_eps);
+    if (h->softcap < 0)
+        return error_set(err, FACET_ERR_FORMAT, "%s: gemma4.final_logit_softcapping is %g, wanted 0 (none) or more",
+                         f->path, (double)h->softcap);
     h->rope_base_global = (double)global;
     h->rope_base_local = (double)local;
-    h->sampling_temp = 1.0f;
-    h->sampling_top_p = 0.95f;
-    h->sampling_top_k = 64;
-    FACET_TRY(gguf_get_f32(f, "general.sampling.temp", false, &h->sampling_temp, err));
-    FACET_TRY(gguf_get_f32(f, "general.sampling.top_p", false, &h->sampling_top_p, err));
-    return get_int(f, "general.sampling.top_k", false, 0, 1 << 20, &h->sampling_top_k, err);
+    return read_sampling(f, h, err);
 }
 
 facet_status hparams_read(const gguf_file *f, hparams *out, facet_error *err)
