@@ -83,8 +83,8 @@ static void print_spec(const bench_run *run, const bench_result *r, const char *
         cli_print_spec(stdout, &r->spec);
         break;
     case BENCH_CSV:
-        printf("%s,%s,speculative %s,%d,%d,%d,%.3f,%.4f,,,,,\n", model_name(run), run->o->common.engine.device, verdicts,
-               r->n, r->depth, r->n_samples, rate(r), r->median_ms);
+        printf("%s,%s,speculative %s,%d,%d,%d,%.3f,%.4f,,,,,\n", model_name(run), run->o->common.engine.device,
+               verdicts, r->n, r->depth, r->n_samples, rate(r), r->median_ms);
         break;
     case BENCH_JSON:
         j = json_pack("{s:s, s:s, s:i, s:i, s:f, s:f, s:o}", "test", "speculative", "acceptance", verdicts, "n", r->n,

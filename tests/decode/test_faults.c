@@ -337,8 +337,18 @@ static void running_sessions(void **state)
     static const subject calls[] = {
         {.name = "tokenize", .least = 3, .call = tokenize, .after = free_tokens},
         {.name = "session", .least = 1, .call = open_session, .after = close_session},
-        {.name = "sync", .least = 4, .may_do_without = true, .before = new_session, .call = sync_long, .after = go_on_with_long},
-        {.name = "generate", .least = 8, .may_do_without = true, .before = new_session, .call = generate_answer, .after = answer_again},
+        {.name = "sync",
+         .least = 4,
+         .may_do_without = true,
+         .before = new_session,
+         .call = sync_long,
+         .after = go_on_with_long},
+        {.name = "generate",
+         .least = 8,
+         .may_do_without = true,
+         .before = new_session,
+         .call = generate_answer,
+         .after = answer_again},
     };
     static const subject fork = {.name = "fork", .least = 4, .call = fork_session, .after = check_fork};
     const int64_t live = mem_n_live();
