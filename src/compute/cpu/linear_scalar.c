@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "compute/cpu/linear_tile.h"
+#include "quant/block.h"
 #include "quant/unpack.h"
 
 enum {
