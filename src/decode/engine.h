@@ -60,6 +60,8 @@ typedef struct engine_config {
     kv_type k, v;
     bool use_mmap;
 } engine_config;
+/* Bytes of the weights that the CPU backend copies (none from a mapped file) and of the cache of all sessions, as
+ * facet_engine_memory reports them afterwards. */
 typedef struct engine_needs {
     uint64_t weights, kv;
 } engine_needs;
