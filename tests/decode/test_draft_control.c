@@ -209,7 +209,48 @@ static void a_width_is_kept_unless_another_is_clearly_better(void **state)
         step(&c, 7, n);
     }
     assert_in_range(c.arm[0].k, 4, 6);
-    assert_true(c.n_switches < 100); /* of 2000 steps whose estimates all move */
+    assert_true(c.n_switches < 12); /* in 2000 steps whose estimates all move */
+}
+
+/* Two drafters that are always right: one that is 1 % cheaper is not worth a change, one that is 10 % cheaper is. */
+static void an_arm_is_kept_unless_another_is_clearly_better(void **state)
+{
+    (void)state;
+    static draft_control c;
+    const double other_ms[] = {1.13, 0.5};
+    for (int i = 0; i < 2; i++) {
+        draft_arm_desc other = mtp;
+        other.draft_ms = other_ms[i];
+        draft_control_init(&c, NULL, (const draft_arm_desc[]){mtp, other}, 2, NULL, 0);
+        measure(&c, 28, 0.25);
+        c.arm[0].n_steps = c.arm[1].n_steps = 100; /* the first tries are over */
+        c.current = 0;
+        for (int k = 0; k < 300; k++) step(&c, 5, 5);
+        assert_int_equal(c.current, i);
+    }
+}
+
+/* Beside a sure drafter a useless one gets its first two tries, then single steps, ever more rarely. */
+static void a_useless_arm_is_explored_ever_more_rarely(void **state)
+{
+    (void)state;
+    static draft_control c;
+    draft_control_init(&c, NULL, (const draft_arm_desc[]){mtp, mtp}, 2, NULL, 0);
+    measure(&c, 28, 0.25);
+    int n_useless = 0, n_late = 0;
+    for (int i = 0; i < 4000; i++) {
+        const draft_offer offers[] = {{.k_max = 5}, {.k_max = 5}};
+        const draft_plan p = draft_control_plan(&c, 0, offers);
+        const int n = p.arm == 0 ? p.k : 0;
+        n_useless += p.arm == 1;
+        n_late += p.arm == 1 && i >= 2000;
+        draft_control_observe(
+            &c,
+            &(draft_outcome){
+                .n_drafted = p.k, .n_verified = p.k, .n_accepted = n, .draft_ms = -1, .verify_ms = -1, .other_ms = -1});
+    }
+    assert_in_range(n_useless, 3, 14);
+    assert_in_range(n_late, 1, 5); /* but never forgotten */
 }
 
 static void exploration_is_rare_and_goes_wider(void **state)
@@ -409,6 +450,8 @@ int main(void)
         cmocka_unit_test(two_failures_end_the_first_tries_and_a_rest_follows),
         cmocka_unit_test(pitfall_29_a_retry_that_works_brings_the_drafter_back),
         cmocka_unit_test(a_width_is_kept_unless_another_is_clearly_better),
+        cmocka_unit_test(an_arm_is_kept_unless_another_is_clearly_better),
+        cmocka_unit_test(a_useless_arm_is_explored_ever_more_rarely),
         cmocka_unit_test(exploration_is_rare_and_goes_wider),
         cmocka_unit_test(credit_bounds_what_is_begun),
         cmocka_unit_test(confidences_cut_a_draft),

@@ -146,6 +146,8 @@ static void a_full_window_forgets_the_oldest(void **state)
         run_random(seed, params(1, 8, 4, 300), 5);
         run_random(seed, params(2, 4, 1, 1024), 4);
         run_random(seed, params(2, 4, 3, 1500), 40);
+        run_random(seed, params(2, 2, 1, 1024), 30);  /* tables nearly half full, most pairs occur again */
+        run_random(seed, params(2, 4, 1, 64), 10000); /* hardly any does: entries come and go, thousands of times */
     }
 }
 
