@@ -201,7 +201,26 @@ static draft_plan plan_trial(const draft_control *c, int64_t n_ctx, const draft_
 static draft_plan begin_trial(draft_control *c, int64_t n_ctx, const draft_offer *offers, int arm, draft_reason reason)
 {
     c->trial = (draft_trial){.arm = arm, .n_left = TRIAL_STEPS, .reason = reason};
+    c->arm[arm].rests_until = 0;
     return plan_trial(c, n_ctx, offers);
+}
+
+/* The next step of a trial that goes on, or the first of an arm that never drafted. A trial that the credit does not
+ * cover is given up. */
+static bool plan_any_trial(draft_control *c, int64_t n_ctx, const draft_offer *offers, draft_plan *out)
+{
+    if (c->trial.arm >= 0 && offers[c->trial.arm].k_max > 0) {
+        *out = plan_trial(c, n_ctx, offers);
+        if (out->arm >= 0) return true;
+        c->trial.arm = DRAFT_NO_ARM;
+    }
+    for (int i = 0; i < c->n_arms; i++) {
+        if (offers[i].k_max < 1 || c->arm[i].n_steps > 0) continue;
+        *out = begin_trial(c, n_ctx, offers, i, DRAFT_FIRST_TRIES);
+        if (out->arm >= 0) return true;
+        c->trial.arm = DRAFT_NO_ARM;
+    }
+    return false;
 }
 
 static bool is_resting(const draft_control *c, int arm)
@@ -219,13 +238,6 @@ static promise best_promise(const draft_control *c, int64_t n_ctx, const draft_o
         if (p.rate > best.rate) best = p;
     }
     return best.rate > (1 + c->params.hysteresis) * kept.rate ? best : kept;
-}
-
-static int untried_arm(const draft_control *c, const draft_offer *offers)
-{
-    for (int i = 0; i < c->n_arms; i++)
-        if (offers[i].k_max > 0 && c->arm[i].n_steps == 0) return i;
-    return DRAFT_NO_ARM;
 }
 
 /* The offered arm, other than `except`, that has waited longest. */
@@ -274,26 +286,24 @@ static draft_plan plan_exploration(draft_control *c, int64_t n_ctx, const draft_
     return afford(c, n_ctx, p, o, DRAFT_EXPLORE);
 }
 
-/* The trial in progress, or that of an arm which was never tried; a plain step when there is none, or when it has to
- * wait for credit: meanwhile what pays goes on, and earns it. */
-static draft_plan plan_next_trial(draft_control *c, int64_t n_ctx, const draft_offer *offers)
-{
-    if (c->trial.arm >= 0 && offers[c->trial.arm].k_max > 0) return plan_trial(c, n_ctx, offers);
-    const int untried = untried_arm(c, offers);
-    if (untried < 0) return plain(DRAFT_PLAIN_BEST);
-    return begin_trial(c, n_ctx, offers, untried, DRAFT_FIRST_TRIES);
-}
-
 static draft_plan choose(draft_control *c, int64_t n_ctx, const draft_offer *offers)
 {
     if (!draft_cost_is_known(&c->cost)) return plain(DRAFT_PLAIN_UNMEASURED);
     const promise best = best_promise(c, n_ctx, offers);
     c->best_rate = best.rate;
-    const draft_plan trial = plan_next_trial(c, n_ctx, offers);
-    if (trial.arm >= 0) return trial;
-    if (best.rate < (1 + c->params.min_gain) * draft_control_plain_rate(c, n_ctx))
-        return trial.reason == DRAFT_PLAIN_CREDIT ? trial : plan_without_promise(c, n_ctx, offers);
-    if (c->n_since_explore >= c->explore_interval) return plan_exploration(c, n_ctx, offers, best);
+    draft_plan p = plain(DRAFT_PLAIN_BEST);
+    if (plan_any_trial(c, n_ctx, offers, &p)) return p;
+    if (best.rate < (1 + c->params.min_gain) * draft_control_plain_rate(c, n_ctx)) {
+        const bool is_refused = p.reason == DRAFT_PLAIN_CREDIT;
+        p = plan_without_promise(c, n_ctx, offers);
+        if (p.reason == DRAFT_PLAIN_BEST && is_refused) p.reason = DRAFT_PLAIN_CREDIT;
+        return p;
+    }
+    if (c->n_since_explore >= c->explore_interval) {
+        p = plan_exploration(c, n_ctx, offers, best);
+        if (p.arm >= 0) return p;
+        c->trial.arm = DRAFT_NO_ARM;
+    }
     return afford(c, n_ctx, best, &offers[best.arm], DRAFT_BEST);
 }
 
@@ -301,7 +311,7 @@ draft_plan draft_control_plan(draft_control *c, int64_t n_ctx, const draft_offer
 {
     const draft_plan p = choose(c, n_ctx, offers);
     if (p.reason == DRAFT_BEST) {
-        c->n_switches += p.arm != c->current || p.k != c->arm[p.arm].k;
+        c->n_switches += p.arm != c->current || (p.k != c->arm[p.arm].k && !offers[p.arm].conf);
         c->current = p.arm;
         c->arm[p.arm].k = p.k;
     }
@@ -348,7 +358,8 @@ static void learn_mean(double *mean, double ms, bool is_known)
 static void learn_costs(draft_control *c, const draft_outcome *o)
 {
     draft_cost_observe(&c->cost, o->n_ctx, 1 + o->n_verified, o->verify_ms);
-    learn_mean(&c->other_ms, o->other_ms, c->n_steps > 1);
+    learn_mean(&c->other_ms, o->other_ms, c->has_other);
+    c->has_other |= o->other_ms >= 0;
     if (c->plan.arm < 0 || o->n_drafted < 1 || !(o->draft_ms >= 0)) return;
     draft_arm *a = &c->arm[c->plan.arm];
     learn_mean(&a->draft_ms, a->desc.is_cost_per_token ? o->draft_ms / o->n_drafted : o->draft_ms, a->has_cost);
@@ -409,15 +420,19 @@ static void learn_arm(draft_control *c, const draft_outcome *o)
     if (c->plan.arm == c->trial.arm) follow_trial(c, a, o);
 }
 
-void draft_control_observe(draft_control *c, const draft_outcome *o)
+void draft_control_observe(draft_control *c, const draft_outcome *outcome)
 {
-    const int tokens = 1 + o->n_accepted;
+    draft_outcome o = *outcome;
+    if (o.n_drafted > DRAFT_REACH_MAX_ITEMS) o.n_drafted = DRAFT_REACH_MAX_ITEMS;
+    if (o.n_verified > o.n_drafted) o.n_verified = o.n_drafted;
+    const int tokens = 1 + o.n_accepted;
     c->n_steps++;
     c->n_tokens += tokens;
-    learn_costs(c, o);
-    if (c->plan.arm >= 0) learn_arm(c, o);
-    const double ms = draft_control_step_ms(c, o->n_ctx, c->plan.arm, o->n_drafted, o->n_verified);
-    const double saved = tokens - ms * draft_control_plain_rate(c, o->n_ctx);
+    learn_costs(c, &o);
+    if (!draft_cost_is_known(&c->cost)) return;
+    if (c->plan.arm >= 0) learn_arm(c, &o);
+    const double ms = draft_control_step_ms(c, o.n_ctx, c->plan.arm, o.n_drafted, o.n_verified);
+    const double saved = tokens - ms * draft_control_plain_rate(c, o.n_ctx);
     c->credit = fmin(c->params.grant, c->credit + saved + tokens * c->params.allowance);
 }
 

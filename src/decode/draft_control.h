@@ -78,10 +78,10 @@ typedef struct draft_offer {
 /* One step that was run. */
 typedef struct draft_outcome {
     int64_t n_ctx;       /* positions committed before it */
-    int n_drafted;       /* drafts made, those included that were dropped before verification */
+    int n_drafted;       /* drafts made, dropped ones included; at most DRAFT_REACH_MAX_ITEMS count */
     int n_verified;      /* of them run through the target: rows - 1 */
     int n_accepted;      /* accepted ones, before the cut at stop tokens and budget */
-    const float *conf;   /* [n_drafted] confidences of a chain, or weights of a tree's nodes; NULL when not known */
+    const float *conf;   /* [n_drafted] confidences of a chain (NULL: not known), or weights of a tree's nodes */
     const uint8_t *path; /* trees: [n_accepted + 1] accepted rows, path[0] = 0 */
     double draft_ms, verify_ms, other_ms; /* negative = not measured */
 } draft_outcome;
@@ -111,6 +111,7 @@ typedef struct draft_control {
     draft_control_params params;
     draft_cost cost;
     double other_ms; /* running mean of a step's remaining time */
+    bool has_other;
     int n_arms;
     draft_arm arm[DRAFT_MAX_ARMS];
     int current; /* arm in use, DRAFT_NO_ARM while decoding plainly */
