@@ -1,6 +1,7 @@
 #include "decode/draft_control.h"
 
 #include <math.h>
+#include <stddef.h>
 
 enum { TRIAL_STEPS = 4, TRIAL_MISSES = 2, FIRST_INTERVAL = 4, MAX_SKIPS = 16 };
 
@@ -109,20 +110,21 @@ static bool is_cut_later(const draft_arm *a, const draft_offer *o)
     return a->desc.has_conf && !a->desc.is_cost_per_token && !o->conf;
 }
 
-static promise promise_at(const draft_control *c, int64_t n_ctx, int arm, const double *reach, int k)
+static promise promise_at(const draft_control *c, int64_t n_ctx, int arm, double accepted, int k)
 {
-    double expected = 1;
-    for (int i = 0; i < k; i++) expected += reach[i];
-    return (promise){.arm = arm, .k = k, .rate = expected / draft_control_step_ms(c, n_ctx, arm, k, k)};
+    return (promise){.arm = arm, .k = k, .rate = (1 + accepted) / draft_control_step_ms(c, n_ctx, arm, k, k)};
 }
 
-/* The width of k >= 1 with the best rate, up to k_max. */
-static promise best_width_of(const draft_control *c, int64_t n_ctx, int arm, const double *reach, int k_max)
+/* The width of k >= 1 with the best rate, up to k_max; *kept (may be NULL) gets the promise at width keep_k. */
+static promise best_width_of(const draft_control *c, int64_t n_ctx, int arm, const double *reach, int k_max, int keep_k,
+                             promise *kept)
 {
     promise best = {.arm = arm};
+    double accepted = 0;
     for (int k = 1; k <= k_max; k++) {
-        const promise p = promise_at(c, n_ctx, arm, reach, k);
+        const promise p = promise_at(c, n_ctx, arm, accepted += reach[k - 1], k);
         if (p.rate > best.rate) best = p;
+        if (k == keep_k && kept) *kept = p;
     }
     return best;
 }
@@ -143,13 +145,12 @@ static promise promise_of(const draft_control *c, int64_t n_ctx, int arm, const 
     const int n = offered(o);
     if (n < 1) return (promise){.arm = DRAFT_NO_ARM};
     expected_reach(a, o->conf, n, reach);
-    promise p = best_width_of(c, n_ctx, arm, reach, n);
+    promise kept = {0}, p = best_width_of(c, n_ctx, arm, reach, n, a->k, &kept);
     if (o->conf) return p;
-    if (a->k >= 1 && a->k <= n && !is_cut_later(a, o)) {
-        const promise kept = promise_at(c, n_ctx, arm, reach, a->k);
-        if (p.rate <= (1 + c->params.hysteresis) * kept.rate) p = kept;
-    }
-    if (is_cut_later(a, o)) p.k = n;
+    if (is_cut_later(a, o))
+        p.k = n;
+    else if (p.rate <= (1 + c->params.hysteresis) * kept.rate)
+        p = kept;
     if (a->n_cuts > 0) p.rate = fmax(p.rate, cut_rate(c, n_ctx, arm, p.k));
     return p;
 }
@@ -183,7 +184,7 @@ static promise blank_promise(const draft_control *c, int64_t n_ctx, int arm, con
     static const draft_reach blank;
     double reach[DRAFT_REACH_MAX_ITEMS];
     draft_reach_of_chain(&blank, 0, offered(o), reach);
-    return best_width_of(c, n_ctx, arm, reach, offered(o));
+    return best_width_of(c, n_ctx, arm, reach, offered(o), 0, NULL);
 }
 
 /* An arm is tried at least as wide as one about which nothing is known, and as wide as the arm in use. */
