@@ -203,6 +203,7 @@ static draft_plan begin_trial(draft_control *c, int64_t n_ctx, const draft_offer
 {
     c->trial = (draft_trial){.arm = arm, .n_left = TRIAL_STEPS, .reason = reason};
     c->arm[arm].rests_until = 0;
+    c->arm[arm].used_at = c->n_tokens; /* its turn, even if the credit does not cover it */
     return plan_trial(c, n_ctx, offers);
 }
 
@@ -252,7 +253,8 @@ static int waiting_arm(const draft_control *c, const draft_offer *offers, int ex
     return best;
 }
 
-/* Nothing promises to pay: plain steps, and after a rest one of the arms is tried again. */
+/* Nothing promises to pay: plain steps, and after a rest the arm that waited longest is tried again, passing over those
+ * that the credit does not cover. */
 static draft_plan plan_without_promise(draft_control *c, int64_t n_ctx, const draft_offer *offers)
 {
     for (int i = 0; i < c->n_arms; i++)
@@ -261,11 +263,18 @@ static draft_plan plan_without_promise(draft_control *c, int64_t n_ctx, const dr
     if (c->current >= 0) c->retried_at = c->n_tokens;
     c->current = DRAFT_NO_ARM;
     if (c->n_tokens - c->retried_at < c->params.rest_tokens) return plain(DRAFT_PLAIN_BEST);
-    const int arm = waiting_arm(c, offers, DRAFT_NO_ARM, false);
-    if (arm < 0) return plain(DRAFT_PLAIN_BEST);
     c->retried_at = c->n_tokens;
-    draft_reach_age(&c->arm[arm].reach, RETRY_AGE);
-    return begin_trial(c, n_ctx, offers, arm, DRAFT_RETRY);
+    draft_plan p = plain(DRAFT_PLAIN_BEST);
+    for (int i = 0; i < c->n_arms && p.arm < 0; i++) {
+        const int arm = waiting_arm(c, offers, DRAFT_NO_ARM, false);
+        if (arm < 0) break;
+        p = begin_trial(c, n_ctx, offers, arm, DRAFT_RETRY);
+        if (p.arm >= 0)
+            draft_reach_age(&c->arm[arm].reach, RETRY_AGE);
+        else
+            c->trial.arm = DRAFT_NO_ARM;
+    }
+    return p;
 }
 
 static int wider(int k)

@@ -94,7 +94,7 @@ typedef struct draft_arm {
     bool has_cost;   /* draft_ms was measured */
     int k;           /* the width it last drafted by choice; 0 = none yet */
     int n_steps;     /* it drafted in */
-    int64_t used_at; /* token count when it drafted last */
+    int64_t used_at; /* token count when it drafted last, or had its turn to */
     int64_t rests_until;
     int n_skips, skips_left;     /* exploration turns it sits out after one that promised nothing */
     int n_cuts;                  /* has_conf: running means over its drafts, each cut at the best width */
