@@ -246,6 +246,7 @@ static facet_status prepare(facet_engine *e, kv_seq *s, int32_t start, int n, in
 {
     int n_copies = 0;
     e->logits_owner = NULL;
+    e->n_runs++;
     for (int i = 0; i < n; i++) { /* before pages are reserved: their pending copies must not be lost */
         if (e->token[i] < 0 || e->token[i] >= (int32_t)e->model->h.n_vocab)
             return error_set(err, FACET_ERR_ARG, "token %d at position %d: the vocabulary has %u entries", e->token[i],

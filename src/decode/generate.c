@@ -1,4 +1,6 @@
 /* generate.c: the decoding loop with stop tokens and stop strings, with drafts or without. */
+#include "decode/generate.h"
+
 #include <string.h>
 
 #include "base/clock.h"
@@ -117,8 +119,9 @@ static facet_status decode_loop(generation *g, facet_error *err)
     return FACET_OK;
 }
 
-facet_status facet_generate(facet_session *s, const int32_t *prompt, size_t n_prompt, const facet_sampling *sampling,
-                            const facet_generate_params *p, facet_generate_result *out, facet_error *err)
+facet_status generate_with(facet_session *s, const int32_t *prompt, size_t n_prompt, const facet_sampling *sampling,
+                           const facet_generate_params *p, const strategy_ops *ops, facet_generate_result *out,
+                           facet_error *err)
 {
     if (p->struct_size != sizeof *p)
         return error_set(err, FACET_ERR_ARG, "facet_generate_params.struct_size is %zu, this library wants %zu",
@@ -126,7 +129,7 @@ facet_status facet_generate(facet_session *s, const int32_t *prompt, size_t n_pr
     generation g = {.s = s, .p = p, .detok = {.show_special = p->show_special}};
     facet_generate_result r = {0};
     const int32_t n_vocab = (int32_t)s->engine->model->h.n_vocab;
-    FACET_TRY(speculation_begin(&g.spec, s, &p->speculation, err));
+    FACET_TRY(speculation_begin(&g.spec, s, &p->speculation, ops, err));
     FACET_TRY(sampler_open(sampling, n_vocab, &g.chooser.sampler, err));
     facet_status status = FACET_OK;
     if (!(g.chooser.logits = mem_alloc((size_t)n_vocab * sizeof(float))))
@@ -142,9 +145,16 @@ facet_status facet_generate(facet_session *s, const int32_t *prompt, size_t n_pr
                                 .decode_ms = (double)(clock_ns() - t1) * 1e-6,
                                 .n_prefill = (int32_t)n_prompt - n_kept};
     speculation_report(&g.spec, &r.spec);
+    speculation_end(&g.spec);
     sampler_close(g.chooser.sampler);
     mem_free(g.chooser.logits);
     buf_free(&g.held);
     if (status == FACET_OK) *out = r;
     return status;
+}
+
+facet_status facet_generate(facet_session *s, const int32_t *prompt, size_t n_prompt, const facet_sampling *sampling,
+                            const facet_generate_params *p, facet_generate_result *out, facet_error *err)
+{
+    return generate_with(s, prompt, n_prompt, sampling, p, NULL, out, err);
 }
