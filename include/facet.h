@@ -76,7 +76,7 @@ typedef struct facet_drafter facet_drafter; /* an open draft model beside its ta
  * names the file and the field that does not fit the target, before any long work. The target must outlive it. */
 FACET_API facet_status facet_drafter_open(const char *path, const facet_model *target, facet_drafter **out,
                                           facet_error *err);
-FACET_API void facet_drafter_close(facet_drafter *d); /* after the engine that uses it */
+FACET_API void facet_drafter_close(facet_drafter *d);             /* after the engine that uses it */
 FACET_API const char *facet_drafter_kind(const facet_drafter *d); /* "mtp" or "dflash" */
 
 typedef struct facet_engine_params {
@@ -85,7 +85,7 @@ typedef struct facet_engine_params {
     int n_threads;            /* 0 = one per processor */
     int32_t n_ctx;            /* tokens per session; 0 = the model's limit, or what half of the free memory holds */
     int n_sessions;           /* sessions that can be full at a time */
-    const char *cache_type_k; /* "f16", "q8_0" */
+    const char *cache_type_k; /* "f16", "q8_0", "f32" (exact, twice as large as f16) */
     const char *cache_type_v;
     bool use_mmap;     /* run from the mapped file: starts at once, slower */
     bool wants_hidden; /* make the post-norm hidden of wanted rows readable */

@@ -9,6 +9,7 @@
 
 static _Atomic uint64_t calls_made;
 static _Atomic uint64_t fail_call; /* 0 = never */
+static _Atomic int64_t n_live;
 
 static bool must_fail(void)
 {
@@ -22,21 +23,39 @@ uint64_t mem_fail_at(uint64_t n)
     return atomic_exchange(&calls_made, 0);
 }
 
+int64_t mem_n_live(void)
+{
+    return atomic_load(&n_live);
+}
+
+/* Counts p, unless it is NULL. */
+static void *made(void *p)
+{
+    if (p) atomic_fetch_add_explicit(&n_live, 1, memory_order_relaxed);
+    return p;
+}
+
+static void gone(const void *p)
+{
+    if (p) atomic_fetch_sub_explicit(&n_live, 1, memory_order_relaxed);
+}
+
 void *mem_alloc(size_t bytes)
 {
-    return must_fail() ? NULL : malloc(bytes ? bytes : 1);
+    return must_fail() ? NULL : made(malloc(bytes ? bytes : 1));
 }
 
 void *mem_calloc(size_t n, size_t bytes)
 {
     size_t total;
     if (must_fail() || !checked_mul(n, bytes, &total)) return NULL;
-    return calloc(1, total ? total : 1);
+    return made(calloc(1, total ? total : 1));
 }
 
 void *mem_realloc(void *p, size_t bytes)
 {
-    return must_fail() ? NULL : realloc(p, bytes ? bytes : 1);
+    if (must_fail()) return NULL;
+    return p ? realloc(p, bytes ? bytes : 1) : made(malloc(bytes ? bytes : 1));
 }
 
 void *mem_resize_array(void *p, size_t n, size_t bytes)
@@ -47,6 +66,7 @@ void *mem_resize_array(void *p, size_t n, size_t bytes)
 
 void mem_free(void *p)
 {
+    gone(p);
     free(p);
 }
 
@@ -70,11 +90,12 @@ void *mem_map(size_t bytes)
     void *p = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return NULL;
     if (bytes >= (size_t)4 << 20) madvise(p, bytes, MADV_HUGEPAGE);
-    return p;
+    return made(p);
 }
 
 void mem_unmap(void *p, size_t bytes)
 {
+    gone(p);
     if (p) munmap(p, bytes ? bytes : 1);
 }
 

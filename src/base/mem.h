@@ -24,6 +24,9 @@ void mem_unmap(void *p, size_t bytes);
  * 0 switches it off. Returns the number of calls since the last use. For tests. */
 uint64_t mem_fail_at(uint64_t n);
 
+/* Blocks and mappings of the functions above that exist at this moment. For tests: what a failed call leaves behind. */
+int64_t mem_n_live(void);
+
 /* *out = a * b or a + b; false (out untouched) when it does not fit. */
 static inline bool checked_mul(size_t a, size_t b, size_t *out)
 {

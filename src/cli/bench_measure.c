@@ -19,7 +19,8 @@ int64_t bench_context(const bench_options *o)
 {
     int64_t most = max_of(&o->prompts);
     const int64_t widest = max_of(&o->widths);
-    if (o->n_decode + 1 > most) most = o->n_decode + 1;
+    const int64_t tokens = o->n_decode + 1 + DRAFT_TREE_MAX_ROWS; /* a speculative step goes beyond the last token */
+    if (tokens > most) most = tokens;
     if (widest > most) most = widest;
     return max_of(&o->depths) + most;
 }
@@ -101,6 +102,45 @@ facet_status bench_decode(bench_run *run, int32_t n, bench_result *out, facet_er
     }
     if (status == FACET_OK) finish(run, out, ms, 1, 1);
     mem_free(ms);
+    return status;
+}
+
+/* Whole steps until n tokens are made, the last of them cut. */
+static facet_status speculate(bench_run *run, facet_session *s, const chooser *c, int32_t n, bench_result *out,
+                              facet_error *err)
+{
+    speculation sp;
+    int32_t pending = (int32_t)rng_below(&run->rng, (uint32_t)facet_model_n_vocab(run->model));
+    FACET_TRY(session_append(s, &pending, 1, err));
+    FACET_TRY(speculation_begin(&sp, s, &run->o->common.generate.speculation, NULL, err));
+    FACET_TRY(verify_first(s, c, &pending, err));
+    const uint64_t t0 = clock_ns();
+    for (int32_t made = 0; made < n;) {
+        FACET_TRY(speculation_step(&sp, c, pending, n - made + 1, err));
+        const int m = sp.verdict.n_path;
+        pending = sp.verdict.choice[m - 1];
+        FACET_TRY(speculation_commit(&sp, m, err));
+        made += m;
+    }
+    speculation_report(&sp, &out->spec);
+    speculation_end(&sp);
+    out->median_ms = out->best_ms = (double)(clock_ns() - t0) * 1e-6 / (double)out->spec.committed;
+    return FACET_OK;
+}
+
+facet_status bench_spec(bench_run *run, int32_t n, bench_result *out, facet_error *err)
+{
+    const facet_sampling greedy = facet_sampling_default();
+    chooser c = {.made_up = run->o->accept.n ? &run->o->accept : NULL};
+    facet_session *s;
+    *out = (bench_result){.kind = BENCH_SPEC, .n = n, .depth = run->base->n_tokens, .n_samples = 1};
+    FACET_TRY(sampler_open(&greedy, facet_model_n_vocab(run->model), &c.sampler, err));
+    facet_status status = facet_session_fork(run->base, &s, err);
+    if (status == FACET_OK) {
+        status = speculate(run, s, &c, n, out, err);
+        facet_session_close(s);
+    }
+    sampler_close(c.sampler);
     return status;
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/file_map.h"
 #include "cli/cmd_bench.h"
+#include "cli/spec_report.h"
 
 static json_t *results; /* collected for BENCH_JSON */
 
@@ -23,7 +24,7 @@ static double tensor_gib(const facet_model *m)
 
 static void test_name(const bench_result *r, char *out, size_t n)
 {
-    static const char *const kinds[] = {"pp", "tg", "w"};
+    static const char *const kinds[] = {"pp", "tg", "w", "spec"};
     const int used = snprintf(out, n, "%s%d", kinds[r->kind], r->n);
     if (r->depth && used > 0 && (size_t)used < n) snprintf(out + used, n - (size_t)used, " @ d%d", r->depth);
 }
@@ -31,7 +32,7 @@ static void test_name(const bench_result *r, char *out, size_t n)
 /* Tokens per second: of a prompt, of generation, or of a step's rows. */
 static double rate(const bench_result *r)
 {
-    const double tokens = r->kind == BENCH_DECODE ? 1 : r->n;
+    const double tokens = r->kind == BENCH_DECODE || r->kind == BENCH_SPEC ? 1 : r->n;
     return tokens * 1000 / r->median_ms;
 }
 
@@ -70,12 +71,41 @@ void bench_print_begin(const bench_run *run)
     fflush(stdout);
 }
 
+/* A speculative line reports steps and acceptance instead of bytes. */
+static void print_spec(const bench_run *run, const bench_result *r, const char *test)
+{
+    const char *verdicts = run->o->accept.n ? "synthetic" : "real";
+    json_t *j;
+    switch (run->o->format) {
+    case BENCH_MD:
+        printf("| %s | %.2f | %.3f | | | | | |\n\n%s: %s acceptance; ", test, rate(r), r->median_ms, test, verdicts);
+        fflush(stdout);
+        cli_print_spec(stdout, &r->spec);
+        break;
+    case BENCH_CSV:
+        printf("%s,%s,speculative %s,%d,%d,%d,%.3f,%.4f,,,,,\n", model_name(run), run->o->common.engine.device,
+               verdicts, r->n, r->depth, r->n_samples, rate(r), r->median_ms);
+        break;
+    case BENCH_JSON:
+        j = json_pack("{s:s, s:s, s:i, s:i, s:f, s:f, s:o}", "test", "speculative", "acceptance", verdicts, "n", r->n,
+                      "depth", r->depth, "tokens_per_second", rate(r), "median_ms", r->median_ms, "speculation",
+                      cli_spec_json(&r->spec));
+        json_array_append_new(results, j);
+        break;
+    }
+    fflush(stdout);
+}
+
 void bench_print(const bench_run *run, const bench_result *r)
 {
-    static const char *const kinds[] = {"prefill", "decode", "step"};
+    static const char *const kinds[] = {"prefill", "decode", "step", "speculative"};
     const backend_ceilings *c = &run->ceilings;
     char test[48];
     test_name(r, test, sizeof test);
+    if (r->kind == BENCH_SPEC) {
+        print_spec(run, r, test);
+        return;
+    }
     switch (run->o->format) {
     case BENCH_MD:
         printf("| %s | %.2f | %.3f | %.3f | %.1f | %.0f %% | %.0f | %.0f %% |\n", test, rate(r), r->median_ms,

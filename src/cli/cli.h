@@ -17,8 +17,8 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
     X('c', "ctx", "N", "context in tokens (0 = the model's limit, or what fits)")                                      \
     X('t', "threads", "N", "threads (0 = one per processor)")                                                          \
     X(256, "device", "D", "cpu, cuda, cuda:N, ref or auto")                                                            \
-    X(257, "cache-type-k", "T", "type of cached keys: f16, q8_0 (-ctk)")                                               \
-    X(258, "cache-type-v", "T", "type of cached values: f16, q8_0 (-ctv)")                                             \
+    X(257, "cache-type-k", "T", "type of cached keys: f16, q8_0, or f32: exact, large (-ctk)")                         \
+    X(258, "cache-type-v", "T", "type of cached values: f16, q8_0, or f32: exact, large (-ctv)")                       \
     X(259, "mmap", NULL, "run from the mapped file: starts at once, slower")                                           \
     X(260, "json", NULL, "one JSON object on standard output")
 
@@ -64,7 +64,7 @@ typedef struct cli_options {
     bool is_json;
     const char *draft[CLI_MAX_DRAFTERS];
     int n_drafts;
-    bool has_spec;                               /* --spec was given */
+    bool has_spec;                             /* --spec was given */
     facet_drafter *drafters[CLI_MAX_DRAFTERS]; /* open while the engine is */
     facet_logit_bias bias[CLI_MAX_LIST];
     const char *stop[CLI_MAX_LIST];
@@ -75,9 +75,11 @@ void cli_options_init(cli_options *o);
 bool cli_options_from_environment(cli_options *o);
 /* One parsed option (val of CLI_*_OPTIONS). 1 = taken, 0 = not a shared option, -1 = wrong value (printed). */
 int cli_option(cli_options *o, int val, const char *arg);
+/* Groups of options beside the common ones. */
+enum { CLI_SAMPLING = 1, CLI_SPECULATION = 2, CLI_GENERATION = CLI_SAMPLING | CLI_SPECULATION };
 /* Writes the shared entries of a getopt table; returns their number. */
-size_t cli_long_options(struct option *out, bool has_sampling);
-void cli_print_options(FILE *f, bool has_sampling);
+size_t cli_long_options(struct option *out, unsigned groups);
+void cli_print_options(FILE *f, unsigned groups);
 /* -ctk and -ctv, -md and the like are written with one dash: turned into long options in place. */
 void cli_expand_short(int argc, char **argv);
 

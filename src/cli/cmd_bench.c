@@ -6,7 +6,7 @@
 
 #include "base/mem.h"
 
-enum { OPT_HELP = 300, OPT_OPS, MAX_TOKENS = 1 << 20 };
+enum { OPT_HELP = 300, OPT_OPS, OPT_SYNTH, MAX_TOKENS = 1 << 20 };
 
 static void help(void)
 {
@@ -19,10 +19,11 @@ static void help(void)
            "  -r N                       repeats of prompts and steps (default 3)\n"
            "  -o md|json|csv             how to print (default md)\n"
            "       --ops                 also op by op at the last depth, for each -w (or one row)\n\n"
+           "       --synth-accept LIST   speculation with made-up acceptance by position, for random weights\n\n"
            "Lists are separated by commas. tok/s and ms are medians; GB/s and GOP/s count what a step must read\n"
            "(weights and KV once) and multiply.\n\n",
            ENGINE_MAX_OUT);
-    cli_print_options(stdout, false);
+    cli_print_options(stdout, CLI_SPECULATION);
 }
 
 static bool parse_list(const char *name, const char *arg, int32_t min, int32_t max, bench_list *out)
@@ -38,6 +39,25 @@ static bool parse_list(const char *name, const char *arg, int32_t min, int32_t m
             return false;
         }
         out->v[out->n++] = (int32_t)v;
+        p = end;
+        if (!*p) return true;
+    }
+}
+
+/* Probabilities that drafts 1, 2, .. are accepted, not rising. */
+static bool parse_accept(const char *arg, made_up *out)
+{
+    *out = (made_up){.seed = 1};
+    for (const char *p = arg;; p++) {
+        char *end;
+        const float v = strtof(p, &end), last = out->n ? out->accept[out->n - 1] : 1;
+        if (end == p || (*end && *end != ',') || !(v >= 0 && v <= last) || out->n == DRAFT_TREE_MAX_NODES) {
+            fprintf(stderr,
+                    "facet: --synth-accept: '%s' is not a list of at most %d numbers from 0 to 1 that do not rise\n",
+                    arg, DRAFT_TREE_MAX_NODES);
+            return false;
+        }
+        out->accept[out->n++] = v;
         p = end;
         if (!*p) return true;
     }
@@ -69,6 +89,7 @@ static bool parse_one(bench_options *o, int c, const char *arg)
         o->n_repeats = (int)v;
         return true;
     case OPT_OPS: o->wants_ops = true; return true;
+    case OPT_SYNTH: return parse_accept(arg, &o->accept);
     default: return cli_option(&o->common, c, arg) == 1;
     }
 }
@@ -82,8 +103,10 @@ static int by_depth(const void *a, const void *b)
 /* -1: help was printed */
 static int parse(int argc, char **argv, bench_options *o)
 {
-    struct option table[64] = {{"help", no_argument, NULL, OPT_HELP}, {"ops", no_argument, NULL, OPT_OPS}};
-    cli_long_options(table + 2, false);
+    struct option table[64] = {{"help", no_argument, NULL, OPT_HELP},
+                               {"ops", no_argument, NULL, OPT_OPS},
+                               {"synth-accept", required_argument, NULL, OPT_SYNTH}};
+    cli_long_options(table + 3, CLI_SPECULATION);
     cli_expand_short(argc, argv);
     for (int c; (c = getopt_long(argc, argv, "m:c:t:p:n:d:w:r:o:h", table, NULL)) != -1;) {
         if (c == 'h' || c == OPT_HELP) return help(), -1;
@@ -120,6 +143,10 @@ static facet_status run_depth(bench_run *run, int32_t depth, facet_error *err)
     }
     if (o->n_decode) {
         FACET_TRY(bench_decode(run, o->n_decode, &r, err));
+        bench_print(run, &r);
+    }
+    if (o->n_decode && o->common.generate.speculation.method != FACET_SPEC_NONE) {
+        FACET_TRY(bench_spec(run, o->n_decode, &r, err));
         bench_print(run, &r);
     }
     for (int i = 0; i < o->widths.n; i++) {

@@ -6,7 +6,7 @@
 #include "cli/cli.h"
 #include "compute/backend.h"
 #include "compute/plan_cost.h"
-#include "decode/session.h"
+#include "decode/speculate.h"
 
 enum { BENCH_MAX_LIST = 32, BENCH_MAX_REPEATS = 100 };
 
@@ -23,10 +23,11 @@ typedef struct bench_options {
     int32_t n_decode;
     int n_repeats;
     bool wants_ops;
+    made_up accept; /* --synth-accept; n = 0: real verdicts */
     bench_format format;
 } bench_options;
 
-typedef enum bench_kind { BENCH_PREFILL, BENCH_DECODE, BENCH_STEP } bench_kind;
+typedef enum bench_kind { BENCH_PREFILL, BENCH_DECODE, BENCH_STEP, BENCH_SPEC } bench_kind;
 
 /* One measured line. A step is one run of the target's plan: the whole prompt, one token, or `n` rows. */
 typedef struct bench_result {
@@ -35,6 +36,7 @@ typedef struct bench_result {
     int n_samples;
     double median_ms, best_ms; /* of one prompt, one token, or one step */
     double bytes, ops;         /* that it must move and compute */
+    facet_spec_stats spec;     /* BENCH_SPEC: median_ms is the mean per token there */
 } bench_result;
 
 typedef struct bench_op_time {
@@ -58,6 +60,8 @@ facet_status bench_fill(bench_run *run, int32_t depth, facet_error *err);
 facet_status bench_prefill(bench_run *run, int32_t n, bench_result *out, facet_error *err);
 facet_status bench_decode(bench_run *run, int32_t n, bench_result *out, facet_error *err);
 facet_status bench_step(bench_run *run, int32_t rows, bench_result *out, facet_error *err);
+/* n tokens with the speculation of the options. */
+facet_status bench_spec(bench_run *run, int32_t n, bench_result *out, facet_error *err);
 /* Op by op, for a step of `rows` rows at the depth; out has one entry per op of the plan. */
 facet_status bench_ops(bench_run *run, int32_t rows, bench_op_time *out, facet_error *err);
 

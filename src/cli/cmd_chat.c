@@ -26,7 +26,7 @@ static void help(void)
         "       --think               let the model think before it answers\n"
         "       --load FILE           go on with a conversation that /save wrote\n"
         "       --show-special        print control tokens, and thoughts and tool calls as they are\n");
-    cli_print_options(stdout, true);
+    cli_print_options(stdout, CLI_GENERATION);
 }
 
 static int parse(int argc, char **argv, chat_arguments *o)
@@ -36,7 +36,7 @@ static int parse(int argc, char **argv, chat_arguments *o)
                                {"load", required_argument, NULL, OPT_LOAD},
                                {"show-special", no_argument, NULL, OPT_SHOW_SPECIAL},
                                {"help", no_argument, NULL, OPT_HELP}};
-    cli_long_options(table + 5, true);
+    cli_long_options(table + 5, CLI_GENERATION);
     cli_expand_short(argc, argv);
     for (int c; (c = getopt_long(argc, argv, "m:c:t:n:h", table, NULL)) != -1;) {
         switch (c) {

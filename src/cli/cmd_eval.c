@@ -1,156 +1,31 @@
-/* cmd_eval.c: facet eval tasks FILE: prompts with known answers. */
-#include <ctype.h>
-#include <jansson.h>
+/* cmd_eval.c: facet eval KIND …: measuring a model. */
 #include <string.h>
 
-#include "base/buf.h"
-#include "base/file_map.h"
-#include "base/mem.h"
-#include "cli/cli.h"
+#include "cli/eval.h"
 
-enum { OPT_HELP = 300, DEFAULT_MAX_TOKENS = 128, MAX_TASKS = 256 };
+static const struct {
+    const char *name, *help;
+    int (*run)(int argc, char **argv);
+} kinds[] = {
+    {"tasks", "prompts with known answers", eval_tasks},
+    {"ppl", "perplexity of a text", eval_ppl},
+    {"kl", "divergence of one configuration from another on a text", eval_kl},
+};
+enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
-typedef struct task_count {
-    char name[64];
-    int right, total;
-} task_count;
-
-typedef struct tally {
-    task_count tasks[MAX_TASKS];
-    int n_tasks, right, total;
-} tally;
-
-static void help(void)
+static int help(void)
 {
-    printf("usage: facet eval tasks FILE [OPTIONS]\nRuns a JSONL file of {\"task\", \"prompt\", \"answer\", "
-           "\"max_tokens\"} greedily; an answer is right when the\n"
-           "generated text, stripped, starts with it.\n\n");
-    cli_print_options(stdout, true);
-}
-
-static bool on_token(void *ud, int32_t token, const char *text, size_t n)
-{
-    (void)token;
-    return buf_append(ud, text, n);
-}
-
-static bool is_right(const buf *text, const char *answer)
-{
-    const char *s = text->data ? text->data : "";
-    while (isspace((unsigned char)*s)) s++;
-    while (isspace((unsigned char)*answer)) answer++;
-    size_t n = strlen(answer);
-    while (n && isspace((unsigned char)answer[n - 1])) n--;
-    return strncmp(s, answer, n) == 0;
-}
-
-static void count(tally *t, const char *name, bool right)
-{
-    int i = 0;
-    while (i < t->n_tasks && strncmp(t->tasks[i].name, name, sizeof t->tasks[i].name - 1) != 0) i++;
-    if (i == t->n_tasks && i < MAX_TASKS) snprintf(t->tasks[t->n_tasks++].name, sizeof t->tasks[i].name, "%s", name);
-    t->total++;
-    t->right += right;
-    if (i == MAX_TASKS) return;
-    t->tasks[i].total++;
-    t->tasks[i].right += right;
-}
-
-static facet_status run_line(facet_model *m, facet_session *s, const cli_options *o, const json_t *line, tally *t,
-                             facet_error *err)
-{
-    const char *name = json_string_value(json_object_get(line, "task")),
-               *prompt = json_string_value(json_object_get(line, "prompt"));
-    const char *answer = json_string_value(json_object_get(line, "answer"));
-    if (!prompt || !answer) return error_set(err, FACET_ERR_FORMAT, "wanted the strings \"prompt\" and \"answer\"");
-    const json_t *max = json_object_get(line, "max_tokens");
-    int32_t *ids = NULL;
-    size_t n = 0;
-    buf text = {0};
-    facet_generate_params g = o->generate;
-    facet_generate_result r;
-    g.n_predict = json_is_integer(max) ? (int32_t)json_integer_value(max)
-                  : g.n_predict > 0    ? g.n_predict
-                                       : DEFAULT_MAX_TOKENS;
-    g.on_token = on_token;
-    g.ud = &text;
-    g.show_special = false;
-    facet_status status = facet_tokenize(m, prompt, strlen(prompt), true, true, &ids, &n, err);
-    if (status == FACET_OK) status = facet_generate(s, ids, n, &o->sampling, &g, &r, err);
-    if (status == FACET_OK) count(t, name ? name : "", is_right(&text, answer));
-    facet_free(ids);
-    buf_free(&text);
-    return status;
-}
-
-static facet_status run_file(facet_model *m, facet_session *s, const cli_options *o, const char *path, tally *t,
-                             facet_error *err)
-{
-    char *data;
-    size_t n;
-    FACET_TRY(file_read_all(path, (size_t)1 << 30, &data, &n, err));
-    facet_status status = FACET_OK;
-    int number = 0;
-    for (char *line = data, *next; line < data + n && status == FACET_OK; line = next) {
-        char *end = memchr(line, '\n', (size_t)(data + n - line));
-        next = end ? end + 1 : data + n;
-        const size_t len = (size_t)((end ? end : data + n) - line);
-        number++;
-        if (strspn(line, " \t\r") >= len) continue;
-        json_error_t e;
-        json_t *j = json_loadb(line, len, 0, &e);
-        status = j ? run_line(m, s, o, j, t, err) : error_set(err, FACET_ERR_FORMAT, "%s", e.text);
-        if (status != FACET_OK) error_prefix(err, "%s: line %d", path, number);
-        json_decref(j);
-        cli_progress(NULL, "tasks", (uint64_t)(next - data), n);
-    }
-    mem_free(data);
-    return status;
-}
-
-static void print(const tally *t, bool is_json)
-{
-    if (is_json) {
-        json_t *by_task = json_object();
-        for (int i = 0; i < t->n_tasks; i++)
-            json_object_set_new(by_task, t->tasks[i].name, json_pack("[ii]", t->tasks[i].right, t->tasks[i].total));
-        json_t *j = json_pack("{s:i, s:i, s:o}", "total", t->total, "right", t->right, "by_task", by_task);
-        json_dumpf(j, stdout, JSON_COMPACT);
-        putchar('\n');
-        json_decref(j);
-        return;
-    }
-    for (int i = 0; i < t->n_tasks; i++)
-        printf("%-16s %d of %d\n", t->tasks[i].name, t->tasks[i].right, t->tasks[i].total);
-    printf("%-16s %d of %d\n", "right", t->right, t->total);
+    printf("usage: facet eval KIND FILE [OPTIONS]\nMeasures a model.\n\n");
+    for (int i = 0; i < N_KINDS; i++) printf("  %-8s %s\n", kinds[i].name, kinds[i].help);
+    printf("\nfacet eval KIND --help tells a kind's options.\n");
+    return EXIT_OK;
 }
 
 int cmd_eval(int argc, char **argv)
 {
-    cli_options o;
-    struct option table[64] = {{"help", no_argument, NULL, OPT_HELP}};
-    cli_long_options(table + 1, true);
-    cli_options_init(&o);
-    cli_expand_short(argc, argv);
-    if (!cli_options_from_environment(&o)) return EXIT_USAGE;
-    for (int c; (c = getopt_long(argc, argv, "m:c:t:n:h", table, NULL)) != -1;) {
-        if (c == 'h' || c == OPT_HELP) return help(), EXIT_OK;
-        if (cli_option(&o, c, optarg) != 1) return EXIT_USAGE;
-    }
-    if (argc - optind != 2 || strcmp(argv[optind], "tasks") != 0) return cli_usage("eval", "give 'tasks FILE'");
-    facet_error err = {0};
-    facet_model *m = NULL;
-    facet_engine *e = NULL;
-    facet_session *s = NULL;
-    tally t = {0};
-    facet_status status = cli_open_model(&o, &m, &err);
-    if (status == FACET_OK) status = cli_open_engine(&o, m, &e, &err);
-    if (status == FACET_OK) status = facet_session_open(e, &s, &err);
-    if (status == FACET_OK) status = run_file(m, s, &o, argv[optind + 1], &t, &err);
-    facet_session_close(s);
-    cli_close_engine(&o, e);
-    facet_model_close(m);
-    if (status != FACET_OK) return cli_fail(&err);
-    print(&t, o.is_json);
-    return fflush(stdout) == 0 ? EXIT_OK : EXIT_FAILED;
+    const char *kind = argc > 1 ? argv[1] : "";
+    if (strcmp(kind, "--help") == 0 || strcmp(kind, "-h") == 0) return help();
+    for (int i = 0; i < N_KINDS; i++)
+        if (strcmp(kind, kinds[i].name) == 0) return kinds[i].run(argc - 1, argv + 1);
+    return cli_usage("eval", "'%s': give tasks, ppl or kl, then a file", kind);
 }

@@ -164,7 +164,7 @@ int cmd_inspect(int argc, char **argv)
                                {"out", required_argument, NULL, OPT_OUT},
                                {"tensors", no_argument, NULL, OPT_TENSORS},
                                {"help", no_argument, NULL, OPT_HELP}};
-    cli_long_options(table + 5, false);
+    cli_long_options(table + 5, 0);
     cli_options_init(&o);
     cli_expand_short(argc, argv);
     for (int c; (c = getopt_long(argc, argv, "m:c:t:h", table, NULL)) != -1;) {

@@ -5,7 +5,7 @@
 #include "base/file_map.h"
 #include "base/mem.h"
 #include "cli/cli.h"
-#include "decode/session.h"
+#include "decode/logits.h"
 
 enum { OPT_TOKENS = 300, OPT_ALL, OPT_OUT, OPT_HELP };
 
@@ -16,7 +16,7 @@ static void help(void)
            "       --tokens IDS          token ids, separated by commas\n"
            "       --all                 a row for every token, not only for the last\n"
            "       --out FILE            where to write\n");
-    cli_print_options(stdout, false);
+    cli_print_options(stdout, 0);
 }
 
 static facet_status parse_ids(const char *s, int32_t **out, size_t *n, facet_error *err)
@@ -36,28 +36,19 @@ static facet_status parse_ids(const char *s, int32_t **out, size_t *n, facet_err
     return *n ? FACET_OK : error_set(err, FACET_ERR_ARG, "--tokens: empty");
 }
 
-/* Steps of at most ENGINE_MAX_OUT rows when every row is wanted. */
 static facet_status write_rows(facet_engine *e, const int32_t *ids, size_t n, bool wants_all, file_writer *w,
-                               float *rows, facet_error *err)
+                               facet_error *err)
 {
-    kv_seq kv = {0};
-    facet_status status =
-        n > (size_t)e->n_ctx
-            ? error_set(err, FACET_ERR_LIMIT, "%zu tokens: the context holds %d (set it with -c)", n, e->n_ctx)
-            : FACET_OK;
-    const size_t step = wants_all ? ENGINE_MAX_OUT : ENGINE_MAX_ROWS;
-    for (size_t at = 0; at < n && status == FACET_OK;) {
-        const size_t k = n - at < step ? n - at : step;
-        const int n_out = wants_all ? (int)k : at + k == n;
-        status = engine_eval(e, &kv, ids + at, (int32_t)at, (int)k, n_out, err);
-        if (status == FACET_OK && n_out)
-            status = e->be->ops->read(e->be, e->compiled, e->plan->v_logits, 0, n_out, rows, err);
-        if (status == FACET_OK && n_out)
-            status = file_writer_put(w, rows, (size_t)n_out * e->model->h.n_vocab * sizeof *rows, err);
-        at += k;
-        kv_seq_release_window(e->pool, &kv, (int32_t)at);
+    logits_reader r = {0};
+    const float *rows;
+    size_t n_rows = 1;
+    facet_status status = logits_open(e, &r, err);
+    if (status == FACET_OK) status = logits_start(&r, ids, n, wants_all ? 0 : n - 1, err);
+    while (status == FACET_OK && n_rows) {
+        status = logits_next(&r, &rows, &n_rows, err);
+        if (status == FACET_OK) status = file_writer_put(w, rows, n_rows * e->model->h.n_vocab * sizeof *rows, err);
     }
-    kv_seq_free(e->pool, &kv);
+    logits_close(&r);
     return status;
 }
 
@@ -66,19 +57,15 @@ static facet_status run(cli_options *o, const char *tokens, bool wants_all, cons
     facet_model *m = NULL;
     facet_engine *e = NULL;
     int32_t *ids = NULL;
-    float *rows = NULL;
     size_t n = 0;
     file_writer w = {.fd = -1};
     facet_status status = parse_ids(tokens, &ids, &n, err);
     if (status == FACET_OK) status = cli_open_model(o, &m, err);
     if (status == FACET_OK) status = cli_open_engine(o, m, &e, err);
-    if (status == FACET_OK && !(rows = mem_calloc((size_t)ENGINE_MAX_OUT * m->h.n_vocab, sizeof *rows)))
-        status = error_memory(err, "logits", m->h.n_vocab);
     if (status == FACET_OK) status = file_writer_open(path, &w, err);
-    if (status == FACET_OK) status = write_rows(e, ids, n, wants_all, &w, rows, err);
+    if (status == FACET_OK) status = write_rows(e, ids, n, wants_all, &w, err);
     if (status == FACET_OK) status = file_writer_commit(&w, err);
     file_writer_abort(&w);
-    mem_free(rows);
     mem_free(ids);
     cli_close_engine(o, e);
     facet_model_close(m);
@@ -94,7 +81,7 @@ int cmd_logits(int argc, char **argv)
                                {"all", no_argument, NULL, OPT_ALL},
                                {"out", required_argument, NULL, OPT_OUT},
                                {"help", no_argument, NULL, OPT_HELP}};
-    cli_long_options(table + 4, false);
+    cli_long_options(table + 4, 0);
     cli_options_init(&o);
     cli_expand_short(argc, argv);
     if (!cli_options_from_environment(&o)) return EXIT_USAGE;

@@ -35,7 +35,7 @@ static void help(void)
            "       --think               with --chat: let the model think first\n"
            "       --no-special          do not parse special tokens in the prompt\n"
            "       --show-special        print control tokens\n");
-    cli_print_options(stdout, true);
+    cli_print_options(stdout, CLI_GENERATION);
 }
 
 static int parse(int argc, char **argv, run_options *o, const char **prompt)
@@ -46,7 +46,7 @@ static int parse(int argc, char **argv, run_options *o, const char **prompt)
                                {"show-special", no_argument, NULL, OPT_SHOW_SPECIAL},
                                {"think", no_argument, NULL, OPT_THINK},
                                {"help", no_argument, NULL, OPT_HELP}};
-    cli_long_options(table + 6, true);
+    cli_long_options(table + 6, CLI_GENERATION);
     cli_expand_short(argc, argv);
     for (int c; (c = getopt_long(argc, argv, "m:c:t:n:f:h", table, NULL)) != -1;) {
         switch (c) {
@@ -119,14 +119,14 @@ static int print_json(const run_report *p, run_output *out)
     static const char *const stops[] = {"limit", "eos", "stop", "cancelled"};
     const double prefill_tps = p->r.prefill_ms > 0 ? p->r.n_prefill * 1000.0 / p->r.prefill_ms : 0;
     const double decode_tps = p->r.decode_ms > 0 ? p->r.n_tokens * 1000.0 / p->r.decode_ms : 0;
-    json_t *j = json_pack("{s:s, s:o, s:o, s:s%, s:s, s:{s:f, s:f, s:f, s:f, s:f}, s:o, s:{s:I, s:I, s:I, s:I, s:I}}",
-                          "model", p->model, "prompt_tokens", id_array(p->prompt, p->n_prompt), "tokens",
-                          id_array(out->tokens, out->n_tokens), "text", out->text.data ? out->text.data : "",
-                          out->text.len, "stop", stops[p->r.stop], "timings", "load_ms", p->load_ms, "prefill_ms",
-                          p->r.prefill_ms, "prefill_tps", prefill_tps, "decode_ms", p->r.decode_ms, "decode_tps",
-                          decode_tps, "speculation", cli_spec_json(&p->r.spec), "memory", "weights", (json_int_t)p->memory.weights, "kv",
-                          (json_int_t)p->memory.kv, "compute", (json_int_t)p->memory.compute, "peak_rss",
-                          (json_int_t)p->memory.peak_rss, "device", (json_int_t)p->memory.device);
+    json_t *j = json_pack(
+        "{s:s, s:o, s:o, s:s%, s:s, s:{s:f, s:f, s:f, s:f, s:f}, s:o, s:{s:I, s:I, s:I, s:I, s:I}}", "model", p->model,
+        "prompt_tokens", id_array(p->prompt, p->n_prompt), "tokens", id_array(out->tokens, out->n_tokens), "text",
+        out->text.data ? out->text.data : "", out->text.len, "stop", stops[p->r.stop], "timings", "load_ms", p->load_ms,
+        "prefill_ms", p->r.prefill_ms, "prefill_tps", prefill_tps, "decode_ms", p->r.decode_ms, "decode_tps",
+        decode_tps, "speculation", cli_spec_json(&p->r.spec), "memory", "weights", (json_int_t)p->memory.weights, "kv",
+        (json_int_t)p->memory.kv, "compute", (json_int_t)p->memory.compute, "peak_rss", (json_int_t)p->memory.peak_rss,
+        "device", (json_int_t)p->memory.device);
     const bool ok = j && json_dumpf(j, stdout, JSON_COMPACT) == 0 && putchar('\n') != EOF && fflush(stdout) == 0;
     json_decref(j);
     return ok ? EXIT_OK : EXIT_FAILED;

@@ -43,7 +43,7 @@ static void help(const char *name)
                "       --tools FILE          JSON array of tools\n"
                "       --think               thinking on\n"
                "       --no-generation-prompt  end after the last message\n");
-    cli_print_options(stdout, false);
+    cli_print_options(stdout, 0);
 }
 
 static int parse(int argc, char **argv, text_options *o, const char **argument)
@@ -57,7 +57,7 @@ static int parse(int argc, char **argv, text_options *o, const char **argument)
                                {"no-generation-prompt", no_argument, NULL, OPT_NO_GENERATION_PROMPT},
                                {"show-special", no_argument, NULL, OPT_SHOW_SPECIAL},
                                {"help", no_argument, NULL, OPT_HELP}};
-    cli_long_options(table + 9, false);
+    cli_long_options(table + 9, 0);
     cli_options_init(&o->common);
     if (!cli_options_from_environment(&o->common)) return EXIT_USAGE;
     for (int c; (c = getopt_long(argc, argv, "m:c:t:f:h", table, NULL)) != -1;) {

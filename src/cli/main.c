@@ -15,7 +15,7 @@ typedef struct command {
 static const command commands[] = {
     {"run", "complete a prompt", cmd_run},
     {"chat", "talk with a model", cmd_chat},
-    {"eval", "measure a model: tasks", cmd_eval},
+    {"eval", "measure a model: tasks, perplexity, divergence", cmd_eval},
     {"bench", "speed of prefill, decode and verify steps", cmd_bench},
     {"inspect", "metadata, tensors, plan and memory of a file", cmd_inspect},
     {"tokenize", "token ids of a text", cmd_tokenize},

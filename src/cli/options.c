@@ -201,12 +201,12 @@ static size_t table(struct option *out, const option_text *rows, size_t n)
     return n;
 }
 
-size_t cli_long_options(struct option *out, bool has_sampling)
+size_t cli_long_options(struct option *out, unsigned groups)
 {
     size_t n = table(out, common, N_COMMON);
-    if (!has_sampling) return n;
-    n += table(out + n, sampling, N_SAMPLING);
-    return n + table(out + n, speculation, N_SPEC);
+    if (groups & CLI_SAMPLING) n += table(out + n, sampling, N_SAMPLING);
+    if (groups & CLI_SPECULATION) n += table(out + n, speculation, N_SPEC);
+    return n;
 }
 
 static void print_rows(FILE *f, const option_text *rows, size_t n)
@@ -220,12 +220,11 @@ static void print_rows(FILE *f, const option_text *rows, size_t n)
     }
 }
 
-void cli_print_options(FILE *f, bool has_sampling)
+void cli_print_options(FILE *f, unsigned groups)
 {
     print_rows(f, common, N_COMMON);
-    if (!has_sampling) return;
-    print_rows(f, sampling, N_SAMPLING);
-    print_rows(f, speculation, N_SPEC);
+    if (groups & CLI_SAMPLING) print_rows(f, sampling, N_SAMPLING);
+    if (groups & CLI_SPECULATION) print_rows(f, speculation, N_SPEC);
 }
 
 static bool from_environment(cli_options *o, const option_text *rows, size_t n)
@@ -274,8 +273,7 @@ bool cli_options_from_environment(cli_options *o)
 
 void cli_expand_short(int argc, char **argv)
 {
-    static const char *const pairs[][2] = {
-        {"-ctk", "--cache-type-k"}, {"-ctv", "--cache-type-v"}, {"-md", "--draft"}};
+    static const char *const pairs[][2] = {{"-ctk", "--cache-type-k"}, {"-ctv", "--cache-type-v"}, {"-md", "--draft"}};
     for (int i = 1; i < argc; i++)
         for (size_t k = 0; k < sizeof pairs / sizeof *pairs; k++)
             if (strcmp(argv[i], pairs[k][0]) == 0) argv[i] = (char *)(uintptr_t)pairs[k][1];

@@ -27,11 +27,10 @@ json_t *cli_spec_json(const facet_spec_stats *s)
         json_array_append_new(acceptance, json_real(s->acceptance[i]));
     return json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:f, s:I, s:I, s:o, s:o, s:{s:f, s:f, s:f}}", "method",
                      main_method(s), "tree", s->tree_steps > 0, "steps", (json_int_t)s->steps, "drafted",
-                     (json_int_t)s->drafted, "accepted", (json_int_t)s->accepted, "committed",
-                     (json_int_t)s->committed, "mean_accepted", s->mean_accepted, "plain_steps",
-                     (json_int_t)s->plain_steps, "moves", (json_int_t)s->moves, "drafting_steps", by_method(s),
-                     "acceptance", acceptance, "ms", "draft", s->draft_ms, "verify", s->verify_ms, "other",
-                     s->other_ms);
+                     (json_int_t)s->drafted, "accepted", (json_int_t)s->accepted, "committed", (json_int_t)s->committed,
+                     "mean_accepted", s->mean_accepted, "plain_steps", (json_int_t)s->plain_steps, "moves",
+                     (json_int_t)s->moves, "drafting_steps", by_method(s), "acceptance", acceptance, "ms", "draft",
+                     s->draft_ms, "verify", s->verify_ms, "other", s->other_ms);
 }
 
 void cli_print_spec(FILE *f, const facet_spec_stats *s)

@@ -10,6 +10,7 @@
 static const kv_type_info types[KV_TYPE_COUNT] = {
     [KV_F16] = {.name = "f16", .block_len = 1, .block_bytes = 2},
     [KV_Q8_0] = {.name = "q8_0", .block_len = 32, .block_bytes = 34},
+    [KV_F32] = {.name = "f32", .block_len = 1, .block_bytes = 4},
 };
 
 const kv_type_info *kv_type_get(kv_type t)
@@ -39,7 +40,7 @@ kv_type kv_type_at_least(kv_type t, kv_type floor)
 
 const char *kv_type_list(void)
 {
-    return "f16, q8_0";
+    return "f16, q8_0, f32";
 }
 
 static size_t row_bytes(kv_type t, int head_dim)

@@ -14,7 +14,8 @@
 enum { KV_PAGE_LEN = 64, KV_MAX_GROUPS = 3 };
 enum { KV_GROUP_GLOBAL, KV_GROUP_LOCAL, KV_GROUP_DRAFT };
 
-typedef enum kv_type { KV_F16, KV_Q8_0, KV_TYPE_COUNT } kv_type;
+/* KV_F32 keeps what the model computed: exact, and twice as large as KV_F16. */
+typedef enum kv_type { KV_F16, KV_Q8_0, KV_F32, KV_TYPE_COUNT } kv_type;
 
 typedef struct kv_type_info {
     const char *name;
@@ -27,7 +28,7 @@ bool kv_type_by_name(const char *name, kv_type *out);
 bool kv_type_is_as_fine(const kv_type_info *a, const kv_type_info *b);
 /* t, or floor where t is coarser. */
 kv_type kv_type_at_least(kv_type t, kv_type floor);
-const char *kv_type_list(void); /* "f16, q8_0" for messages */
+const char *kv_type_list(void); /* all names, for messages */
 
 typedef struct kv_layer_desc {
     int group;

@@ -274,16 +274,25 @@ static draft_plan plan_exploration(draft_control *c, int64_t n_ctx, const draft_
     return afford(c, n_ctx, p, o, DRAFT_EXPLORE);
 }
 
+/* The trial in progress, or that of an arm which was never tried; a plain step when there is none, or when it has to
+ * wait for credit: meanwhile what pays goes on, and earns it. */
+static draft_plan plan_next_trial(draft_control *c, int64_t n_ctx, const draft_offer *offers)
+{
+    if (c->trial.arm >= 0 && offers[c->trial.arm].k_max > 0) return plan_trial(c, n_ctx, offers);
+    const int untried = untried_arm(c, offers);
+    if (untried < 0) return plain(DRAFT_PLAIN_BEST);
+    return begin_trial(c, n_ctx, offers, untried, DRAFT_FIRST_TRIES);
+}
+
 static draft_plan choose(draft_control *c, int64_t n_ctx, const draft_offer *offers)
 {
     if (!draft_cost_is_known(&c->cost)) return plain(DRAFT_PLAIN_UNMEASURED);
     const promise best = best_promise(c, n_ctx, offers);
     c->best_rate = best.rate;
-    if (c->trial.arm >= 0 && offers[c->trial.arm].k_max > 0) return plan_trial(c, n_ctx, offers);
-    const int untried = untried_arm(c, offers);
-    if (untried >= 0) return begin_trial(c, n_ctx, offers, untried, DRAFT_FIRST_TRIES);
+    const draft_plan trial = plan_next_trial(c, n_ctx, offers);
+    if (trial.arm >= 0) return trial;
     if (best.rate < (1 + c->params.min_gain) * draft_control_plain_rate(c, n_ctx))
-        return plan_without_promise(c, n_ctx, offers);
+        return trial.reason == DRAFT_PLAIN_CREDIT ? trial : plan_without_promise(c, n_ctx, offers);
     if (c->n_since_explore >= c->explore_interval) return plan_exploration(c, n_ctx, offers, best);
     return afford(c, n_ctx, best, &offers[best.arm], DRAFT_BEST);
 }

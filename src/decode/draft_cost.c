@@ -18,6 +18,11 @@ void draft_cost_init(draft_cost *c, const int *widths, int n_widths)
     }
 }
 
+void draft_cost_guess(draft_cost *c, double rise)
+{
+    c->rise = rise;
+}
+
 static int bucket_of(int64_t n_ctx)
 {
     int b = 0;
@@ -72,7 +77,7 @@ static double last_slope(const draft_cost_bucket *b, const double *at)
     return before ? (at[last] - at[before]) / (last - before) : 0;
 }
 
-static void fit(draft_cost_bucket *b)
+static void fit(draft_cost_bucket *b, double rise)
 {
     block blocks[DRAFT_COST_MAX_ROWS];
     fit_blocks(b, blocks);
@@ -81,7 +86,7 @@ static void fit(draft_cost_bucket *b)
         while (blocks[i].last < w) i++;
         b->curve[w] = blocks[i].ms;
     }
-    const double slope = last_slope(b, b->curve);
+    const double slope = fmax(last_slope(b, b->curve), b->n[1] ? rise * b->curve[1] : 0);
     for (int w = 1, below = 0; w <= DRAFT_COST_MAX_ROWS; w++) {
         if (b->n[w]) {
             below = w;
@@ -112,7 +117,7 @@ void draft_cost_set(draft_cost *c, int64_t n_ctx, int n_rows, double ms)
     b->n[w] = SETTLED;
     b->ms[w] = ms;
     b->weight[w] = SETTLED;
-    fit(b);
+    fit(b, c->rise);
 }
 
 void draft_cost_observe(draft_cost *c, int64_t n_ctx, int n_rows, double ms)
@@ -127,7 +132,7 @@ void draft_cost_observe(draft_cost *c, int64_t n_ctx, int n_rows, double ms)
         b->n[w] = 1;
         b->ms[w] = ms;
         b->n_known++;
-        fit(b);
+        fit(b, c->rise);
         return;
     }
     const double old = b->ms[w], seen = fmin(fmax(ms, old / OUTLIER), old * OUTLIER);
@@ -136,7 +141,7 @@ void draft_cost_observe(draft_cost *c, int64_t n_ctx, int n_rows, double ms)
         if (i != w && b->n[i]) b->ms[i] = fmax(b->ms[i] + SHARED_PART * move, b->ms[i] / OUTLIER);
     b->ms[w] += move;
     b->n[w] += b->n[w] < COUNT_MAX;
-    fit(b);
+    fit(b, c->rise);
 }
 
 bool draft_cost_is_known(const draft_cost *c)

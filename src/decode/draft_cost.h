@@ -19,6 +19,7 @@ typedef struct draft_cost_bucket {
 
 /* Buckets end at contexts of 2Ki, 8Ki, 32Ki, 128Ki tokens; the last has no end. */
 typedef struct draft_cost {
+    double rise; /* guess for widths above the measured ones: each further row costs at least this share of one row */
     uint8_t padded[DRAFT_COST_MAX_ROWS + 1]; /* rows really run for n wanted ones */
     draft_cost_bucket bucket[DRAFT_COST_BUCKETS];
 } draft_cost;
@@ -26,6 +27,8 @@ typedef struct draft_cost {
 /* An empty table. widths [n_widths], rising: the widths at which a backend runs (captured graphs); a step of n rows
  * runs at the next one, and above the last at n. n_widths = 0: every width runs as it is. */
 void draft_cost_init(draft_cost *c, const int *widths, int n_widths);
+/* Sets the guess for widths that were not measured (0 at first: they cost no more than the widest measured one). */
+void draft_cost_guess(draft_cost *c, double rise);
 
 /* Takes a calibrated value, or one measured step, of n_rows rows (1 .. 64) after n_ctx positions. Measured steps move
  * the running mean of their width (weight 1 / n, at least 0.1), where a step slower than twice or faster than half of
@@ -38,8 +41,8 @@ void draft_cost_observe(draft_cost *c, int64_t n_ctx, int n_rows, double ms);
 /* True when a one-row step has been measured in some bucket: the rest can be judged against it. */
 bool draft_cost_is_known(const draft_cost *c);
 /* Expected milliseconds of a step of n_rows rows, never falling with n_rows. Between measured widths it is linear;
- * above the last one it rises as between the last two, or not at all when there is only one (optimistic: so the width
- * is tried). A bucket without measurements answers with the nearest one that has some, smaller contexts first. 0 when
+ * above the last one it rises as between the last two, but at least by the guess (optimistic at 0: so the width is
+ * tried). A bucket without measurements answers with the nearest one that has some, smaller contexts first. 0 when
  * nothing was measured. */
 double draft_cost_ms(const draft_cost *c, int64_t n_ctx, int n_rows);
 

@@ -12,7 +12,8 @@ void sampler_close(sampler *s);
 bool sampler_is_argmax(const sampler *s);
 /* logits [n_vocab] are changed in place. history: the tokens so far, for the penalties. The order is: bias, penalties,
  * top-k, temperature, min-p, top-p, draw. The draw depends on the
- * seed and on n_history, the position of the token it decides, alone: not on how many draws came before. FACET_ERR_NUMERIC on NaN or when nothing is left. */
+ * seed and on n_history, the position of the token it decides, alone: not on how many draws came before.
+ * FACET_ERR_NUMERIC on NaN or when nothing is left. */
 facet_status sampler_pick(sampler *s, float *logits, const int32_t *history, size_t n_history, int32_t *out,
                           facet_error *err);
 

@@ -12,11 +12,11 @@ struct facet_session {
     kv_seq kv;
     int32_t *tokens; /* [n_tokens], all evaluated */
     int32_t n_tokens, cap_tokens;
-    int32_t n_kept; /* tokens that the last sync took from the cache */
-    int out_row;    /* row of the engine's wanted values that belongs to the last token, while it owns the logits */
+    int32_t n_kept;     /* tokens that the last sync took from the cache */
+    int out_row;        /* row of the engine's wanted values that belongs to the last token, while it owns the logits */
     draft_ngram *ngram; /* index of the tokens so far; NULL until n-gram drafting is used */
-    kv_seq mark;    /* the pages as they were at the end of the last synced prompt: where kv has lost its window */
-    int32_t n_mark; /* tokens[0, n_mark) are what mark holds; 0 = no mark */
+    kv_seq mark;        /* the pages as they were at the end of the last synced prompt: where kv has lost its window */
+    int32_t n_mark;     /* tokens[0, n_mark) are what mark holds; 0 = no mark */
     atomic_bool is_cancelled;
 };
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "compute/plan_cost.h"
 #include "decode/engine_draft.h"
 
 enum { GAMMA_DEFAULT = 4, NGRAM_MAX_DEFAULT = 15, TREE_BUDGET_DEFAULT = 22 };
@@ -41,28 +42,58 @@ static int least(int a, int b)
 static void add_arm(speculation *sp, const strategy_ops *ops, int k_max, int k_fixed)
 {
     const int limit = sp->opts.draft_max ? sp->opts.draft_max : DRAFT_TREE_MAX_NODES;
-    sp->arm[sp->n_arms++] = (strategy){
-        .ops = ops, .opts = &sp->opts, .k_max = least(k_max, limit), .k_fixed = least(k_fixed, limit)};
+    sp->arm[sp->n_arms++] =
+        (strategy){.ops = ops, .opts = &sp->opts, .k_max = least(k_max, limit), .k_fixed = least(k_fixed, limit)};
 }
 
-/* The first arm is the one that fixed lengths use. */
+static bool wants(const speculation *sp, facet_spec_method m)
+{
+    return sp->opts.method == FACET_SPEC_AUTO || sp->opts.method == m;
+}
+
+static void add_mtp(speculation *sp)
+{
+    const int gamma = sp->opts.mtp_gamma;
+    if (!sp->s->engine->mtp || !wants(sp, FACET_SPEC_MTP)) return;
+    add_arm(sp, &strategy_mtp, gamma ? gamma : ENGINE_MTP_MAX, gamma ? gamma : GAMMA_DEFAULT);
+}
+
+static void add_ngram(speculation *sp)
+{
+    const int n = sp->opts.draft_max ? sp->opts.draft_max : NGRAM_MAX_DEFAULT;
+    if (wants(sp, FACET_SPEC_NGRAM)) add_arm(sp, &strategy_ngram, n, n);
+}
+
+static void add_dflash(speculation *sp)
+{
+    const drafter *d = sp->s->engine->dflash;
+    const int budget = sp->opts.tree_budget;
+    if (!d || !wants(sp, FACET_SPEC_DFLASH)) return;
+    if (budget > 0) add_arm(sp, &strategy_dflash_tree, budget, budget);
+    if (budget <= 0) add_arm(sp, &strategy_dflash_chain, d->dflash.block_size - 1, d->dflash.block_size - 1);
+    if (budget < 0) add_arm(sp, &strategy_dflash_tree, DRAFT_TREE_MAX_NODES, TREE_BUDGET_DEFAULT);
+}
+
+/* Fixed and rolling lengths use the first arm: the strongest drafter. The controller tries new arms in their order: the
+ * cheapest one first, whose savings then pay for trying the others. */
 static void choose_arms(speculation *sp)
 {
-    const facet_engine *e = sp->s->engine;
-    const facet_speculation *o = &sp->opts;
-    const bool is_auto = o->method == FACET_SPEC_AUTO, is_cost = o->adapt == FACET_ADAPT_COST;
-    if (e->dflash && (is_auto || o->method == FACET_SPEC_DFLASH)) {
-        const int chain = e->dflash->dflash.block_size - 1;
-        if (o->tree_budget > 0) add_arm(sp, &strategy_dflash_tree, o->tree_budget, o->tree_budget);
-        if (o->tree_budget <= 0) add_arm(sp, &strategy_dflash_chain, chain, chain);
-        if (o->tree_budget < 0 && is_cost) add_arm(sp, &strategy_dflash_tree, DRAFT_TREE_MAX_NODES, TREE_BUDGET_DEFAULT);
-    }
-    if (e->mtp && (is_auto || o->method == FACET_SPEC_MTP))
-        add_arm(sp, &strategy_mtp, o->mtp_gamma ? o->mtp_gamma : ENGINE_MTP_MAX,
-                o->mtp_gamma ? o->mtp_gamma : GAMMA_DEFAULT);
-    if (is_auto || o->method == FACET_SPEC_NGRAM)
-        add_arm(sp, &strategy_ngram, o->draft_max ? o->draft_max : NGRAM_MAX_DEFAULT,
-                o->draft_max ? o->draft_max : NGRAM_MAX_DEFAULT);
+    if (sp->opts.adapt != FACET_ADAPT_COST) add_dflash(sp);
+    add_mtp(sp);
+    add_ngram(sp);
+    if (sp->opts.adapt == FACET_ADAPT_COST) add_dflash(sp);
+}
+
+/* How much of a one-row step a further row costs before anything was measured: what it reads (experts), and what it
+ * computes, where a CPU is near its limit and a GPU far from it. */
+static double guess_rise(const facet_engine *e)
+{
+    enum { ROWS = 16 };
+    backend_info info;
+    e->be->ops->info(e->be, &info);
+    const double one = plan_cost(e->plan, e->weights, &e->kv, 1, 1, 0).bytes,
+                 many = plan_cost(e->plan, e->weights, &e->kv, ROWS, ROWS, 0).bytes;
+    return (many / one - 1) / (ROWS - 1) + (strcmp(info.name, "cuda") == 0 ? 0.02 : 0.12);
 }
 
 /* What earlier generations learned holds as long as the same strategies are at hand. */
@@ -75,10 +106,12 @@ static void begin_control(speculation *sp)
         desc[i] = sp->arm[i].ops->desc;
         is_same = is_same && strcmp(e->control.arm[i].desc.name, desc[i].name) == 0;
     }
-    if (is_same)
+    if (is_same) {
         sp->control = e->control;
-    else
+    } else {
         draft_control_init(&sp->control, NULL, desc, sp->n_arms, NULL, 0);
+        draft_cost_guess(&sp->control.cost, guess_rise(e));
+    }
     sp->has_control = true;
     draft_control_begin(&sp->control);
 }
@@ -124,8 +157,8 @@ static facet_status ask(speculation *sp, int32_t pending, int room, facet_error 
     for (int i = 0; i < sp->n_arms; i++) {
         strategy *st = &sp->arm[i];
         bool has_known;
-        FACET_TRY(st->ops->offer(st, sp->s, pending, least(st->k_max, room), &offer[i].k_max, known[i], &has_known,
-                                 err));
+        FACET_TRY(
+            st->ops->offer(st, sp->s, pending, least(st->k_max, room), &offer[i].k_max, known[i], &has_known, err));
         if (has_known) offer[i].conf = known[i];
     }
     sp->plan = draft_control_plan(&sp->control, sp->s->n_tokens, offer);
@@ -144,7 +177,7 @@ static facet_status ask_fixed(speculation *sp, int32_t pending, int room, facet_
 }
 
 /* Which strategy, and how much; drafts are made; the proposal holds what is to be verified. */
-static facet_status draft(speculation *sp, int32_t pending, int32_t n_left, facet_error *err)
+static facet_status draft(speculation *sp, const chooser *c, int32_t pending, int32_t n_left, facet_error *err)
 {
     const facet_session *s = sp->s;
     const int room = least(s->engine->n_ctx - s->n_tokens - 1, n_left - 1);
@@ -159,6 +192,7 @@ static facet_status draft(speculation *sp, int32_t pending, int32_t n_left, face
     proposal *p = &sp->proposal;
     FACET_TRY(st->ops->propose(st, sp->s, pending, sp->plan.k, p, err));
     sp->n_drafted = p->n;
+    if (c->made_up) made_up_confidences(c->made_up, p);
     if (p->has_conf) memcpy(sp->conf, p->conf, (size_t)p->n * sizeof *p->conf);
     if (!sp->has_control || p->n == 0) return FACET_OK;
     p->n = draft_control_width(&sp->control, s->n_tokens, p->has_conf ? sp->conf : NULL, p->n);
@@ -169,7 +203,7 @@ static facet_status draft(speculation *sp, int32_t pending, int32_t n_left, face
 facet_status speculation_step(speculation *sp, const chooser *c, int32_t pending, int32_t n_left, facet_error *err)
 {
     const uint64_t t0 = clock_ns();
-    FACET_TRY(draft(sp, pending, n_left, err));
+    FACET_TRY(draft(sp, c, pending, n_left, err));
     sp->draft_ms = ms_since(t0);
     sp->is_switched = sp->plan.arm != sp->last_arm;
     sp->last_arm = sp->plan.arm;

@@ -13,7 +13,7 @@ typedef struct speculation {
     facet_speculation opts;
     int n_arms;
     strategy arm[DRAFT_MAX_ARMS];
-    bool has_control; /* FACET_ADAPT_COST, and there is something to decide */
+    bool has_control;      /* FACET_ADAPT_COST, and there is something to decide */
     draft_control control; /* the engine's, as it was at the beginning: generations may run inside one another */
     draft_adaptive window; /* FACET_ADAPT_WINDOW */
     proposal proposal;
@@ -21,7 +21,7 @@ typedef struct speculation {
     /* of the step in progress */
     draft_plan plan;
     bool is_planned; /* by the controller, which then wants to know what came of it */
-    int n_drafted; /* drafts made; proposal.n of them are verified */
+    int n_drafted;   /* drafts made; proposal.n of them are verified */
     float conf[DRAFT_TREE_MAX_NODES];
     bool is_switched;
     int last_arm;

@@ -1,5 +1,7 @@
 #include "decode/verify.h"
 
+#include "decode/spec_accept.h"
+
 /* Row r of the engine's wanted values. `history` tokens precede the one that is chosen; they stand in s->tokens. */
 static facet_status choose(facet_session *s, const chooser *c, int row, int32_t n_history, int32_t *out,
                            facet_error *err)
@@ -22,6 +24,37 @@ static int child_of(const proposal *p, int row, int32_t token)
     return row < p->n && p->token[row] == token ? row + 1 : -1;
 }
 
+/* The token after path entry i by decree: that of the row's first child, or one that is no child's. */
+static int32_t decree(const facet_session *s, const made_up *m, const proposal *p, int i, int row, int32_t token)
+{
+    const bool holds = i < m->n && (double)m->accept[i] > spec_uniform(m->seed, s->n_tokens, 0);
+    int child = row + 1;
+    while (p->is_tree && child < p->tree.n_rows && p->tree.parent[child] != row) child++;
+    if (holds && child <= p->n) return p->is_tree ? p->tree.token[child] : p->token[child - 1];
+    while (child_of(p, row, token) >= 0) token = (token + 1) % (int32_t)s->engine->model->h.n_vocab;
+    return token;
+}
+
+static float decreed(const made_up *m, int depth)
+{
+    return depth == 0 ? 1 : depth <= m->n ? m->accept[depth - 1] : 0;
+}
+
+void made_up_confidences(const made_up *m, proposal *p)
+{
+    const float little = 0.01f; /* of nodes that are not their parent's first child, which never hold */
+    for (int i = 0; i < p->n && p->has_conf; i++) {
+        if (!p->is_tree) {
+            const float before = decreed(m, i);
+            p->conf[i] = before > 0 ? decreed(m, i + 1) / before : 0;
+            continue;
+        }
+        int first = p->tree.parent[i + 1] + 1;
+        while (p->tree.parent[first] != p->tree.parent[i + 1]) first++;
+        p->conf[i] = decreed(m, p->tree.depth[i + 1]) * (first == i + 1 ? 1 : little);
+    }
+}
+
 static facet_status walk(facet_session *s, const chooser *c, int32_t pending, const proposal *p, verdict *out,
                          facet_error *err)
 {
@@ -39,6 +72,7 @@ static facet_status walk(facet_session *s, const chooser *c, int32_t pending, co
             token = best[row];
         else
             FACET_TRY(choose(s, c, row, s->n_tokens + i + 1, &token, err));
+        if (c->made_up) token = decree(s, c->made_up, p, i, row, token);
         if (token < 0)
             return error_set(err, FACET_ERR_NUMERIC, "non-finite logits after token %d: the model file may be damaged",
                              s->n_tokens + i);

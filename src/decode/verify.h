@@ -21,7 +21,16 @@ typedef struct proposal {
 typedef struct chooser {
     sampler *sampler;
     float *logits;
+    const struct made_up *made_up; /* NULL but for benches */
 } chooser;
+
+/* Acceptance by decree, so that speculation can be timed where the weights are random and no draft would hold:
+ * draft j of a step holds iff accept[j] > u, with one u per step that depends on seed and position. */
+typedef struct made_up {
+    int n; /* drafts beyond never hold */
+    float accept[DRAFT_TREE_MAX_NODES];
+    uint64_t seed;
+} made_up;
 
 typedef struct verdict {
     uint64_t run; /* the engine's step whose outputs it is about */
@@ -30,6 +39,9 @@ typedef struct verdict {
     int32_t token[DRAFT_TREE_MAX_ROWS];  /* of the row path[i] */
     int32_t choice[DRAFT_TREE_MAX_ROWS]; /* the target's token after it; equals token[i + 1] but for the last */
 } verdict;
+
+/* The confidences of a drafter that knows the decree: what is drafted by random weights says nothing about them. */
+void made_up_confidences(const made_up *m, proposal *p);
 
 /* The target's choice after the session's last token. */
 facet_status verify_first(facet_session *s, const chooser *c, int32_t *out, facet_error *err);

@@ -40,9 +40,15 @@ static double distance(const float *got, const float *want, size_t n)
     return sqrt(e / w);
 }
 
-static const kv_type TYPES[] = {KV_F16, KV_Q8_0};
+static const kv_type TYPES[] = {KV_F16, KV_Q8_0, KV_F32};
+enum { N_TYPES = sizeof TYPES / sizeof *TYPES };
 
 /* ---- pages ---- */
+
+static void expect_f32(const float *x, const float *got, int n)
+{
+    assert_memory_equal(got, x, (size_t)n * sizeof *x);
+}
 
 static void expect_f16(const float *x, const float *got, int n)
 {
@@ -79,7 +85,8 @@ static void check_page(rng *r, kv_type k, kv_type v)
                     float *x =
                         want + (((size_t)(page * KV_PAGE_LEN + slot) * HEADS + (size_t)head) * 2 + (size_t)is_v) * D;
                     (is_v ? attn_get_v : attn_get_k)(&w.layer, page, slot, head, got);
-                    ((is_v ? v : k) == KV_F16 ? expect_f16 : expect_q8)(x, got, D);
+                    const kv_type t = is_v ? v : k;
+                    (t == KV_F32 ? expect_f32 : t == KV_F16 ? expect_f16 : expect_q8)(x, got, D);
                 }
     free(want);
     world_close(&w);
@@ -90,8 +97,8 @@ static void test_pages(void **state)
     (void)state;
     rng r;
     rng_seed(&r, 1);
-    for (int k = 0; k < 2; k++)
-        for (int v = 0; v < 2; v++) check_page(&r, TYPES[k], TYPES[v]);
+    for (int k = 0; k < N_TYPES; k++)
+        for (int v = 0; v < N_TYPES; v++) check_page(&r, TYPES[k], TYPES[v]);
 }
 
 static void test_rounding(void **state)
@@ -114,8 +121,8 @@ static void test_move(void **state)
     (void)state;
     rng r;
     rng_seed(&r, 3);
-    for (int k = 0; k < 2; k++) {
-        attn_world w = world_open(&r, (shape){64, 3, 1, TYPES[k], TYPES[1 - k], 130});
+    for (int k = 0; k < N_TYPES; k++) {
+        attn_world w = world_open(&r, (shape){64, 3, 1, TYPES[k], TYPES[(k + 1) % N_TYPES], 130});
         float a[64], b[64];
         attn_move_slot(&w.layer, world_page(&w, 70), 70 % KV_PAGE_LEN, world_page(&w, 33), 33);
         attn_move_slot(&w.layer, world_page(&w, 33), 33, world_page(&w, 33), 33);
@@ -152,8 +159,10 @@ static void test_golden(void **state)
     float *v = read_floats("attn/attn_v.f32", KEYS * D);
     rng r;
     rng_seed(&r, 4);
-    for (int t = 0; t < 2; t++) {
-        float *want = read_floats(t ? "attn/attn_out_q8_0.f32" : "attn/attn_out_f16.f32", 2 * D), out[2 * D];
+    for (int t = 0; t < N_TYPES; t++) {
+        char name[64];
+        snprintf(name, sizeof name, "attn/attn_out_%s.f32", kv_type_get(TYPES[t])->name);
+        float *want = read_floats(name, 2 * D), out[2 * D];
         attn_world w = world_open(&r, (shape){D, 1, 2, TYPES[t], TYPES[t], KEYS});
         for (int i = 0; i < KEYS; i++) {
             attn_put_k(&w.layer, world_page(&w, i), i % KV_PAGE_LEN, 0, k + i * D);
@@ -208,8 +217,8 @@ static void test_reference(void **state)
     rng_seed(&r, 5);
     const int pos[] = {0, 1, 63, 64, 511, 512, 513, 700, 1023, 1024, 1100};
     const int windows[] = {0, 1, 100, 512};
-    for (int t = 0; t < 2; t++) {
-        attn_world w = world_open(&r, (shape){128, 2, 2, TYPES[t], TYPES[1 - t], 1101});
+    for (int t = 0; t < N_TYPES; t++) {
+        attn_world w = world_open(&r, (shape){128, 2, 2, TYPES[t], TYPES[(t + 1) % N_TYPES], 1101});
         attn_rows rows = rows_open(&w, &r, 1);
         float *want = malloc(rows.floats * sizeof *want);
         for (size_t p = 0; p < sizeof pos / sizeof *pos; p++) {
@@ -257,8 +266,8 @@ static shape random_shape(rng *r)
     return (shape){.head_dim = dim,
                    .n_kv_heads = 1 + (int)rng_below(r, 2),
                    .heads_per_kv = 1 + (int)rng_below(r, rng_below(r, 2) ? 16 : 8),
-                   .k = TYPES[rng_below(r, 2)],
-                   .v = TYPES[rng_below(r, 2)],
+                   .k = TYPES[rng_below(r, N_TYPES)],
+                   .v = TYPES[rng_below(r, N_TYPES)],
                    .n_slots = 2 + (int)rng_below(r, rng_below(r, 3) ? 300 : 1400)};
 }
 
@@ -401,7 +410,8 @@ static void test_window(void **state)
     static const int windows[] = {1, 2, 33, 100, 512, 1024};
     for (int i = 0; i < 24; i++) {
         int window = windows[i % 6], n_slots = window + 40 + (int)rng_below(&r, 700);
-        attn_world w = world_open(&r, (shape){128, 2, 2, KV_F16, KV_F16, n_slots});
+        kv_type t = i / 6 % 2 ? KV_F32 : KV_F16; /* types that can hold an infinity */
+        attn_world w = world_open(&r, (shape){128, 2, 2, t, t, n_slots});
         attn_rows rows = rows_open(&w, &r, 1);
         attn_work work = world_work(&w, window);
         int pos = rows.row[0].pos -= (int)rng_below(&r, 40), first = pos - window + 1;
@@ -508,12 +518,14 @@ static void test_tree(void **state)
             shape sh = {.head_dim = 128,
                         .n_kv_heads = 1,
                         .heads_per_kv = 1 + (int)rng_below(&r, 4),
-                        .k = TYPES[b % 2],
-                        .v = TYPES[b / 2 % 2]};
+                        .k = TYPES[b % N_TYPES],
+                        .v = TYPES[b / N_TYPES % N_TYPES]};
             check_tree(&r, s, sh, bases[b], 1 + (int)rng_below(&r, s ? 40 : 12), b % 3 ? 0 : 40);
         }
     }
-    for (int s = 1; s < n_sets; s++) check_tree(&r, s, (shape){256, 2, 8, KV_Q8_0, KV_Q8_0, 0}, 90, BATCH_MAX_TREE, 0);
+    for (int s = 1; s < n_sets; s++)
+        for (int t = 0; t < N_TYPES; t++)
+            check_tree(&r, s, (shape){256, 2, 8, TYPES[t], TYPES[t], 0}, 90, BATCH_MAX_TREE, 0);
 }
 
 int main(void)

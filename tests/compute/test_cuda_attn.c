@@ -73,7 +73,8 @@ static void test_attn(void **state)
     (void)state;
     static const attn_shape shapes[] = {
         {4, 1, 256, 0, KV_F16, KV_F16}, {8, 2, 256, 16, KV_Q8_0, KV_Q8_0}, {4, 2, 512, 0, KV_Q8_0, KV_F16},
-        {2, 2, 64, 5, KV_F16, KV_Q8_0}, {16, 1, 512, 0, KV_F16, KV_F16},
+        {2, 2, 64, 5, KV_F16, KV_Q8_0}, {16, 1, 512, 0, KV_F16, KV_F16},   {4, 2, 128, 0, KV_F32, KV_F32},
+        {2, 1, 64, 7, KV_Q8_0, KV_F32},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         fixture f;
@@ -99,7 +100,8 @@ static void test_attn_splits(void **state)
 {
     (void)state;
     enum { DEPTH = 1300 };
-    static const attn_shape shapes[] = {{4, 2, 128, 0, KV_F16, KV_F16}, {4, 2, 128, 600, KV_Q8_0, KV_Q8_0}};
+    static const attn_shape shapes[] = {
+        {4, 2, 128, 0, KV_F16, KV_F16}, {4, 2, 128, 600, KV_Q8_0, KV_Q8_0}, {4, 2, 128, 0, KV_F32, KV_F32}};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         fixture f;
         facet_error err;

@@ -24,6 +24,8 @@ static void test_types(void **state)
     assert_int_equal(t, KV_Q8_0);
     assert_true(kv_type_by_name("f16", &t));
     assert_int_equal(t, KV_F16);
+    assert_true(kv_type_by_name("F32", &t));
+    assert_int_equal(t, KV_F32);
     assert_false(kv_type_by_name("q9_9", &t));
     for (int i = 0; i < KV_TYPE_COUNT; i++) assert_non_null(strstr(kv_type_list(), kv_type_get((kv_type)i)->name));
 }
@@ -53,6 +55,8 @@ static void test_sizes(void **state)
                                {.group = 1, .n_kv_heads = 2, .head_dim = 256, .k_type = KV_F16, .v_type = KV_F16}};
     assert_int_equal(kv_layer_page_bytes(&layers[0]), 64 * (1024 + 544));
     assert_int_equal(kv_layer_page_bytes(&layers[1]), 2 * 64 * 1024);
+    const kv_layer_desc exact = {.n_kv_heads = 2, .head_dim = 256, .k_type = KV_F32, .v_type = KV_Q8_0};
+    assert_int_equal(kv_layer_page_bytes(&exact), 2 * 64 * (1024 + 272));
     kv_desc d = {.n_groups = 2, .n_layers = 2, .groups = {{0, 10}, {512, 3}}, .layers = layers};
     assert_int_equal(kv_total_bytes(&d), 10 * 64 * 1568 + 3 * 2 * 64 * 1024);
     d.groups[0].n_pages = INT32_MAX; /* more than 32 bits of bytes */

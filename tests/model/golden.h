@@ -50,4 +50,15 @@ static inline float max_diff(const float *a, const float *b, size_t n, size_t *a
     return worst;
 }
 
+/* True when the text, stripped, begins with the answer, stripped: the rule of `facet eval tasks`. */
+static inline bool golden_is_right(const char *text, const char *answer)
+{
+    static const char blank[] = " \t\r\n\v\f";
+    text += strspn(text, blank);
+    answer += strspn(answer, blank);
+    size_t n = strlen(answer);
+    while (n && strchr(blank, answer[n - 1])) n--;
+    return strncmp(text, answer, n) == 0;
+}
+
 #endif

@@ -35,13 +35,13 @@ typedef struct block {
     const float *q;                              /* [n_rows * n_heads] rows, q_stride apart */
     size_t q_stride, o_stride;
     float *s, *o, *sums; /* [query][ATTN_SCORE_STRIDE], [query][o_stride], [query][max, sum] */
-    uint8_t *tile;       /* room for a gathered tile */
+    uint8_t *tile;       /* room for a gathered tile of the widest type (f32) */
 } block;
 
 size_t attn_drive_scratch_floats(int heads_per_kv, int head_dim)
 {
     size_t queries = (size_t)block_rows(heads_per_kv) * (size_t)heads_per_kv, dim = (size_t)head_dim;
-    return dim * ATTN_TILE / 2 + queries * (ATTN_SCORE_STRIDE + 2 * (dim + ATTN_PAD) + 4);
+    return dim * ATTN_TILE + queries * (ATTN_SCORE_STRIDE + 2 * (dim + ATTN_PAD) + 4);
 }
 
 static block block_open(const attn_simd *simd, const attn_work *w, int kv_head)
@@ -52,7 +52,7 @@ static block block_open(const attn_simd *simd, const attn_work *w, int kv_head)
     b.q_stride = b.o_stride = (size_t)d->head_dim + ATTN_PAD;
     size_t queries = (size_t)block_rows(b.n_heads) * (size_t)b.n_heads;
     b.tile = (uint8_t *)w->scratch;
-    b.s = w->scratch + (size_t)d->head_dim * ATTN_TILE / 2;
+    b.s = w->scratch + (size_t)d->head_dim * ATTN_TILE;
     b.o = b.s + queries * ATTN_SCORE_STRIDE;
     b.sums = b.o + 2 * queries * b.o_stride; /* the queries' copy lies between */
     return b;

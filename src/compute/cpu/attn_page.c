@@ -7,14 +7,16 @@
  *   K block   f16:   d  0: | key 0 | key 1 | ... | key 31 |   f16, transposed: a vector load gives one dim of 16 or 32
  *                    d  1: | key 0 | ...                      keys, the query value is the broadcast, and a score never
  *                    ...                                      needs a sum across lanes
+ *             f32:   the same square of f32
  *             q8_0:  32 scales f16 (one a key), then the same square with int8 codes
  *
  *   V block   f16:   key 0: | d 0 | d 1 | ... | d 31 |        a vector load gives 16 or 32 dims of one key, the
  *                    key 1: | d 0 | ...                       probability is the broadcast
+ *             f32:   the same square of f32
  *             q8_0:  32 scales f16 (one a key), then the same square with int8 codes
  *
- * Either way a kernel walks a tile as one straight stream. Blocks are 2048 and 1088 bytes: everything stays on 64-byte
- * lines. */
+ * Either way a kernel walks a tile as one straight stream. Blocks are 2048, 4096 and 1088 bytes: everything stays on
+ * 64-byte lines. */
 #include "compute/cpu/attn_tile.h"
 
 #include <math.h>
@@ -56,6 +58,10 @@ static void put_block(kv_type t, uint8_t *block, int key, size_t first, size_t s
         for (size_t i = 0; i < N; i++) store16(block + 2 * (first + i * stride), f32_to_f16(x[i]));
         return;
     }
+    if (t == KV_F32) {
+        for (size_t i = 0; i < N; i++) memcpy(block + 4 * (first + i * stride), &x[i], sizeof x[i]);
+        return;
+    }
     int8_t code[N];
     store16(block + 2 * key, quantise(x, code));
     for (size_t i = 0; i < N; i++) block[SCALE_BYTES + first + i * stride] = (uint8_t)code[i];
@@ -65,6 +71,10 @@ static void get_block(kv_type t, const uint8_t *block, int key, size_t first, si
 {
     if (t == KV_F16) {
         for (size_t i = 0; i < N; i++) x[i] = f16_to_f32(load16(block + 2 * (first + i * stride)));
+        return;
+    }
+    if (t == KV_F32) {
+        for (size_t i = 0; i < N; i++) memcpy(&x[i], block + 4 * (first + i * stride), sizeof x[i]);
         return;
     }
     float d = f16_to_f32(load16(block + 2 * key));
@@ -107,11 +117,19 @@ void attn_get_v(const attn_layer *l, int32_t page, int slot, int kv_head, float 
         get_block(t, tile + (size_t)b * attn_block_bytes(t), key, (size_t)key * N, 1, x + b * N);
 }
 
+/* Bytes of a value in a type without scales; 0 for the others. */
+static int plain_bytes(kv_type t)
+{
+    return t == KV_F16 ? 2 : t == KV_F32 ? 4 : 0;
+}
+
 void attn_copy_key_k(kv_type t, int head_dim, const uint8_t *src, int src_key, uint8_t *dst, int dst_key)
 {
     for (int b = 0; b < head_dim / N; b++, src += attn_block_bytes(t), dst += attn_block_bytes(t)) {
-        if (t == KV_F16) {
-            for (int i = 0; i < N; i++) memcpy(dst + 2 * (i * N + dst_key), src + 2 * (i * N + src_key), 2);
+        const int width = plain_bytes(t);
+        if (width) {
+            for (int i = 0; i < N; i++)
+                memcpy(dst + width * (i * N + dst_key), src + width * (i * N + src_key), (size_t)width);
             continue;
         }
         memcpy(dst + 2 * dst_key, src + 2 * src_key, 2);
@@ -122,8 +140,9 @@ void attn_copy_key_k(kv_type t, int head_dim, const uint8_t *src, int src_key, u
 void attn_copy_key_v(kv_type t, int head_dim, const uint8_t *src, int src_key, uint8_t *dst, int dst_key)
 {
     for (int b = 0; b < head_dim / N; b++, src += attn_block_bytes(t), dst += attn_block_bytes(t)) {
-        if (t == KV_F16) {
-            memcpy(dst + 2 * dst_key * N, src + 2 * src_key * N, 2 * N);
+        const int width = plain_bytes(t);
+        if (width) {
+            memcpy(dst + width * dst_key * N, src + width * src_key * N, (size_t)(width * N));
             continue;
         }
         memcpy(dst + 2 * dst_key, src + 2 * src_key, 2);

@@ -10,12 +10,17 @@ enum {
     ATTN_PAGE_TILES = KV_PAGE_LEN / ATTN_TILE,
     ATTN_BLOCK_VALUES = ATTN_TILE * ATTN_TILE,
     ATTN_BLOCK_F16_BYTES = ATTN_BLOCK_VALUES * 2,
-    ATTN_BLOCK_Q8_BYTES = ATTN_BLOCK_VALUES + ATTN_TILE * 2
+    ATTN_BLOCK_Q8_BYTES = ATTN_BLOCK_VALUES + ATTN_TILE * 2,
+    ATTN_BLOCK_F32_BYTES = ATTN_BLOCK_VALUES * 4
 };
 
 static inline size_t attn_block_bytes(kv_type t)
 {
-    return t == KV_F16 ? ATTN_BLOCK_F16_BYTES : ATTN_BLOCK_Q8_BYTES;
+    switch (t) {
+    case KV_F16: return ATTN_BLOCK_F16_BYTES;
+    case KV_F32: return ATTN_BLOCK_F32_BYTES;
+    default: return ATTN_BLOCK_Q8_BYTES;
+    }
 }
 
 static inline size_t attn_tile_bytes(kv_type t, int head_dim)

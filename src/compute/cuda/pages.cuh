@@ -29,6 +29,7 @@ static __device__ inline int64_t page_index(const dev_tables &t, int seq, int gr
 static __device__ inline float kv_value(kv_type type, const uint8_t *row, int i)
 {
     if (type == KV_F16) return read_f16(row + 2 * i);
+    if (type == KV_F32) return ((const float *)row)[i];
     const uint8_t *block = row + 34 * (i / 32);
     return read_f16(block) * (float)(int8_t)block[2 + i % 32];
 }
@@ -48,6 +49,8 @@ static __device__ inline void kv_store(kv_type type, uint8_t *row, const float *
     if (type == KV_F16) {
         for (int i = (int)threadIdx.x; i < dim; i += BLOCK)
             ((uint16_t *)row)[i] = __half_as_ushort(__float2half_rn(h[i]));
+    } else if (type == KV_F32) {
+        for (int i = (int)threadIdx.x; i < dim; i += BLOCK) ((float *)row)[i] = h[i];
     } else {
         for (int i = warp_id(); i < dim / 32; i += BLOCK_WARPS) store_q8_0(row + 34 * i, h + 32 * i);
     }
