@@ -13,9 +13,11 @@ enum { GAMMA_DEFAULT = 4, NGRAM_MAX_DEFAULT = 15, TREE_BUDGET_DEFAULT = 22 };
 static facet_status check(const facet_engine *e, const facet_speculation *o, facet_error *err)
 {
     if ((unsigned)o->method > FACET_SPEC_AUTO)
-        return error_set(err, FACET_ERR_ARG, "speculation method %d: there is none", (int)o->method);
+        return error_set(err, FACET_ERR_ARG, "speculation method is %d, wanted 0 to %d", (int)o->method,
+                         (int)FACET_SPEC_AUTO);
     if ((unsigned)o->adapt > FACET_ADAPT_OFF)
-        return error_set(err, FACET_ERR_ARG, "speculation.adapt %d: there is none", (int)o->adapt);
+        return error_set(err, FACET_ERR_ARG, "speculation adapt is %d, wanted 0 to %d", (int)o->adapt,
+                         (int)FACET_ADAPT_OFF);
     if (o->draft_max < 0 || o->draft_max > DRAFT_TREE_MAX_NODES)
         return error_set(err, FACET_ERR_ARG, "draft_max is %d, wanted 0 to %d", o->draft_max, DRAFT_TREE_MAX_NODES);
     if (o->mtp_gamma < 0 || o->mtp_gamma > ENGINE_MTP_MAX)

@@ -23,18 +23,14 @@
  * 17  sight of the donors                     test_drafters, test_draft_ops
  * 18  cache types of donors                   test_drafters; test_spec_matrix runs every drafter with every type
  * 19  values of K = V layers                  test_drafters
- * 20  the target's quantisation for its drafter   no such setting: each tensor's type stands in its file. test_spec_matrix
- *                                             runs drafters of one type beside targets of others
- * 21  norm before the shared head             test_drafters
- * 22  block rows in the drafter's context     test_speculate, test_drafters
- * 23  features of rejected rows               test_speculate, test_drafters
- * 24  prompt longer than the drafter's context    test_speculate, test_drafters
- * 25  end of the drafter's context            test_speculate, test_drafters
- * 26  ties                                    test_draft_ops, test_sampler
- * 27  what acceptance compares                test_spec_scripted, test_spec_loop, test_spec_accept
- * 28  statistics on the protocol stream       test_cli_spec
- * 29  controller that never comes back        test_spec_scripted, test_draft_control
- * 30  cut steps as rejections                 test_spec_scripted, test_spec_loop, test_draft_control
+ * 20  the target's quantisation for its drafter   no such setting: each tensor's type stands in its file.
+ * test_spec_matrix runs drafters of one type beside targets of others 21  norm before the shared head test_drafters 22
+ * block rows in the drafter's context     test_speculate, test_drafters 23  features of rejected rows test_speculate,
+ * test_drafters 24  prompt longer than the drafter's context    test_speculate, test_drafters 25  end of the drafter's
+ * context            test_speculate, test_drafters 26  ties                                    test_draft_ops,
+ * test_sampler 27  what acceptance compares                test_spec_scripted, test_spec_loop, test_spec_accept 28
+ * statistics on the protocol stream       test_cli_spec 29  controller that never comes back        test_spec_scripted,
+ * test_draft_control 30  cut steps as rejections                 test_spec_scripted, test_spec_loop, test_draft_control
  * 31  sequences of different progress         test_spec_scripted
  * 32  baked positions in a captured graph     nothing is captured on the CPU; the CUDA backend's tests replay its steps
  * 33  early error returns                     test_spec_scripted
@@ -235,8 +231,8 @@ typedef struct spec_request {
     size_t n_prompt;
     int32_t n_predict;
     bool ignore_eos;
-    const char *stop; /* NULL = none */
-    int stop_after;   /* see spec_said */
+    const char *stop;               /* NULL = none */
+    int stop_after;                 /* see spec_said */
     const facet_sampling *sampling; /* NULL = greedy */
 } spec_request;
 
@@ -314,8 +310,7 @@ static inline spec_state spec_look(facet_session *s)
     assert_ok(facet_session_fork(s, &f, &err), err);
     assert_ok(session_append(f, &token, 1, &err), err);
     out.next = spec_read_floats(f, e->plan->v_logits, V);
-    if (e->mtp)
-        assert_ok(engine_draft_mtp(e, &f->kv, pending, f->n_tokens, f->out_row, 4, 0, &out.mtp, &err), err);
+    if (e->mtp) assert_ok(engine_draft_mtp(e, &f->kv, pending, f->n_tokens, f->out_row, 4, 0, &out.mtp, &err), err);
     const int room = e->n_ctx - f->n_tokens - 1;
     const int block = e->dflash ? e->dflash->dflash.block_size - 1 : 0, k = block < room ? block : room;
     if (k > 0) assert_ok(engine_draft_block(e, &f->kv, pending, f->n_tokens, k, &out.dflash, &err), err);
@@ -323,8 +318,7 @@ static inline spec_state spec_look(facet_session *s)
     return out;
 }
 
-static inline void spec_assert_same_rows(const draft_rows *a, const draft_rows *b, const char *who,
-                                         const char *what)
+static inline void spec_assert_same_rows(const draft_rows *a, const draft_rows *b, const char *who, const char *what)
 {
     if (a->n != b->n) fail_msg("%s: %s drafts %d rows, wanted %d", what, who, a->n, b->n);
     for (int i = 0; i < a->n; i++)
@@ -442,8 +436,7 @@ static inline void spec_add_adaptive(spec_variants *v, const facet_engine *e)
         for (int m = FACET_SPEC_MTP; m <= FACET_SPEC_AUTO; m++) {
             static const char *const names[] = {"none", "mtp", "dflash", "n-gram", "auto"};
             char name[40];
-            facet_speculation o = {
-                .method = (facet_spec_method)m, .adapt = (facet_spec_adapt)adapt, .tree_budget = -1};
+            facet_speculation o = {.method = (facet_spec_method)m, .adapt = (facet_spec_adapt)adapt, .tree_budget = -1};
             if ((m == FACET_SPEC_MTP && !e->mtp) || (m == FACET_SPEC_DFLASH && !e->dflash)) continue;
             snprintf(name, sizeof name, "%s, %s", names[m], rules[adapt]);
             spec_add_variant(v, o, name, -1);
@@ -457,8 +450,7 @@ static inline void spec_add_adaptive(spec_variants *v, const facet_engine *e)
 /* Drafts that end where the drafter is not sure. */
 static inline void spec_add_confident(spec_variants *v, const facet_engine *e)
 {
-    const facet_speculation mtp = {
-        .method = FACET_SPEC_MTP, .adapt = FACET_ADAPT_OFF, .mtp_gamma = 8, .p_min = 0.7f};
+    const facet_speculation mtp = {.method = FACET_SPEC_MTP, .adapt = FACET_ADAPT_OFF, .mtp_gamma = 8, .p_min = 0.7f};
     const facet_speculation dflash = {.method = FACET_SPEC_DFLASH, .adapt = FACET_ADAPT_OFF, .width_theta = 0.5f};
     if (e->mtp) spec_add_variant(v, mtp, "mtp 8, p_min 0.7", -1);
     if (e->dflash) spec_add_variant(v, dflash, "dflash chain, theta 0.5", -1);
