@@ -50,6 +50,7 @@
 #include "base/rng.h"
 #include "decode/engine_draft.h"
 #include "decode/generate.h"
+#include "decode/speculate.h"
 
 #define SPEC_TARGET FACET_SOURCE_DIR "/models/facet-small-Q4_K_M.gguf"
 #define SPEC_MTP FACET_SOURCE_DIR "/models/facet-small-mtp-Q8_0.gguf"
