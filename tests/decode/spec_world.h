@@ -63,7 +63,7 @@ typedef struct spec_setup {
     const char *device;                /* NULL: $FACET_TEST_DEVICE, or cpu */
     const char *k, *v;                 /* cache types; NULL = f16 */
     int32_t n_ctx, draft_ctx;          /* 0: 2048; the default */
-    int n_sessions;                    /* 0: 4 */
+    int n_sessions, n_threads;         /* 0: 4; 1 */
 } spec_setup;
 
 typedef struct spec_world {
@@ -89,6 +89,7 @@ static inline spec_world spec_open(const spec_setup *o)
     spec_add_drafter(&w, o->dflash);
     facet_engine_params p = facet_engine_params_default();
     p.device = o->device ? o->device : device && *device ? device : "cpu";
+    p.n_threads = o->n_threads ? o->n_threads : 1;
     p.n_ctx = o->n_ctx ? o->n_ctx : 2048;
     p.n_sessions = o->n_sessions ? o->n_sessions : 4;
     p.draft_ctx = o->draft_ctx;
@@ -285,6 +286,7 @@ typedef struct spec_state {
     float *logits, *hidden; /* after the last token */
     float *next;            /* logits after one further token: every key and value of the cache took part */
     draft_rows mtp, dflash; /* what the drafters say then */
+    int32_t *tokens, n_tokens, n_table[KV_MAX_GROUPS];
 } spec_state;
 
 static inline float *spec_read_floats(facet_session *s, int value, uint32_t width)
@@ -301,10 +303,14 @@ static inline spec_state spec_look(facet_session *s)
 {
     facet_engine *e = s->engine;
     const uint32_t V = e->model->h.n_vocab;
-    spec_state out = {0};
+    spec_state out = {.n_tokens = s->n_tokens};
     facet_error err;
     facet_session *f;
     const int32_t token = 300, pending = 301;
+    out.tokens = malloc((size_t)s->n_tokens * sizeof *out.tokens);
+    assert_non_null(out.tokens);
+    memcpy(out.tokens, s->tokens, (size_t)s->n_tokens * sizeof *out.tokens);
+    memcpy(out.n_table, s->kv.n_table, sizeof out.n_table);
     out.logits = spec_read_floats(s, e->plan->v_logits, V);
     if (e->mtp) out.hidden = spec_read_floats(s, e->plan->v_hidden, e->model->h.n_embd);
     if (s->n_tokens + 2 > e->n_ctx) return out;
@@ -343,30 +349,38 @@ static inline void spec_free_state(spec_state *s)
     free(s->logits);
     free(s->hidden);
     free(s->next);
+    free(s->tokens);
+    *s = (spec_state){0};
 }
 
-/* Two sessions of one engine hold the same: tokens, pages, logits, the cache and the drafters' view of it, to the bit.
- */
+/* The session holds what another one of its engine held: tokens, pages, logits, the cache and the drafters' view of it,
+ * to the bit. */
+static inline void spec_assert_holds(facet_session *s, const spec_state *want, const char *what)
+{
+    const facet_engine *e = s->engine;
+    if (s->n_tokens != want->n_tokens)
+        fail_msg("%s: the session holds %d tokens, wanted %d", what, s->n_tokens, want->n_tokens);
+    for (int i = 0; i < want->n_tokens; i++)
+        if (s->tokens[i] != want->tokens[i])
+            fail_msg("%s: the session's token %d is %d, wanted %d", what, i, s->tokens[i], want->tokens[i]);
+    for (int g = 0; g < e->kv.n_groups; g++) {
+        assert_int_equal(s->kv.n_table[g], (s->n_tokens + KV_PAGE_LEN - 1) / KV_PAGE_LEN);
+        assert_int_equal(s->kv.n_table[g], want->n_table[g]);
+    }
+    spec_state got = spec_look(s);
+    spec_assert_same_floats(got.logits, want->logits, e->model->h.n_vocab, "logit", what);
+    spec_assert_same_floats(got.hidden, want->hidden, e->model->h.n_embd, "hidden state, element", what);
+    spec_assert_same_floats(got.next, want->next, e->model->h.n_vocab, "logit after one more token", what);
+    spec_assert_same_rows(&got.mtp, &want->mtp, "mtp", what);
+    spec_assert_same_rows(&got.dflash, &want->dflash, "dflash", what);
+    spec_free_state(&got);
+}
+
 static inline void spec_assert_same_state(facet_session *got, facet_session *want, const char *what)
 {
-    const facet_engine *e = want->engine;
-    if (got->n_tokens != want->n_tokens)
-        fail_msg("%s: the session holds %d tokens, wanted %d", what, got->n_tokens, want->n_tokens);
-    for (int i = 0; i < want->n_tokens; i++)
-        if (got->tokens[i] != want->tokens[i])
-            fail_msg("%s: the session's token %d is %d, wanted %d", what, i, got->tokens[i], want->tokens[i]);
-    for (int g = 0; g < e->kv.n_groups; g++) {
-        assert_int_equal(got->kv.n_table[g], (got->n_tokens + KV_PAGE_LEN - 1) / KV_PAGE_LEN);
-        assert_int_equal(got->kv.n_table[g], want->kv.n_table[g]);
-    }
-    spec_state a = spec_look(got), b = spec_look(want);
-    spec_assert_same_floats(a.logits, b.logits, e->model->h.n_vocab, "logit", what);
-    spec_assert_same_floats(a.hidden, b.hidden, e->model->h.n_embd, "hidden state, element", what);
-    spec_assert_same_floats(a.next, b.next, e->model->h.n_vocab, "logit after one more token", what);
-    spec_assert_same_rows(&a.mtp, &b.mtp, "mtp", what);
-    spec_assert_same_rows(&a.dflash, &b.dflash, "dflash", what);
-    spec_free_state(&a);
-    spec_free_state(&b);
+    spec_state s = spec_look(want);
+    spec_assert_holds(got, &s, what);
+    spec_free_state(&s);
 }
 
 /* The session holds what a fresh one holds that was synced to the same tokens. */
