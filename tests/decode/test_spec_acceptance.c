@@ -5,7 +5,7 @@
 
 enum { N_TASKS = 112 };
 
-#define RATE_TOLERANCE 0.05 /* other prompts of the same kinds: half of them give 0.696 where all give 0.733 */
+#define RATE_TOLERANCE 0.03 /* other prompts of the same kinds */
 #define LENGTH_TOLERANCE 0.15
 
 typedef struct accepted {
@@ -74,17 +74,18 @@ typedef struct reported {
     const char *target, *drafter;
     int longest; /* draft */
     double rate, mean_length;
+    bool is_like_next; /* the next row's weights in another type: only in the full run */
 } reported;
 
 static const reported rows[] = {
-    {"tiny-31b-F16", "tiny-31b-mtp-F16", 4, 0.990, 4.95},
-    {"tiny-31b-F16", "tiny-31b-mtp-Q8_0", 4, 0.990, 4.95},
-    {"tiny-31b-F16", "tiny-31b-dflash-F16", 15, 0.740, 11.08},
-    {"tiny-31b-F16", "tiny-31b-dflash-Q8_0", 15, 0.744, 11.10},
-    {"tiny-31b-F16", "tiny-31b-dflash-F16", 7, 0.887, 6.91},
-    {"tiny-26b-a4b-F16", "tiny-26b-a4b-mtp-F16", 4, 0.993, 4.96},
-    {"tiny-26b-a4b-F16", "tiny-26b-a4b-dflash-F16", 7, 0.909, 7.11},
-    {"tiny-e2b-F16", "tiny-e2b-mtp-F16", 4, 0.986, 4.92},
+    {"tiny-31b-F16", "tiny-31b-mtp-F16", 4, 0.990, 4.95, true},
+    {"tiny-31b-F16", "tiny-31b-mtp-Q8_0", 4, 0.990, 4.95, false},
+    {"tiny-31b-F16", "tiny-31b-dflash-F16", 15, 0.740, 11.08, true},
+    {"tiny-31b-F16", "tiny-31b-dflash-Q8_0", 15, 0.744, 11.10, false},
+    {"tiny-31b-F16", "tiny-31b-dflash-F16", 7, 0.887, 6.91, false},
+    {"tiny-26b-a4b-F16", "tiny-26b-a4b-mtp-F16", 4, 0.993, 4.96, false},
+    {"tiny-26b-a4b-F16", "tiny-26b-a4b-dflash-F16", 7, 0.909, 7.11, false},
+    {"tiny-e2b-F16", "tiny-e2b-mtp-F16", 4, 0.986, 4.92, false},
 };
 
 static void as_much_as_is_reported(void **state)
@@ -93,6 +94,7 @@ static void as_much_as_is_reported(void **state)
     TEST_NEEDS_SHARED("models/tasks.jsonl");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         const reported *r = &rows[i];
+        if (r->is_like_next && !spec_is_full()) continue;
         char name[128], target[1024], path[1024];
         snprintf(name, sizeof name, "models/%s.gguf", r->target);
         snprintf(target, sizeof target, "%s", test_shared(name));
@@ -104,7 +106,7 @@ static void as_much_as_is_reported(void **state)
         spec_prompts p = {0};
         spec_load_prompts(&p, test_shared("models/tasks.jsonl"), w.model);
         const facet_speculation how = is_mtp ? mtp_of(r->longest) : chain_of(r->longest);
-        const accepted a = measure(&w, &p, &how, 2, 0);
+        const accepted a = measure(&w, &p, &how, 1, 0);
         print_message("%s, %d: %.3f of %d drafts, mean length %.2f (reported %.3f, %.2f)\n", r->drafter, r->longest,
                       rate(&a), (int)a.drafted, mean_length(&a), r->rate, r->mean_length);
         assert_true(rate(&a) >= r->rate - RATE_TOLERANCE);
