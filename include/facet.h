@@ -132,7 +132,7 @@ FACET_API void facet_session_cancel(facet_session *s);
 
 typedef struct facet_logit_bias {
     int32_t token;
-    float bias;
+    float bias; /* at most 1e9; -INFINITY excludes the token */
 } facet_logit_bias;
 
 typedef struct facet_sampling {
@@ -207,7 +207,7 @@ typedef struct facet_generate_params {
     int32_t n_predict;       /* -1 = up to the end of the context */
     bool ignore_eos;         /* end tokens are generated like others */
     bool show_special;       /* control tokens appear in the text */
-    const char *const *stop; /* texts that end generation; not part of the output */
+    const char *const *stop; /* texts that end generation, valid UTF-8, not empty; not part of the output */
     size_t n_stop;
     facet_token_fn on_token;
     void *ud;

@@ -12,13 +12,13 @@ typedef struct answer {
     buf held; /* content that is not shown yet: it may be the beginning of a stop string */
     json_t *calls;
     bool has_shown, is_stopped; /* the latter by a stop string */
-    facet_status status;        /* of the parser and the lists */
-    facet_error *err;
+    facet_status status;        /* of taking in what was generated */
+    facet_error error;          /* of status */
 } answer;
 
 static void fail_memory(answer *a)
 {
-    if (a->status == FACET_OK) a->status = error_memory(a->err, "an answer", a->content.len + a->reasoning.len);
+    if (a->status == FACET_OK) a->status = error_memory(&a->error, "an answer", a->content.len + a->reasoning.len);
 }
 
 /* Shows held content up to a stop string, or all but what may begin one. */
@@ -73,7 +73,7 @@ static bool on_token(void *ud, int32_t token, const char *text, size_t n)
         chat_view_content(&a->c->view, text, n);
         a->has_shown = true;
     }
-    if (a->status == FACET_OK) a->status = chat_parser_push(a->parser, token, a->err);
+    if (a->status == FACET_OK) a->status = chat_parser_push(a->parser, token, &a->error);
     return a->status == FACET_OK && !a->is_stopped && !a->c->view.is_broken && !cli_was_interrupted();
 }
 
@@ -129,30 +129,34 @@ static bool is_context_full(const chat *c)
 }
 
 /* Shows the rest of what came, and puts it into the history. */
-static facet_status finish(answer *a)
+static void finish(answer *a)
 {
-    if (a->status == FACET_OK) a->status = chat_parser_finish(a->parser, a->err);
+    if (a->status == FACET_OK) a->status = chat_parser_finish(a->parser, &a->error);
     if (!a->is_stopped) show_content(a, true);
     chat_view_end(&a->c->view);
-    if (a->status != FACET_OK && !a->has_shown) return a->status;
-    const facet_status status = conversation_add_answer(&a->c->talk, &a->content, &a->reasoning, a->calls, a->err);
-    return a->status != FACET_OK ? a->status : status;
+    if (a->status != FACET_OK && !a->has_shown) return;
+    facet_error e = {0};
+    const facet_status status = conversation_add_answer(&a->c->talk, &a->content, &a->reasoning, a->calls, &e);
+    if (a->status != FACET_OK || status == FACET_OK) return;
+    a->status = status;
+    a->error = e;
 }
 
 static facet_status answer_prompt(answer *a, const int32_t *ids, size_t n, facet_error *err)
 {
-    facet_error late = {0};
     const facet_status status = generate(a, ids, n, err);
-    const bool is_stopped_early = cli_was_interrupted() && !a->has_shown;
-    if (is_stopped_early && status == FACET_OK) return error_set(err, FACET_ERR_CANCELLED, "cancelled");
     if (status != FACET_OK && !a->has_shown) return status;
-    a->err = &late; /* the first error is the one to tell */
-    const facet_status end = finish(a);
-    if (status == FACET_OK && end != FACET_OK && err) *err = late;
-    if (status == FACET_OK && is_context_full(a->c))
+    if (cli_was_interrupted() && !a->has_shown) return error_set(err, FACET_ERR_CANCELLED, "cancelled");
+    finish(a);
+    if (status != FACET_OK) return status;
+    if (a->status != FACET_OK) {
+        *err = a->error;
+        return a->status;
+    }
+    if (is_context_full(a->c))
         fprintf(stderr, "facet: the answer is cut: the context of %d tokens is full: %s\n",
                 facet_engine_n_ctx(a->c->engine), FULL_ADVICE);
-    return status != FACET_OK ? status : end;
+    return FACET_OK;
 }
 
 static bool starts_in_thought(const buf *prompt)
@@ -164,7 +168,7 @@ static bool starts_in_thought(const buf *prompt)
 
 facet_status chat_answer(chat *c, facet_error *err)
 {
-    answer a = {.c = c, .err = err, .calls = json_array()};
+    answer a = {.c = c, .calls = json_array()};
     buf prompt = {0};
     int32_t *ids = NULL;
     size_t n = 0;

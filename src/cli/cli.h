@@ -80,6 +80,7 @@ enum { CLI_SAMPLING = 1, CLI_SPECULATION = 2, CLI_GENERATION = CLI_SAMPLING | CL
 /* Writes the shared entries of a getopt table; returns their number. */
 size_t cli_long_options(struct option *out, unsigned groups);
 void cli_print_options(FILE *f, unsigned groups);
+void cli_print_options_but(FILE *f, unsigned groups, int left_out); /* left_out: val of one that the command lacks */
 /* -ctk and -ctv, -md and the like are written with one dash: turned into long options in place. */
 void cli_expand_short(int argc, char **argv);
 

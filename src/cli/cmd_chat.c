@@ -18,15 +18,14 @@ typedef struct chat_arguments {
 
 static void help(void)
 {
-    printf(
-        "usage: facet chat [OPTIONS]\n"
-        "Talks with a model on a terminal; otherwise each line of standard input is a turn. /help lists the commands.\n"
-        "Temperature, top-k and top-p are what the model's file recommends, the seed is drawn, unless given.\n\n"
-        "       --system TEXT         the system text\n"
-        "       --think               let the model think before it answers\n"
-        "       --load FILE           go on with a conversation that /save wrote\n"
-        "       --show-special        print control tokens, and thoughts and tool calls as they are\n");
-    cli_print_options(stdout, CLI_GENERATION);
+    printf("usage: facet chat [OPTIONS]\n"
+           "Talks with a model on a terminal; otherwise each line of standard input is a turn. /help tells more.\n"
+           "Unless given, temperature, top-k and top-p are the model's recommendation, and the seed is drawn.\n\n"
+           "      --system TEXT            the system text\n"
+           "      --think                  let the model think before it answers\n"
+           "      --load FILE              go on with a conversation that /save wrote\n"
+           "      --show-special           print control tokens, and thoughts and tool calls as they are\n");
+    cli_print_options_but(stdout, CLI_GENERATION, OPT_JSON);
 }
 
 static int parse(int argc, char **argv, chat_arguments *o)

@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/utf8.h"
 #include "cli/cli.h"
 #include "cli/spec_report.h"
 #include "model/model.h"
@@ -114,19 +115,39 @@ typedef struct run_report {
     facet_memory memory;
 } run_report;
 
+/* A path may hold any bytes, a JSON string only UTF-8: the others become U+FFFD. */
+static json_t *json_path(const char *path)
+{
+    buf b = {0};
+    for (size_t n = strlen(path), k; n; path += k, n -= k) {
+        uint32_t cp;
+        k = (size_t)utf8_decode(path, n, &cp);
+        if (k) {
+            buf_append(&b, path, k);
+        } else {
+            k = (size_t)utf8_invalid_length(path, n);
+            buf_append(&b, "\xef\xbf\xbd", 3);
+        }
+    }
+    json_t *j = b.failed ? NULL : json_stringn(b.data ? b.data : "", b.len);
+    buf_free(&b);
+    return j;
+}
+
 static int print_json(const run_report *p, run_output *out)
 {
     static const char *const stops[] = {"limit", "eos", "stop", "cancelled"};
     const double prefill_tps = p->r.prefill_ms > 0 ? p->r.n_prefill * 1000.0 / p->r.prefill_ms : 0;
     const double decode_tps = p->r.decode_ms > 0 ? p->r.n_tokens * 1000.0 / p->r.decode_ms : 0;
-    json_t *j = json_pack(
-        "{s:s, s:o, s:o, s:s%, s:s, s:{s:f, s:f, s:f, s:f, s:f}, s:o, s:{s:I, s:I, s:I, s:I, s:I}}", "model", p->model,
-        "prompt_tokens", id_array(p->prompt, p->n_prompt), "tokens", id_array(out->tokens, out->n_tokens), "text",
-        out->text.data ? out->text.data : "", out->text.len, "stop", stops[p->r.stop], "timings", "load_ms", p->load_ms,
-        "prefill_ms", p->r.prefill_ms, "prefill_tps", prefill_tps, "decode_ms", p->r.decode_ms, "decode_tps",
-        decode_tps, "speculation", cli_spec_json(&p->r.spec), "memory", "weights", (json_int_t)p->memory.weights, "kv",
-        (json_int_t)p->memory.kv, "compute", (json_int_t)p->memory.compute, "peak_rss", (json_int_t)p->memory.peak_rss,
-        "device", (json_int_t)p->memory.device);
+    json_t *j =
+        json_pack("{s:o, s:o, s:o, s:s%, s:s, s:{s:f, s:f, s:f, s:f, s:f}, s:o, s:{s:I, s:I, s:I, s:I, s:I}}", "model",
+                  json_path(p->model), "prompt_tokens", id_array(p->prompt, p->n_prompt), "tokens",
+                  id_array(out->tokens, out->n_tokens), "text", out->text.data ? out->text.data : "", out->text.len,
+                  "stop", stops[p->r.stop], "timings", "load_ms", p->load_ms, "prefill_ms", p->r.prefill_ms,
+                  "prefill_tps", prefill_tps, "decode_ms", p->r.decode_ms, "decode_tps", decode_tps, "speculation",
+                  cli_spec_json(&p->r.spec), "memory", "weights", (json_int_t)p->memory.weights, "kv",
+                  (json_int_t)p->memory.kv, "compute", (json_int_t)p->memory.compute, "peak_rss",
+                  (json_int_t)p->memory.peak_rss, "device", (json_int_t)p->memory.device);
     const bool ok = j && json_dumpf(j, stdout, JSON_COMPACT) == 0 && putchar('\n') != EOF && fflush(stdout) == 0;
     json_decref(j);
     return ok ? EXIT_OK : EXIT_FAILED;

@@ -209,10 +209,11 @@ size_t cli_long_options(struct option *out, unsigned groups)
     return n;
 }
 
-static void print_rows(FILE *f, const option_text *rows, size_t n)
+static void print_rows(FILE *f, const option_text *rows, size_t n, int left_out)
 {
     for (size_t i = 0; i < n; i++) {
         char left[64];
+        if (rows[i].val == left_out) continue;
         snprintf(left, sizeof left, "%s%c%s --%s %s", rows[i].val < 256 ? "-" : " ",
                  rows[i].val < 256 ? rows[i].val : ' ', rows[i].val < 256 ? "," : " ", rows[i].name,
                  rows[i].value ? rows[i].value : "");
@@ -220,11 +221,16 @@ static void print_rows(FILE *f, const option_text *rows, size_t n)
     }
 }
 
+void cli_print_options_but(FILE *f, unsigned groups, int left_out)
+{
+    print_rows(f, common, N_COMMON, left_out);
+    if (groups & CLI_SAMPLING) print_rows(f, sampling, N_SAMPLING, left_out);
+    if (groups & CLI_SPECULATION) print_rows(f, speculation, N_SPEC, left_out);
+}
+
 void cli_print_options(FILE *f, unsigned groups)
 {
-    print_rows(f, common, N_COMMON);
-    if (groups & CLI_SAMPLING) print_rows(f, sampling, N_SAMPLING);
-    if (groups & CLI_SPECULATION) print_rows(f, speculation, N_SPEC);
+    cli_print_options_but(f, groups, 0);
 }
 
 static bool from_environment(cli_options *o, const option_text *rows, size_t n)

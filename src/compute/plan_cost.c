@@ -55,6 +55,11 @@ op_cost plan_op_cost(const plan *p, const weight *weights, const kv_desc *kv, co
         if (op->w1 >= 0) add_experts(&c, op, &weights[op->w1], rows);
         break;
     case OP_MOE_DOWN: add_experts(&c, op, &weights[op->w0], rows); break;
+    case OP_CENTROIDS:
+        c.bytes =
+            rows * op->n_used * op->group * (double)type_bytes(type_get(weights[op->w0].type), weights[op->w0].ne[0]);
+        c.ops = 2.0 * rows * op->n_used * op->group * (double)weights[op->w0].ne[0];
+        break;
     case OP_ATTN: add_attention(&c, op, kv, rows, depth); break;
     default: break;
     }

@@ -17,13 +17,15 @@ facet_engine_params facet_engine_params_default(void)
 }
 
 /* Between steps a session holds at most window / 64 + 2 local pages, and as many again in its mark (session.h); a step
- * of up to 64 rows takes two more. Larger steps may drop the mark. */
+ * of up to 64 rows takes two more. Larger steps may drop the mark. Page ids are int32_t: what does not fit in them
+ * would not fit in any memory either. */
 static void count_pages(kv_desc *d, int32_t n_ctx, int n_sessions)
 {
     for (int g = 0; g < d->n_groups; g++) {
         const int window = d->groups[g].window, marked = window + 4 * KV_PAGE_LEN;
-        d->groups[g].n_pages =
-            n_sessions * kv_pages_needed(window, n_ctx, marked > ENGINE_MAX_ROWS ? marked : ENGINE_MAX_ROWS);
+        const int64_t n =
+            (int64_t)n_sessions * kv_pages_needed(window, n_ctx, marked > ENGINE_MAX_ROWS ? marked : ENGINE_MAX_ROWS);
+        d->groups[g].n_pages = n > INT32_MAX ? INT32_MAX : (int32_t)n;
     }
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/utf8.h"
 #include "decode/speculate.h"
 #include "decode/stop.h"
 
@@ -119,13 +120,30 @@ static facet_status decode_loop(generation *g, facet_error *err)
     return FACET_OK;
 }
 
-facet_status generate_with(facet_session *s, const int32_t *prompt, size_t n_prompt, const facet_sampling *sampling,
-                           const facet_generate_params *p, const strategy_ops *ops, facet_generate_result *out,
-                           facet_error *err)
+/* Text is handed out in whole characters, so a stop text must consist of such. */
+static facet_status check_params(const facet_generate_params *p, facet_error *err)
 {
     if (p->struct_size != sizeof *p)
         return error_set(err, FACET_ERR_ARG, "facet_generate_params.struct_size is %zu, this library wants %zu",
                          p->struct_size, sizeof *p);
+    if (p->n_predict < -1)
+        return error_set(err, FACET_ERR_ARG, "n_predict is %d, wanted -1 (to the end of the context) or more",
+                         p->n_predict);
+    for (size_t i = 0; i < p->n_stop; i++) {
+        const char *stop = p->stop ? p->stop[i] : NULL;
+        if (!stop || !*stop)
+            return error_set(err, FACET_ERR_ARG, "stop text %zu is empty, which would end at once", i + 1);
+        if (!utf8_valid(stop, strlen(stop)))
+            return error_set(err, FACET_ERR_ARG, "stop text %zu is not valid UTF-8", i + 1);
+    }
+    return FACET_OK;
+}
+
+facet_status generate_with(facet_session *s, const int32_t *prompt, size_t n_prompt, const facet_sampling *sampling,
+                           const facet_generate_params *p, const strategy_ops *ops, facet_generate_result *out,
+                           facet_error *err)
+{
+    FACET_TRY(check_params(p, err));
     generation g = {.s = s, .p = p, .detok = {.show_special = p->show_special}};
     facet_generate_result r = {0};
     const int32_t n_vocab = (int32_t)s->engine->model->h.n_vocab;

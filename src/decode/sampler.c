@@ -27,6 +27,17 @@ facet_sampling facet_sampling_default(void)
         .struct_size = sizeof(facet_sampling), .top_p = 1, .repeat_penalty = 1, .penalty_last_n = 64};
 }
 
+/* With these bounds finite logits stay finite, so that one which is not speaks of the model's file. A bias of -inf is
+ * fine: it excludes the token. */
+#define MAX_PENALTY 1e6f
+#define MAX_BIAS 1e9f
+
+static facet_status check_range(const char *name, float v, float min, float max, facet_error *err)
+{
+    if (v >= min && v <= max) return FACET_OK;
+    return error_set(err, FACET_ERR_ARG, "%s %g: wanted %g to %g", name, (double)v, (double)min, (double)max);
+}
+
 static facet_status check(const facet_sampling *p, int32_t n_vocab, facet_error *err)
 {
     if (p->struct_size != sizeof *p)
@@ -39,14 +50,14 @@ static facet_status check(const facet_sampling *p, int32_t n_vocab, facet_error 
         return error_set(err, FACET_ERR_ARG, "top-p %g: wanted above 0, at most 1", (double)p->top_p);
     if (!(p->min_p >= 0 && p->min_p <= 1))
         return error_set(err, FACET_ERR_ARG, "min-p %g: wanted 0 to 1", (double)p->min_p);
-    if (!(p->repeat_penalty > 0) || !isfinite(p->repeat_penalty))
-        return error_set(err, FACET_ERR_ARG, "repeat penalty %g: wanted above 0", (double)p->repeat_penalty);
-    if (!isfinite(p->presence_penalty) || !isfinite(p->frequency_penalty))
-        return error_set(err, FACET_ERR_ARG, "presence and frequency penalty must be finite");
+    FACET_TRY(check_range("repeat penalty", p->repeat_penalty, 1 / MAX_PENALTY, MAX_PENALTY, err));
+    FACET_TRY(check_range("presence penalty", p->presence_penalty, -MAX_PENALTY, MAX_PENALTY, err));
+    FACET_TRY(check_range("frequency penalty", p->frequency_penalty, -MAX_PENALTY, MAX_PENALTY, err));
     for (size_t i = 0; i < p->n_bias; i++)
-        if (p->bias[i].token < 0 || p->bias[i].token >= n_vocab || isnan(p->bias[i].bias))
-            return error_set(err, FACET_ERR_ARG, "logit bias for token %d: wanted a token below %d and a number",
-                             p->bias[i].token, n_vocab);
+        if (p->bias[i].token < 0 || p->bias[i].token >= n_vocab || !(p->bias[i].bias <= MAX_BIAS))
+            return error_set(err, FACET_ERR_ARG,
+                             "logit bias for token %d: %g: wanted a token below %d and a bias of at most %g",
+                             p->bias[i].token, (double)p->bias[i].bias, n_vocab, (double)MAX_BIAS);
     return FACET_OK;
 }
 

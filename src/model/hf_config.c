@@ -139,13 +139,35 @@ static facet_status read_gemma(const json_t *j, hf_config *c, facet_error *err)
     return get_u32(j, "moe_intermediate_size", true, &m->n_ff_expert, err);
 }
 
+/* Who sees whom inside a block. use_swa without sliding layer types makes every layer a sliding one that is not causal.
+ */
+static facet_status read_block_mask(const json_t *d, hf_config *c, facet_error *err)
+{
+    const json_t *causal = json_object_get(d, "causal");
+    meta *m = &c->m;
+    if (causal && !json_is_null(causal)) {
+        if (!json_is_boolean(causal))
+            return error_set(err, FACET_ERR_FORMAT, "config.json: dflash_config.causal is neither true nor false");
+        m->has_causal = true;
+        m->is_causal = json_is_true(causal);
+    }
+    if (m->is_local || !json_is_true(json_object_get(d, "use_swa"))) return FACET_OK;
+    memset(c->is_local, 1, (size_t)m->n_layers);
+    m->is_local = c->is_local;
+    m->has_causal = true;
+    return FACET_OK;
+}
+
 static facet_status read_dflash(const json_t *j, hf_config *c, facet_error *err)
 {
     meta *m = &c->m;
     const json_t *d = json_object_get(j, "dflash_config"), *ids = json_object_get(d, "target_layer_ids");
     if (!json_is_object(d)) return error_set(err, FACET_ERR_FORMAT, "config.json: missing key dflash_config");
     FACET_TRY(read_layer_types(j, c, false, err));
+    FACET_TRY(read_block_mask(d, c, err));
     if (!m->is_local) m->window = 0;
+    m->activation = json_string_value(json_object_get(j, "hidden_act"));
+    if (m->activation && strcmp(m->activation, "silu") == 0) m->activation = NULL;
     FACET_TRY(get_int(j, "block_size", false, 2, 1024, &m->block_size, err));
     FACET_TRY(get_int(d, "block_size", !m->block_size, 2, 1024, &m->block_size, err));
     FACET_TRY(get_int(d, "mask_token_id", false, 0, c->n_vocab - 1, &c->mask_id, err));
@@ -166,6 +188,14 @@ static facet_status read_dflash(const json_t *j, hf_config *c, facet_error *err)
     m->target_layers = c->target_layers;
     m->n_target_layers = (int)n;
     return FACET_OK;
+}
+
+static facet_status read_centroids(hf_config *c, facet_error *err)
+{
+    meta *m = &c->m;
+    if (!json_is_true(json_object_get(c->root, "use_ordered_embeddings"))) return FACET_OK;
+    FACET_TRY(get_int(c->root, "num_centroids", true, 1, 1 << 24, &m->n_centroids, err));
+    return get_int(c->root, "centroid_intermediate_top_k", true, 1, m->n_centroids, &m->n_centroids_used, err);
 }
 
 static bool is_dflash(const json_t *root)
@@ -197,6 +227,7 @@ static facet_status read_all(hf_config *c, facet_error *err)
     FACET_TRY(read_gemma(text, c, err));
     if (!is_mtp) return FACET_OK;
     c->m.softcap = 0;
+    FACET_TRY(read_centroids(c, err));
     return get_u32(c->root, "backbone_hidden_size", true, &c->m.n_embd_out, err);
 }
 

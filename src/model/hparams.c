@@ -76,6 +76,23 @@ static facet_status read_moe(const key_reader *k, hparams *h)
     return keys_u32(k, "expert_feed_forward_length", true, 32, 1 << 20, &h->n_ff_expert);
 }
 
+static facet_status read_sampling(const key_reader *model, hparams *h)
+{
+    const key_reader k = {model->f, "general", model->err};
+    h->sampling_temp = 1.0f;
+    h->sampling_top_p = 0.95f;
+    h->sampling_top_k = 64;
+    FACET_TRY(keys_f32(&k, "sampling.temp", false, &h->sampling_temp));
+    FACET_TRY(keys_f32(&k, "sampling.top_p", false, &h->sampling_top_p));
+    if (h->sampling_temp < 0)
+        return error_set(k.err, FACET_ERR_FORMAT, "%s: general.sampling.temp is %g, wanted 0 or more", k.f->path,
+                         (double)h->sampling_temp);
+    if (!(h->sampling_top_p > 0 && h->sampling_top_p <= 1))
+        return error_set(k.err, FACET_ERR_FORMAT, "%s: general.sampling.top_p is %g, wanted above 0, at most 1",
+                         k.f->path, (double)h->sampling_top_p);
+    return keys_int(&k, "sampling.top_k", false, 0, 1 << 20, &h->sampling_top_k);
+}
+
 static facet_status read_scalars(const key_reader *k, hparams *h)
 {
     FACET_TRY(keys_int(k, "block_count", true, 1, MAX_LAYERS, &h->n_layers));
@@ -93,15 +110,15 @@ static facet_status read_scalars(const key_reader *k, hparams *h)
     if (!(global > 1) || !(local > 1))
         return error_set(k->err, FACET_ERR_FORMAT, "%s: gemma4.rope.freq_base is %g and %g, wanted above 1", k->f->path,
                          (double)global, (double)local);
+    if (!(h->norm_eps > 0))
+        return error_set(k->err, FACET_ERR_FORMAT, "%s: gemma4.attention.layer_norm_rms_epsilon is %g, wanted above 0",
+                         k->f->path, (double)h->norm_eps);
+    if (h->softcap < 0)
+        return error_set(k->err, FACET_ERR_FORMAT, "%s: gemma4.final_logit_softcapping is %g, wanted 0 (none) or more",
+                         k->f->path, (double)h->softcap);
     h->rope_base_global = (double)global;
     h->rope_base_local = (double)local;
-    const key_reader general = {k->f, "general", k->err};
-    h->sampling_temp = 1.0f;
-    h->sampling_top_p = 0.95f;
-    h->sampling_top_k = 64;
-    FACET_TRY(keys_f32(&general, "sampling.temp", false, &h->sampling_temp));
-    FACET_TRY(keys_f32(&general, "sampling.top_p", false, &h->sampling_top_p));
-    return keys_int(&general, "sampling.top_k", false, 0, 1 << 20, &h->sampling_top_k);
+    return read_sampling(k, h);
 }
 
 facet_status hparams_read(const gguf_file *f, hparams *out, facet_error *err)

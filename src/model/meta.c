@@ -28,6 +28,11 @@ static void put_f32(putter *p, const char *name, float v)
     if (p->status == FACET_OK) p->status = gguf_put_f32(p->w, key_of(p, name), v, p->err);
 }
 
+static void put_bool(putter *p, const char *name, bool v)
+{
+    if (p->status == FACET_OK) p->status = gguf_put_bool(p->w, key_of(p, name), v, p->err);
+}
+
 static void put_array(putter *p, const char *name, gguf_type elem, const void *v, int n)
 {
     if (p->status == FACET_OK) p->status = gguf_put_array(p->w, key_of(p, name), elem, v, (uint64_t)n, p->err);
@@ -68,6 +73,10 @@ static void put_gemma(putter *p, const meta *m)
     if (!m->n_embd_out) return;
     put_u32(p, "embedding_length_out", m->n_embd_out);
     put_u32(p, "nextn_predict_layers", (uint32_t)m->n_layers);
+    if (!m->n_centroids) return;
+    put_bool(p, "use_ordered_embeddings", true);
+    put_u32(p, "n_centroids", (uint32_t)m->n_centroids);
+    put_u32(p, "centroid_top_k", (uint32_t)m->n_centroids_used);
 }
 
 static void put_dflash(putter *p, const meta *m)
@@ -76,6 +85,8 @@ static void put_dflash(putter *p, const meta *m)
     if (m->embedding_scale > 0) put_f32(p, "embedding_scale", m->embedding_scale);
     if (m->softcap > 0) put_f32(p, "final_logit_softcapping", m->softcap);
     put_array(p, "target_layers", GGUF_I32, m->target_layers, m->n_target_layers);
+    if (m->has_causal) put_bool(p, "attention.causal", m->is_causal);
+    if (m->activation) put_text(p, key_of(p, "hidden_activation"), m->activation);
     if (!m->is_local) return;
     if (m->window) put_u32(p, "attention.sliding_window", m->window);
     put_array(p, "attention.sliding_window_pattern", GGUF_BOOL, m->is_local, m->n_layers);

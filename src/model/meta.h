@@ -23,11 +23,14 @@ typedef struct meta {
     float rope_base, rope_base_local, norm_eps, softcap;
     int n_experts, n_experts_used;
     uint32_t n_ff_expert;
-    int n_shared_kv;           /* written, also as 0, for target and MTP */
-    uint32_t n_embd_per_layer; /* likewise */
-    uint32_t n_embd_out;       /* MTP: hidden size of the target */
-    int block_size;            /* DFlash */
-    float embedding_scale;     /* DFlash */
+    int n_shared_kv;                   /* written, also as 0, for target and MTP */
+    uint32_t n_embd_per_layer;         /* likewise */
+    uint32_t n_embd_out;               /* MTP: hidden size of the target */
+    int n_centroids, n_centroids_used; /* MTP with a centroid head */
+    int block_size;                    /* DFlash */
+    bool has_causal, is_causal;        /* DFlash: the mask inside a block, where it is said */
+    const char *activation;            /* DFlash; NULL = silu */
+    float embedding_scale;             /* DFlash */
     const int32_t *target_layers;
     int n_target_layers;
     uint32_t file_type;

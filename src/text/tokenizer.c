@@ -26,8 +26,8 @@ static facet_status check_model(const gguf_file *f, facet_error *err)
     bool is_pre_gemma4 = pre.n == 6 && memcmp(pre.s, "gemma4", 6) == 0;
     if (is_gemma4 || (is_llama && is_pre_gemma4 && gguf_find(f, "tokenizer.ggml.merges"))) return FACET_OK;
     return error_set(err, FACET_ERR_UNSUPPORTED,
-                     "tokenizer.ggml.model: \"%.*s\" (pre \"%.*s\") is not a Gemma 4 tokenizer", shown(model), model.s,
-                     shown(pre), pre.s);
+                     "%s: tokenizer.ggml.model: \"%.*s\" (pre \"%.*s\") is not a Gemma 4 tokenizer", f->path,
+                     shown(model), model.s, shown(pre), pre.s);
 }
 
 facet_status tokenizer_open(const gguf_file *f, tokenizer **out, facet_error *err)
@@ -39,6 +39,7 @@ facet_status tokenizer_open(const gguf_file *f, tokenizer **out, facet_error *er
     if (status == FACET_OK) status = vocab_read_merges(t, f, err);
     if (status == FACET_OK) status = vocab_read_specials(t, f, err);
     if (status != FACET_OK) {
+        error_prefix(err, "%s", f->path);
         tokenizer_close(t);
         return status;
     }

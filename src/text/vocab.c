@@ -291,9 +291,12 @@ static void find_named(tokenizer *t)
 /* A role whose usual text is missing is taken from the file's key. */
 static facet_status read_role(const tokenizer *t, const gguf_file *f, const char *key, int32_t *id, facet_error *err)
 {
-    uint64_t value = UINT64_MAX;
-    FACET_TRY(gguf_get_u64(f, key, false, 0, (uint64_t)t->n_vocab - 1, &value, err));
-    if (*id < 0 && value != UINT64_MAX) *id = (int32_t)value;
+    const gguf_kv *kv = gguf_find(f, key);
+    int64_t value;
+    if (!kv) return FACET_OK;
+    if (!gguf_scalar_i64(kv, &value) || value < 0 || value >= t->n_vocab)
+        return error_set(err, FACET_ERR_FORMAT, "%s is no id below %d", key, t->n_vocab);
+    if (*id < 0) *id = (int32_t)value;
     return FACET_OK;
 }
 

@@ -21,19 +21,21 @@ typedef struct terminal {
     char out[1 << 20];
 } terminal;
 
-/* Starts `facet chat -m MODEL --device cpu -t 1 ARGS` (ARGS: separated by single blanks), its history below `state`. */
-static terminal *start(const char *args, const char *state)
+/* Starts `facet COMMAND -m MODEL --device cpu -t 1 ARGS` (ARGS: separated by single blanks), its history below `state`.
+ * in: its standard input, or -1 for the terminal. */
+static terminal *start_command(const char *command, const char *args, const char *state, int in)
 {
     static terminal t;
-    char copy[1024], *argv[40] = {"facet", "chat", "-m", CHAT_MODEL, "--device", "cpu", "-t", "1"};
-    int n = 8;
-    snprintf(copy, sizeof copy, "%s", args);
+    char copy[1024], *argv[40] = {"facet"};
+    int n = 1;
+    snprintf(copy, sizeof copy, "%s -m %s --device cpu -t 1 %s", command, CHAT_MODEL, args);
     for (char *word = strtok(copy, " "); word; word = strtok(NULL, " ")) argv[n++] = word;
     const struct winsize size = {.ws_row = 24, .ws_col = 200};
     t = (terminal){0};
     t.pid = forkpty(&t.fd, NULL, NULL, &size);
     assert_true(t.pid >= 0);
     if (t.pid == 0) {
+        if (in >= 0) dup2(in, STDIN_FILENO);
         setenv("TERM", "xterm", 1);
         setenv("XDG_STATE_HOME", state, 1);
         setenv("HOME", "/nonexistent", 1);
@@ -41,6 +43,11 @@ static terminal *start(const char *args, const char *state)
         _exit(127);
     }
     return &t;
+}
+
+static terminal *start(const char *args, const char *state)
+{
+    return start_command("chat", args, state, -1);
 }
 
 /* More output; false when the program has gone. */
@@ -231,13 +238,13 @@ static void ctrl_c_stops_an_answer_and_keeps_what_was_shown(void **state)
 /* The blanks that wipe out "prefill [" and the rest of the bar. */
 static const char erased[] = "\r                                         \r";
 
-/* A file of one turn whose text has some 20 thousand tokens. */
-static void write_long_talk(const char *path)
+/* A file of one turn; 1000 repetitions are 15 thousand tokens. */
+static void write_long_talk(const char *path, int n_repetitions)
 {
     FILE *f = fopen(path, "w");
     assert_non_null(f);
     fputs("[{\"role\": \"user\", \"content\": \"", f);
-    for (int i = 0; i < 1000; i++) fputs("The yellow bell was on the table. A frog sat near the valley. ", f);
+    for (int i = 0; i < n_repetitions; i++) fputs("The yellow bell was on the table. A frog sat near the valley. ", f);
     fputs("\"}, {\"role\": \"assistant\", \"content\": \"Yes.\"}]\n", f);
     fclose(f);
 }
@@ -246,7 +253,7 @@ static void a_long_prompt_has_a_bar_and_can_be_stopped(void **state)
 {
     (void)state;
     char load[600];
-    write_long_talk(temp_file("long"));
+    write_long_talk(temp_file("long"), 1000);
     snprintf(load, sizeof load, "/load %s\r", temp_file("long"));
     terminal *t = start("--temp 0", temp_dir);
     wait_for_prompt(t, "> ");
@@ -269,6 +276,43 @@ static void a_long_prompt_has_a_bar_and_can_be_stopped(void **state)
     wait_for(t, "9 * 6 = 54.");
     assert_null(strstr(question, "prefill")); /* too short for a bar */
     assert_int_equal(leave(t), 0);
+}
+
+static void a_bar_is_gone_before_the_text_of_facet_run(void **state)
+{
+    (void)state;
+    char args[600];
+    write_long_talk(temp_file("long"), 100);
+    snprintf(args, sizeof args, "-n 4 -f %s", temp_file("long"));
+    terminal *t = start_command("run", args, temp_dir, -1);
+    wait_for(t, "\rprefill [                         ]   0 %");
+    wait_for(t, "\rprefill [#");
+    const char *text = wait_for(t, erased) + strlen(erased);
+    assert_int_equal(end(t), 0);
+    assert_lacks(text, "prefill");
+    assert_true(strlen(text) > 2);
+}
+
+/* Lines from a pipe: Ctrl-C ends an answer, and the program while it waits for a line. */
+static void ctrl_c_without_an_editor(void **state)
+{
+    (void)state;
+    int in[2];
+    assert_int_equal(pipe(in), 0);
+    terminal *t = start_command("chat", "--temp 0 --logit-bias 451=1000 -n 30000", temp_dir, in[0]);
+    close(in[0]);
+    assert_int_equal(write(in[1], "go\nagain\n", 9), 9);
+    wait_for(t, "aaaaaaaaaa");
+    type(t, "\x03");
+    wait_for(t, "\r\naaaaaaaaaa");
+    type(t, "\x03");
+    assert_int_equal(write(in[1], "/stats\n", 7), 7);
+    wait_for(t, "turns     2\r\n");
+    while (!is_asleep(t->pid)) usleep(1000);
+    type(t, "\x03");
+    assert_int_equal(end(t), 1000 + SIGINT);
+    assert_lacks(t->out, "> ");
+    close(in[1]);
 }
 
 static void the_bar_is_gone_before_the_answer(void **state)
@@ -341,6 +385,8 @@ int main(void)
         cmocka_unit_test(ctrl_c_at_the_prompt_drops_the_message),
         cmocka_unit_test(ctrl_c_stops_an_answer_and_keeps_what_was_shown),
         cmocka_unit_test(a_long_prompt_has_a_bar_and_can_be_stopped),
+        cmocka_unit_test(a_bar_is_gone_before_the_text_of_facet_run),
+        cmocka_unit_test(ctrl_c_without_an_editor),
         cmocka_unit_test(the_bar_is_gone_before_the_answer),
         cmocka_unit_test(a_thought_is_dimmed_unless_colours_are_unwanted),
         cmocka_unit_test(control_characters_do_not_reach_the_terminal),

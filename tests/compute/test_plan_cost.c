@@ -31,6 +31,8 @@ static plan *make_plan(void)
     op->i0 = all, op->o = all, op->n_heads = 4, op->head_dim = 64, op->kv_layer = 0;
     op = plan_add(p, OP_ATTN, 0);
     op->i0 = all, op->o = all, op->n_heads = 4, op->head_dim = 64, op->kv_layer = 0, op->window = 10;
+    op = plan_add(p, OP_CENTROIDS, -1);
+    op->i0 = op->i1 = op->o = all, op->w0 = 0, op->n_experts = 16, op->n_used = 3, op->group = 4;
     return p;
 }
 
@@ -52,8 +54,9 @@ static void test_costs(void **state)
     expect(p, 2, 2, 1, 0, 8 * 8192 * (1 - 0.75 * 0.75), 2 * 2.0 * 2 * 32 * 64); /* 3.5 of 8 */
     expect(p, 3, 1, 1, 100, 101 * 512, 4.0 * 101 * 4 * 64); /* 2 heads * 64 * 2 bytes * 2 = 512 bytes a key */
     expect(p, 4, 1, 1, 100, 11 * 512, 4.0 * 10 * 4 * 64);
+    expect(p, 5, 2, 1, 0, 2 * 12 * 128, 2.0 * 2 * 12 * 32); /* 12 rows of 32 for each of two */
     const op_cost all = plan_cost(p, weights, &kv, 1, 1, 0);
-    assert_true(fabs(all.bytes - (8192 + 2 * 8192 + 2 * 8192 + 512 + 512)) < 1e-3);
+    assert_true(fabs(all.bytes - (8192 + 2 * 8192 + 2 * 8192 + 512 + 512 + 12 * 128)) < 1e-3);
     plan_free(p);
 }
 

@@ -26,6 +26,8 @@ static void fill(rng *r, float *x, size_t n, double sigma)
 typedef struct results {
     float norm[MAX_N], norm_add[MAX_N], gelu[MAX_N], silu[MAX_N], cap[MAX_N], turned[512];
     int32_t argmax;
+    float max, sum, top[10];
+    int32_t top_id[10], n_top;
 } results;
 
 static void compute(const row_kernels *k, const float *a, const float *b, size_t n, results *out)
@@ -45,6 +47,9 @@ static void compute(const row_kernels *k, const float *a, const float *b, size_t
     memcpy(out->turned, a, 512 * sizeof *a);
     k->rotate(out->turned, 512, 128, cs);
     out->argmax = k->argmax(a, n);
+    out->max = k->max(a, n);
+    out->sum = k->sum_exp(a, n, out->max, 0.7f);
+    out->n_top = k->top_k(a, n, 5, 10, out->top, out->top_id, 0);
 }
 
 static void test_every_set_gives_the_same_bits(void **state)
@@ -63,6 +68,34 @@ static void test_every_set_gives_the_same_bits(void **state)
             compute(kernels_of(set), a, b, n, &got);
             assert_memory_equal(&want, &got, sizeof want);
         }
+    }
+}
+
+static void test_sum_and_best(void **state)
+{
+    (void)state;
+    static float a[MAX_N];
+    rng r;
+    rng_seed(&r, 2);
+    for (size_t n = 1; n <= MAX_N; n += n < 40 ? 1 : 97) {
+        fill(&r, a, n, 8);
+        if (n > 5) a[3] = -INFINITY;
+        double max = -INFINITY, sum = 0;
+        for (size_t i = 0; i < n; i++) max = fmax(max, (double)a[i]);
+        for (size_t i = 0; i < n; i++) sum += exp(((double)a[i] - max) * 0.7);
+        float value[4];
+        int32_t id[4];
+        assert_true((double)rows_scalar()->max(a, n) == max);
+        assert_true(fabs((double)rows_scalar()->sum_exp(a, n, (float)max, 0.7f) / sum - 1) < 1e-5);
+        const int held = rows_scalar()->top_k(a, n, 100, 4, value, id, 0);
+        assert_int_equal(held, n < 4 ? n : 4);
+        for (int j = 0; j < held; j++) {
+            size_t before = 0;
+            for (size_t i = 0; i < n; i++) before += a[i] > value[j];
+            assert_true(before == (size_t)j && a[id[j] - 100] == value[j]);
+        }
+        a[n / 2] = NAN;
+        assert_true(isnan(rows_scalar()->max(a, n)));
     }
 }
 
@@ -122,6 +155,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_set_gives_the_same_bits),
+        cmocka_unit_test(test_sum_and_best),
         cmocka_unit_test(test_values),
         cmocka_unit_test(test_argmax),
     };

@@ -316,6 +316,43 @@ static void refuses_calls_out_of_order(void **state)
     gguf_writer_free(w);
 }
 
+/* The same bytes in memory as in a file. */
+static void writes_into_memory(void **state)
+{
+    (void)state;
+    facet_error err = {0};
+    char *want;
+    void *image = NULL;
+    size_t n_want, n = 0;
+    gguf_writer *w = new_writer();
+    assert_ok(put_tensors(w, &err), err);
+    expect_arg(gguf_finish_memory(w, &image, &n, &err), &err, "no file is being written");
+    assert_ok(gguf_begin_memory(w, &err), err);
+    expect_arg(gguf_begin_memory(w, &err), &err, "already written");
+    expect_arg(gguf_finish(w, &err), &err, "no file is being written");
+    assert_ok(gguf_write_data(w, pattern, 60, &err), err);
+    expect_arg(gguf_write_data(w, pattern, 206, &err), &err, "a GGUF file in memory: tensor");
+    expect_arg(gguf_finish_memory(w, &image, &n, &err), &err, "0 of 204 bytes written");
+    assert_ok(gguf_write_data(w, pattern, 204, &err), err);
+    assert_ok(gguf_write_data(w, pattern, 1, &err), err);
+    expect_arg(gguf_write_data(w, pattern, 1, &err), &err, "1 bytes after the last tensor");
+    assert_ok(gguf_finish_memory(w, &image, &n, &err), err);
+    gguf_writer_free(w);
+    w = new_writer();
+    assert_ok(put_tensors(w, &err), err);
+    assert_ok(gguf_begin_data(w, temp_file("a.gguf"), &err), err);
+    assert_ok(gguf_write_data(w, pattern, 60, &err), err);
+    assert_ok(gguf_write_data(w, pattern, 204, &err), err);
+    assert_ok(gguf_write_data(w, pattern, 1, &err), err);
+    assert_ok(gguf_finish(w, &err), err);
+    gguf_writer_free(w);
+    assert_ok(file_read_all(temp_file("a.gguf"), 1 << 20, &want, &n_want, &err), err);
+    assert_int_equal(n, n_want);
+    assert_memory_equal(image, want, n);
+    mem_free(want);
+    mem_unmap(image, n);
+}
+
 static void leaves_nothing_of_an_interrupted_file(void **state)
 {
     (void)state;
@@ -400,6 +437,7 @@ int main(void)
         cmocka_unit_test_setup(follows_the_alignment_key, empty_folder),
         cmocka_unit_test_setup(refuses_what_its_reader_would_refuse, empty_folder),
         cmocka_unit_test_setup(refuses_calls_out_of_order, empty_folder),
+        cmocka_unit_test_setup(writes_into_memory, empty_folder),
         cmocka_unit_test_setup(leaves_nothing_of_an_interrupted_file, empty_folder),
         cmocka_unit_test_setup(reports_a_full_disk, empty_folder),
         cmocka_unit_test_setup(reports_a_missing_folder, empty_folder),

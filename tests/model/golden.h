@@ -50,6 +50,15 @@ static inline float max_diff(const float *a, const float *b, size_t n, size_t *a
     return worst;
 }
 
+/* Index of the largest value, the first of equal ones. */
+static inline int32_t golden_argmax(const float *x, size_t n)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (x[i] > x[best]) best = i;
+    return (int32_t)best;
+}
+
 /* True when the text, stripped, begins with the answer, stripped: the rule of `facet eval tasks`. */
 static inline bool golden_is_right(const char *text, const char *answer)
 {

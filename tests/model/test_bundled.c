@@ -140,14 +140,6 @@ static void free_evaluation(evaluation *v)
     free(v->hidden);
 }
 
-static size_t argmax(const float *x, size_t n)
-{
-    size_t best = 0;
-    for (size_t i = 1; i < n; i++)
-        if (x[i] > x[best]) best = i;
-    return best;
-}
-
 /* The reference's choice wherever its margin is above `near`; returns how many positions that were. */
 static size_t check_argmax(const char *device, const json_t *prompt, const evaluation *v, double near)
 {
@@ -156,10 +148,10 @@ static size_t check_argmax(const char *device, const json_t *prompt, const evalu
     assert_int_equal(json_array_size(want), v->n);
     for (size_t i = 0; i < v->n; i++) {
         if (json_number_value(json_array_get(margin, i)) <= near) continue;
-        const size_t got = argmax(v->logits + i * N_VOCAB, N_VOCAB);
+        const int32_t got = golden_argmax(v->logits + i * N_VOCAB, N_VOCAB);
         n_checked++;
-        if (got != (size_t)json_integer_value(json_array_get(want, i)))
-            fail_msg("%s, prompt %s, position %zu: token %zu", device,
+        if (got != json_integer_value(json_array_get(want, i)))
+            fail_msg("%s, prompt %s, position %zu: token %d", device,
                      json_string_value(json_object_get(prompt, "name")), i, got);
     }
     return n_checked;

@@ -380,6 +380,7 @@ static void run_plan_timed(void *arg, int thread, int n_threads)
     const timed_run *t = arg;
     const compiled *c = t->x.c;
     exec_rope_tables(&t->x, thread, n_threads);
+    quantize_inputs(&t->x, thread, n_threads);
     for (int i = 0; i < c->plan->n_ops; i++) {
         team_barrier(t->x.be->team);
         const uint64_t t0 = clock_ns();

@@ -108,22 +108,22 @@ static void softcap(float *x, size_t n, float cap)
     for (size_t i = 0; i < n; i++) x[i] = cap * tanh_fast(x[i] / cap);
 }
 
-static float max_value(const float *x, size_t n)
+static float max_value(const float *v, size_t n)
 {
     float m[LANES];
-    int bad[LANES] = {0};
+    uint32_t bad[LANES] = {0};
+    for (size_t k = 0; k < LANES; k++) m[k] = -INFINITY;
     size_t i = 0;
-    for (int k = 0; k < LANES; k++) m[k] = -INFINITY;
     for (; i + LANES <= n; i += LANES)
         for (size_t k = 0; k < LANES; k++) {
-            m[k] = x[i + k] > m[k] ? x[i + k] : m[k];
-            bad[k] |= !(x[i + k] < INFINITY);
+            m[k] = v[i + k] > m[k] ? v[i + k] : m[k];
+            bad[k] |= !(v[i + k] < INFINITY);
         }
-    for (size_t k = 0; i < n; i++, k++) {
-        m[k] = x[i] > m[k] ? x[i] : m[k];
-        bad[k] |= !(x[i] < INFINITY);
+    for (; i < n; i++) {
+        m[0] = v[i] > m[0] ? v[i] : m[0];
+        bad[0] |= !(v[i] < INFINITY);
     }
-    for (int k = 1; k < LANES; k++) {
+    for (size_t k = 1; k < LANES; k++) {
         m[0] = m[k] > m[0] ? m[k] : m[0];
         bad[0] |= bad[k];
     }
@@ -193,24 +193,8 @@ static int32_t find(const float *v, size_t n, float max)
 
 static int32_t argmax(const float *v, size_t n)
 {
-    float m[LANES];
-    uint32_t bad[LANES] = {0};
-    for (size_t k = 0; k < LANES; k++) m[k] = -INFINITY;
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (size_t k = 0; k < LANES; k++) {
-            m[k] = v[i + k] > m[k] ? v[i + k] : m[k];
-            bad[k] |= !(v[i + k] < INFINITY);
-        }
-    for (; i < n; i++) {
-        m[0] = v[i] > m[0] ? v[i] : m[0];
-        bad[0] |= !(v[i] < INFINITY);
-    }
-    for (size_t k = 1; k < LANES; k++) {
-        m[0] = m[k] > m[0] ? m[k] : m[0];
-        bad[0] |= bad[k];
-    }
-    return bad[0] ? -1 : find(v, n, m[0]);
+    const float max = max_value(v, n);
+    return isnan(max) ? -1 : find(v, n, max);
 }
 
 static const row_kernels kernels = {

@@ -17,6 +17,7 @@ typedef struct attn_args {
     float *out;
     int n_heads, window;
     float scale;
+    attn_sight sight;
 } attn_args;
 
 typedef struct attn_shared {
@@ -102,9 +103,12 @@ static __global__ void attn_kernel(attn_args a)
 
     int kv_head = head / (a.n_heads / a.layer.n_kv_heads), source = batch_row(a.map, row), pos = a.in.pos[source];
     int begin = a.window > 0 ? max(0, pos - a.window + 1) : 0;
+    int end_of_sight = a.sight == SIGHT_COMMITTED ? a.in.committed[source]
+                       : a.sight == SIGHT_BLOCK   ? a.in.end[source]
+                                                  : pos + 1;
     attn_state all = {-CUDART_INF_F, 0, {}}, split;
-    for (int first = begin; first <= pos; first = (first / SPLIT + 1) * SPLIT) {
-        int end = min(pos + 1, (first / SPLIT + 1) * SPLIT);
+    for (int first = begin; first < end_of_sight; first = (first / SPLIT + 1) * SPLIT) {
+        int end = min(end_of_sight, (first / SPLIT + 1) * SPLIT);
         attend_split(a, source, kv_head, first, end - first, &s, &split);
         fold(&all, split);
     }
@@ -133,8 +137,8 @@ void launch_attn(const cuda_pass *p, const plan_op *op)
 {
     rows_view q = view_of(p, op->i0), out = view_of(p, op->o);
     const dev_pages *l = &p->b->layers[op->kv_layer];
-    attn_args a = {*l,     p->b->tables, p->c->in,    q.live,     q.map,
-                   q.data, out.data,     op->n_heads, op->window, op->attn_scale};
+    attn_args a = {*l,       p->b->tables, p->c->in,   q.live,         q.map,    q.data,
+                   out.data, op->n_heads,  op->window, op->attn_scale, op->sight};
     dim3 grid((unsigned)op->n_heads, (unsigned)q.n);
     attn_kernel<<<grid, BLOCK, 0, p->b->stream>>>(a);
 }

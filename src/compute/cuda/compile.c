@@ -22,11 +22,14 @@ static facet_status upload(compiled *c, const void *src, size_t bytes, const cha
 
 static facet_status check_ops(compiled *c, facet_error *err)
 {
+    bool sees_all = false;
     for (int i = 0; i < c->p->n_ops; i++) {
         FACET_TRY(cuda_op_check(c, i, err));
         op_kind kind = c->p->ops[i].kind;
         c->uses_kv |= kind == OP_KV_WRITE || kind == OP_ATTN;
+        sees_all |= kind == OP_KV_WRITE || (kind == OP_ATTN && c->p->ops[i].sight != SIGHT_COMMITTED);
     }
+    c->sees_committed = !sees_all;
     return FACET_OK;
 }
 
@@ -40,6 +43,8 @@ static facet_status alloc_values(compiled *c, facet_error *err)
     return cuda_check(c->b, cudaMemsetAsync(c->values, 0, c->values_bytes, c->b->stream), "clearing activations", err);
 }
 
+enum { BATCH_ARRAYS = 8 }; /* of one int32 per row */
+
 /* The arrays of a dev_batch inside one block, the paths last. */
 static dev_batch lay_batch(uint8_t *block, size_t max_rows)
 {
@@ -50,13 +55,15 @@ static dev_batch lay_batch(uint8_t *block, size_t max_rows)
                        .seq = at + 3 * max_rows,
                        .out_row = at + 4 * max_rows,
                        .base = at + 5 * max_rows,
-                       .path = block + 6 * max_rows * sizeof *at};
+                       .committed = at + 6 * max_rows,
+                       .end = at + 7 * max_rows,
+                       .path = block + BATCH_ARRAYS * max_rows * sizeof *at};
 }
 
 static facet_status alloc_batch(compiled *c, facet_error *err)
 {
     size_t n = (size_t)(c->max_rows > c->max_out ? c->max_rows : c->max_out);
-    c->batch_bytes = n * (6 * sizeof(int32_t) + BATCH_MAX_TREE);
+    c->batch_bytes = n * (BATCH_ARRAYS * sizeof(int32_t) + BATCH_MAX_TREE);
     FACET_TRY(cuda_alloc_pinned(c->b, c->batch_bytes, "a batch", (void **)&c->host_batch, err));
     FACET_TRY(alloc_device(c, c->batch_bytes, "a batch", (void **)&c->device_batch, err));
     memset(c->host_batch, 0, c->batch_bytes);
@@ -100,6 +107,18 @@ static facet_status alloc_host_rows(compiled *c, facet_error *err)
     return FACET_OK;
 }
 
+/* A plan has one vocabulary order at most (plan_keep_order). */
+static facet_status upload_order(compiled *c, facet_error *err)
+{
+    for (int i = 0; i < c->p->n_ops; i++) {
+        const plan_op *op = &c->p->ops[i];
+        if (op->kind != OP_CENTROIDS || c->order) continue;
+        const size_t n = (size_t)op->n_experts * op->group;
+        FACET_TRY(upload(c, op->order, n * sizeof *op->order, "a vocabulary order", (void **)&c->order, err));
+    }
+    return FACET_OK;
+}
+
 static facet_status compile_into(compiled *c, facet_error *err)
 {
     FACET_TRY(check_ops(c, err));
@@ -107,6 +126,7 @@ static facet_status compile_into(compiled *c, facet_error *err)
     FACET_TRY(alloc_batch(c, err));
     FACET_TRY(upload_freqs(c, err));
     FACET_TRY(alloc_host_rows(c, err));
+    FACET_TRY(upload_order(c, err));
     if (!c->p->n_suppress) return FACET_OK;
     return upload(c, c->p->suppress, (size_t)c->p->n_suppress * sizeof(int32_t), "suppressed ids",
                   (void **)&c->suppress, err);
@@ -164,6 +184,7 @@ void cuda_release(backend *base, compiled *c)
     (void)cudaFree(c->values);
     (void)cudaFree(c->device_batch);
     (void)cudaFree(c->suppress);
+    (void)cudaFree(c->order);
     (void)cudaFreeHost(c->host_batch);
     c->b->compute_bytes -= c->device_bytes;
     mem_free(c->host_rows_of);

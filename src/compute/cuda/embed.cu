@@ -4,12 +4,15 @@
 #include "compute/cuda/ops.cuh"
 
 static __global__ void embed_kernel(tensor_type type, const uint8_t *table, size_t row_bytes, const int32_t *token,
-                                    const int32_t *live, const int32_t *map, float scale, uint32_t width, float *out)
+                                    const int32_t *live, const int32_t *map, float scale, uint32_t width,
+                                    uint32_t n_vocab, float *out)
 {
     int row = (int)blockIdx.y;
     uint32_t k = blockIdx.x * BLOCK + threadIdx.x;
     if (live[row] < 0 || k >= width) return;
-    out[(size_t)row * width + k] = scale * weight_at(type, table + (size_t)token[batch_row(map, row)] * row_bytes, k);
+    int32_t t = token[batch_row(map, row)]; /* -1 where a chain has broken off */
+    out[(size_t)row * width + k] =
+        t >= 0 && (uint32_t)t < n_vocab ? scale * weight_at(type, table + (size_t)t * row_bytes, k) : 0;
 }
 
 /* The rows are here already: [row, width]. */
@@ -32,7 +35,10 @@ static const host_rows *find_host_rows(const compiled *c, const plan_op *op)
 facet_status check_embed(const compiled *c, const plan_op *op, facet_error *err)
 {
     const dev_weight *w = weight_of(c->b, op->w0);
-    return op_expect(c, op, w && w->n_in == width_of(c, op->o), "the table is as wide as the output", err);
+    FACET_TRY(op_expect(c, op, w && w->n_in == width_of(c, op->o), "the table is as wide as the output", err));
+    if (op->i0 < 0) return FACET_OK;
+    const bool ok = op->i0 < c->p->n_values && width_of(c, op->i0) == 1 && op_same_rows(c, op->i0, op->o) && w->data;
+    return op_expect(c, op, ok, "a token per row, and a table on the device", err);
 }
 
 void launch_embed(const cuda_pass *p, const plan_op *op)
@@ -41,8 +47,9 @@ void launch_embed(const cuda_pass *p, const plan_op *op)
     rows_view out = view_of(p, op->o);
     dim3 grid(n_blocks(out.width, BLOCK), (unsigned)out.n);
     if (w->data)
-        embed_kernel<<<grid, BLOCK, 0, p->b->stream>>>(w->type, w->data, w->row_bytes, p->c->in.token, out.live,
-                                                       out.map, op->scale, out.width, out.data);
+        embed_kernel<<<grid, BLOCK, 0, p->b->stream>>>(
+            w->type, w->data, w->row_bytes, op->i0 >= 0 ? (const int32_t *)view_of(p, op->i0).data : p->c->in.token,
+            out.live, op->i0 >= 0 ? NULL : out.map, op->scale, out.width, w->n_out, out.data);
     else
         scale_kernel<<<grid, BLOCK, 0, p->b->stream>>>(find_host_rows(p->c, op)->device, out.live, out.map, op->scale,
                                                        out.width, out.data);

@@ -26,6 +26,9 @@ static op_entry entry_of(op_kind kind)
     case OP_GATHER: return {check_gather, launch_gather, 1, true};
     case OP_CAPTURE: return {check_capture, launch_capture, 1, true};
     case OP_ARGMAX: return {check_argmax, launch_argmax, 1, true};
+    case OP_CONCAT: return {check_concat, launch_concat, 2, true};
+    case OP_TOPK: return {check_topk, launch_topk, 1, true};
+    case OP_CENTROIDS: return {check_centroids, launch_centroids, 2, true};
     case OP_KIND_COUNT: break;
     }
     return {NULL, NULL, 0, false};

@@ -77,6 +77,9 @@ CUDA_OP(moe_down)
 CUDA_OP(gather)
 CUDA_OP(capture)
 CUDA_OP(argmax)
+CUDA_OP(concat)
+CUDA_OP(topk)
+CUDA_OP(centroids)
 #undef CUDA_OP
 
 #endif

@@ -23,7 +23,7 @@ static facet_status check_tokens(const compiled *c, const batch *in, facet_error
 {
     for (int i = 0; i < c->p->n_ops; i++) {
         const plan_op *op = &c->p->ops[i];
-        if (op->kind != OP_EMBED) continue;
+        if (op->kind != OP_EMBED || op->i0 >= 0) continue;
         uint32_t n_vocab = c->b->weights[op->w0].n_out;
         for (int r = 0; r < in->n_rows; r++)
             if (in->token[r] < 0 || (uint32_t)in->token[r] >= n_vocab)
@@ -51,7 +51,7 @@ typedef struct slot_range {
     int32_t first, last; /* first > last: the sequence has no rows */
 } slot_range;
 
-static slot_range slots_of(const batch *in, int seq, int window)
+static slot_range slots_of(const compiled *c, const batch *in, int seq, int window)
 {
     slot_range s = {INT32_MAX, -1};
     int32_t base = in->seqs[seq].base;
@@ -61,6 +61,7 @@ static slot_range slots_of(const batch *in, int seq, int window)
         int32_t last = in->slot[r] > in->pos[r] ? in->slot[r] : in->pos[r];
         for (int32_t p = base; in->path && p <= in->pos[r]; p++)
             if (base + in->path[r][p - base] > last) last = base + in->path[r][p - base];
+        if (c->sees_committed) last = base - 1;
         if (first < s.first) s.first = first;
         if (last > s.last) s.last = last;
     }
@@ -71,7 +72,7 @@ static slot_range slots_of(const batch *in, int seq, int window)
 static facet_status check_table(const compiled *c, const batch *in, int seq, int group, facet_error *err)
 {
     const kv_group_desc *g = &c->b->groups[group];
-    slot_range s = slots_of(in, seq, g->window);
+    slot_range s = slots_of(c, in, seq, g->window);
     for (int32_t i = s.first / KV_PAGE_LEN; s.first <= s.last && i <= s.last / KV_PAGE_LEN; i++) {
         int32_t page = in->seqs[seq].table[group][i];
         if (page < 0 || page >= g->n_pages)
@@ -96,7 +97,7 @@ static facet_status check_page(const cuda_backend *b, int group, int32_t page, f
     return error_set(err, FACET_ERR_ARG, "a copy or move names page %d of group %d, which does not exist", page, group);
 }
 
-static facet_status check_copies(const cuda_backend *b, const batch *in, facet_error *err)
+facet_status cuda_copies_check(const cuda_backend *b, const batch *in, facet_error *err)
 {
     for (int i = 0; i < in->n_copies; i++) {
         FACET_TRY(check_page(b, in->copies[i].group, in->copies[i].src, err));
@@ -121,7 +122,7 @@ facet_status cuda_batch_check(const compiled *c, const batch *in, facet_error *e
 {
     FACET_TRY(check_counts(c, in, err));
     FACET_TRY(check_tokens(c, in, err));
-    FACET_TRY(check_copies(c->b, in, err));
+    FACET_TRY(cuda_copies_check(c->b, in, err));
     return c->uses_kv ? check_pages(c, in, err) : FACET_OK;
 }
 
@@ -145,6 +146,9 @@ static void put_rows(const compiled *c, const batch *in, int n_rows, int n_out)
     for (int r = 0; r < n_rows; r++) {
         bool is_tree = c->uses_kv && in->path && r < in->n_rows;
         h->base[r] = is_tree ? in->seqs[in->seq[r]].base : INT32_MAX;
+        const bool has_seq = c->uses_kv && r < in->n_rows;
+        h->committed[r] = has_seq ? in->seqs[in->seq[r]].base : 0;
+        h->end[r] = has_seq ? in->seqs[in->seq[r]].end : 0;
     }
     if (c->uses_kv && in->path) memcpy(h->path, in->path, (size_t)in->n_rows * BATCH_MAX_TREE);
 }
@@ -154,9 +158,10 @@ static facet_status send(cuda_backend *b, void *dst, const void *src, size_t byt
     return cuda_check(b, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, b->stream), "sending the batch", err);
 }
 
-static facet_status send_table(cuda_backend *b, const batch *in, int seq, int group, facet_error *err)
+static facet_status send_table(const compiled *c, const batch *in, int seq, int group, facet_error *err)
 {
-    slot_range s = slots_of(in, seq, b->groups[group].window);
+    cuda_backend *b = c->b;
+    slot_range s = slots_of(c, in, seq, c->b->groups[group].window);
     if (s.first > s.last) return FACET_OK;
     size_t first = (size_t)(s.first / KV_PAGE_LEN), n = (size_t)(s.last / KV_PAGE_LEN) - first + 1;
     size_t at = ((size_t)seq * (size_t)b->n_groups + (size_t)group) * (size_t)b->tables.cap + first;
@@ -184,7 +189,7 @@ facet_status cuda_batch_stage(compiled *c, const batch *in, int n_rows, int n_ou
     size_t bytes = has_tree ? c->batch_bytes : (size_t)((uint8_t *)c->in_host.path - c->host_batch);
     FACET_TRY(send(b, c->device_batch, c->host_batch, bytes, err));
     for (int s = 0; c->uses_kv && s < in->n_seqs; s++)
-        for (int g = 0; g < b->n_groups; g++) FACET_TRY(send_table(b, in, s, g, err));
+        for (int g = 0; g < b->n_groups; g++) FACET_TRY(send_table(c, in, s, g, err));
     for (int i = 0; i < c->n_host_rows; i++) FACET_TRY(send_host_rows(c, &c->host_rows_of[i], in, err));
     return FACET_OK;
 }

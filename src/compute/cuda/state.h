@@ -37,8 +37,9 @@ typedef struct dev_pages {
  * wanted rows) is negative is padding. */
 typedef struct dev_batch {
     int32_t *token, *pos, *slot, *seq, *out_row;
-    int32_t *base; /* [row]: logical positions from here on go through path; INT32_MAX without a tree */
-    uint8_t *path; /* [row][BATCH_MAX_TREE] */
+    int32_t *base;            /* [row]: logical positions from here on go through path; INT32_MAX without a tree */
+    int32_t *committed, *end; /* [row]: of its sequence: one past what is committed, one past this batch's rows */
+    uint8_t *path;            /* [row][BATCH_MAX_TREE] */
 } dev_batch;
 
 /* Page tables: entry i of sequence s in group g is data[(s * n_groups + g) * cap + i]. */
@@ -87,14 +88,14 @@ struct compiled {
     cuda_backend *b;
     const plan *p; /* borrowed, as plans outlive what was compiled from them */
     int max_rows, max_out;
-    bool uses_kv;
-    size_t *offsets; /* [n_values] into values */
+    bool uses_kv, sees_committed; /* sees_committed: no row sees or writes a slot from its sequence's base on */
+    size_t *offsets;              /* [n_values] into values */
     uint8_t *values;
     size_t values_bytes, batch_bytes;
     uint8_t *host_batch, *device_batch; /* batch_bytes each; host is pinned */
     dev_batch in_host, in;              /* the arrays inside them */
     double **freqs;                     /* [n_ops] on the device, NULL where the op has no rotation */
-    int32_t *suppress;                  /* device */
+    int32_t *suppress, *order;          /* device; order: of OP_CENTROIDS */
     int n_host_rows;
     host_rows *host_rows_of;
     size_t device_bytes;
@@ -130,6 +131,9 @@ facet_status cuda_compile(backend *b, const plan *p, int max_rows, int max_out, 
 void cuda_release(backend *b, compiled *c);
 facet_status cuda_run(backend *b, compiled *c, const batch *in, facet_error *err);
 facet_status cuda_read(backend *b, compiled *c, int value, int row, int n, void *dst, facet_error *err);
+facet_status cuda_write(backend *b, compiled *c, int value, int row, int n, const void *src, facet_error *err);
+facet_status cuda_copy_rows(backend *b, const row_copy *copy, facet_error *err);
+facet_status cuda_move(backend *b, const batch *in, facet_error *err);
 /* measure.c. read_gbps is that of a copy inside the device, bytes read and written together. */
 facet_status cuda_run_timed(backend *b, compiled *c, const batch *in, double *op_ms, facet_error *err);
 facet_status cuda_measure(backend *b, backend_ceilings *out, facet_error *err);
@@ -141,6 +145,7 @@ facet_status cuda_pages_prepare(cuda_backend *b, const batch *in, facet_error *e
 
 /* stage.c: checks the batch, and puts it on the device, padded to n_rows and n_out rows. */
 facet_status cuda_batch_check(const compiled *c, const batch *in, facet_error *err);
+facet_status cuda_copies_check(const cuda_backend *b, const batch *in, facet_error *err);
 facet_status cuda_batch_stage(compiled *c, const batch *in, int n_rows, int n_out, facet_error *err);
 
 /* ops.cu: an op's shape check (once, at compile), and its launch, whose error is left in cudaGetLastError(). */

@@ -59,12 +59,12 @@ static facet_status stager_send(stager *s, uint8_t *dst, const uint8_t *src, siz
 
 static bool stays_on_host(const weight *w)
 {
-    return w->is_rows && !w->is_matrix;
+    return w->is_rows && !w->is_matrix && !w->is_picked;
 }
 
 static bool is_vector(const weight *w)
 {
-    return !w->is_rows && !w->is_matrix;
+    return !w->is_rows && !w->is_matrix && !w->is_picked;
 }
 
 static size_t n_elements(const weight *w)
