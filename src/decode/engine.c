@@ -266,6 +266,7 @@ static facet_status prepare(facet_engine *e, kv_seq *s, int32_t start, int n, in
 {
     int n_copies = 0;
     e->logits_owner = NULL;
+    e->n_runs++;
     for (int i = 0; i < n; i++) { /* before pages are reserved: their pending copies must not be lost */
         if (e->token[i] < 0 || e->token[i] >= (int32_t)e->model->h.n_vocab)
             return error_set(err, FACET_ERR_ARG, "token %d at position %d: the vocabulary has %u entries", e->token[i],
@@ -297,12 +298,19 @@ static facet_status prepare_chain(facet_engine *e, kv_seq *s, const int32_t *tok
     return prepare(e, s, start, n, n_out, out, err);
 }
 
+static facet_status run(facet_engine *e, kv_seq *s, const step *st, facet_error *err)
+{
+    const facet_status status = e->be->ops->run(e->be, e->compiled, &st->in, err);
+    if (status != FACET_OK) kv_seq_undo_copies(e->pool, s, st->in.copies, st->in.n_copies);
+    return status;
+}
+
 facet_status engine_eval(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
                          facet_error *err)
 {
     step st;
     FACET_TRY(prepare_chain(e, s, tokens, start, n, n_out, &st, err));
-    return e->be->ops->run(e->be, e->compiled, &st.in, err);
+    return run(e, s, &st, err);
 }
 
 facet_status engine_eval_tree(facet_engine *e, kv_seq *s, const draft_tree *t, int32_t start, facet_error *err)
@@ -311,7 +319,7 @@ facet_status engine_eval_tree(facet_engine *e, kv_seq *s, const draft_tree *t, i
     draft_tree_rows(t, start, t->n_rows, DRAFT_PAD_ROOT, e->token, e->pos, e->slot, e->path);
     FACET_TRY(prepare(e, s, start, t->n_rows, t->n_rows, &st, err));
     st.in.path = (const uint8_t(*)[BATCH_MAX_TREE])e->path;
-    return e->be->ops->run(e->be, e->compiled, &st.in, err);
+    return run(e, s, &st, err);
 }
 
 facet_status engine_eval_timed(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
@@ -319,5 +327,7 @@ facet_status engine_eval_timed(facet_engine *e, kv_seq *s, const int32_t *tokens
 {
     step st;
     FACET_TRY(prepare_chain(e, s, tokens, start, n, n_out, &st, err));
-    return e->be->ops->run_timed(e->be, e->compiled, &st.in, op_ms, err);
+    const facet_status status = e->be->ops->run_timed(e->be, e->compiled, &st.in, op_ms, err);
+    if (status != FACET_OK) kv_seq_undo_copies(e->pool, s, st.in.copies, st.in.n_copies);
+    return status;
 }

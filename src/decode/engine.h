@@ -32,6 +32,7 @@ struct facet_engine {
     draft_control control; /* what drafting costs here, and how well it goes */
     bool has_control;
     const facet_session *logits_owner; /* whose logits the outputs of the last step are; NULL = nobody's */
+    uint64_t n_runs;                   /* steps of the target so far */
     /* buffers of one step */
     int32_t token[ENGINE_MAX_ROWS], pos[ENGINE_MAX_ROWS], slot[ENGINE_MAX_ROWS], seq[ENGINE_MAX_ROWS];
     uint8_t path[DRAFT_TREE_MAX_ROWS][DRAFT_TREE_MAX_ROWS];
