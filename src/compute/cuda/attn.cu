@@ -1,12 +1,19 @@
 /* attn.cu: OP_ATTN. One block per query head and row (Dao et al. 2022, arXiv:2205.14135 section 3: online softmax).
  *
  * Keys are visited in logical order and cut into splits at fixed multiples of SPLIT positions; a split gives (max, sum,
- * o), and splits are folded in order. So a row's bits depend on its own keys alone, and a tree row, whose path leads to
- * the slots of its own ancestors, gets the bits of the plain step. */
-#include "compute/cuda/ops.cuh"
+ * o), and splits are folded in order. Inside a split warp w takes the keys w, w + 8, .. of the row's own. So a row's
+ * bits depend on its own keys alone, and a tree row, whose path leads to the slots of its own ancestors, gets the bits
+ * of the plain step. */
+#include "compute/cuda/async.cuh"
 #include "compute/cuda/pages.cuh"
 
-enum { SPLIT = 512, DIMS_PER_THREAD = CUDA_MAX_HEAD_DIM / BLOCK };
+enum {
+    SPLIT = 512,
+    DIMS_PER_THREAD = CUDA_MAX_HEAD_DIM / BLOCK,
+    LANE_DIMS = 8,           /* a lane reads 8 neighbouring dims at a time */
+    SPAN = WARP * LANE_DIMS, /* dims that a warp covers with one read */
+    KEYS_AT_ONCE = 4,        /* reads under way in a warp */
+};
 
 typedef struct attn_args {
     dev_pages layer;
@@ -21,9 +28,9 @@ typedef struct attn_args {
 } attn_args;
 
 typedef struct attn_shared {
-    float q[CUDA_MAX_HEAD_DIM];
-    float p[SPLIT];       /* scores of the split's keys, then exp(score - max) */
-    int64_t index[SPLIT]; /* where those keys lie */
+    float p[SPLIT];                          /* scores of the split's keys, then exp(score - max) */
+    int64_t index[SPLIT];                    /* where those keys lie */
+    float o[BLOCK_WARPS][CUDA_MAX_HEAD_DIM]; /* sums over the keys of each warp */
     float part[BLOCK_WARPS];
 } attn_shared;
 
@@ -42,26 +49,79 @@ static __device__ void find_keys(const attn_args &a, int row, int first, int n, 
     }
 }
 
-/* One warp per key. */
-static __device__ void score_keys(const attn_args &a, int kv_head, int n, attn_shared *s)
+/* This lane's dims of up to KEYS_AT_ONCE keys: j0, j0 + BLOCK_WARPS, .. < n. */
+typedef struct key_reads {
+    kv_eight of[KEYS_AT_ONCE];
+} key_reads;
+
+/* SPANS: how often a warp must read to cover a head. */
+template <int SPANS>
+static __device__ inline void score_keys(const attn_args &a, const float (&q)[SPANS][LANE_DIMS], int kv_head, int n,
+                                         attn_shared *s)
 {
-    for (int j = warp_id(); j < n; j += BLOCK_WARPS) {
-        const uint8_t *k = page_k(a.layer, s->index[j], kv_head);
-        float sum = 0;
-        for (int i = lane_id(); i < a.layer.head_dim; i += WARP)
-            sum = __fmaf_rn(s->q[i], kv_value(a.layer.k_type, k, i), sum);
-        sum = warp_sum(sum);
-        if (lane_id() == 0) s->p[j] = a.scale * sum;
+    for (int j0 = warp_id(); j0 < n; j0 += BLOCK_WARPS * KEYS_AT_ONCE) {
+        float sum[KEYS_AT_ONCE] = {};
+#pragma unroll
+        for (int c = 0; c < SPANS; c++) {
+            const int dim = c * SPAN + lane_id() * LANE_DIMS;
+            key_reads r;
+#pragma unroll
+            for (int u = 0; u < KEYS_AT_ONCE; u++) {
+                const int j = j0 + u * BLOCK_WARPS;
+                const bool is_here = j < n && dim < a.layer.head_dim;
+                r.of[u] = kv_read_eight(a.layer.k_type, is_here ? page_k(a.layer, s->index[j], kv_head) : NULL, dim);
+            }
+#pragma unroll
+            for (int u = 0; u < KEYS_AT_ONCE; u++)
+#pragma unroll
+                for (int i = 0; i < LANE_DIMS; i++)
+                    sum[u] = __fmaf_rn(q[c][i], kv_eight_value(a.layer.k_type, r.of[u], i), sum[u]);
+        }
+#pragma unroll
+        for (int u = 0; u < KEYS_AT_ONCE; u++) {
+            const float score = a.scale * warp_sum(sum[u]);
+            if (lane_id() == 0 && j0 + u * BLOCK_WARPS < n) s->p[j0 + u * BLOCK_WARPS] = score;
+        }
     }
 }
 
+template <int SPANS> static __device__ inline void add_values(const attn_args &a, int kv_head, int n, attn_shared *s)
+{
+    float o[SPANS][LANE_DIMS] = {};
+    for (int j0 = warp_id(); j0 < n; j0 += BLOCK_WARPS * KEYS_AT_ONCE) {
+#pragma unroll
+        for (int c = 0; c < SPANS; c++) {
+            const int dim = c * SPAN + lane_id() * LANE_DIMS;
+            key_reads r;
+#pragma unroll
+            for (int u = 0; u < KEYS_AT_ONCE; u++) {
+                const int j = j0 + u * BLOCK_WARPS;
+                const bool is_here = j < n && dim < a.layer.head_dim;
+                r.of[u] = kv_read_eight(a.layer.v_type, is_here ? page_v(a.layer, s->index[j], kv_head) : NULL, dim);
+            }
+#pragma unroll
+            for (int u = 0; u < KEYS_AT_ONCE; u++) {
+                const float p = j0 + u * BLOCK_WARPS < n ? s->p[j0 + u * BLOCK_WARPS] : 0.0f;
+#pragma unroll
+                for (int i = 0; i < LANE_DIMS; i++)
+                    o[c][i] = __fmaf_rn(p, kv_eight_value(a.layer.v_type, r.of[u], i), o[c][i]);
+            }
+        }
+    }
+#pragma unroll
+    for (int c = 0; c < SPANS; c++)
+#pragma unroll
+        for (int i = 0; i < LANE_DIMS; i++) s->o[warp_id()][c * SPAN + lane_id() * LANE_DIMS + i] = o[c][i];
+}
+
 /* Keys first .. first + n of one split into *out. */
-static __device__ void attend_split(const attn_args &a, int row, int kv_head, int first, int n, attn_shared *s,
-                                    attn_state *out)
+template <int SPANS>
+static __device__ inline void attend_split(const attn_args &a, const float (&q)[SPANS][LANE_DIMS], int row, int kv_head,
+                                           int first, int n, attn_shared *s, attn_state *out)
 {
     find_keys(a, row, first, n, s);
     __syncthreads();
-    score_keys(a, kv_head, n, s);
+    score_keys<SPANS>(a, q, kv_head, n, s);
     __syncthreads();
 
     float max = -CUDART_INF_F, sum = 0;
@@ -73,16 +133,15 @@ static __device__ void attend_split(const attn_args &a, int row, int kv_head, in
     }
     out->sum = block_sum(sum, s->part); /* its barriers also publish p */
 
+    add_values<SPANS>(a, kv_head, n, s);
+    __syncthreads();
     for (int i = 0; i < DIMS_PER_THREAD; i++) {
-        int dim = (int)threadIdx.x + i * BLOCK;
+        const int dim = (int)threadIdx.x + i * BLOCK;
         out->o[i] = 0;
-        if (dim >= a.layer.head_dim) continue;
-        for (int j = 0; j < n; j++) {
-            float v = kv_value(a.layer.v_type, page_v(a.layer, s->index[j], kv_head), dim);
-            out->o[i] = __fmaf_rn(s->p[j], v, out->o[i]);
-        }
+        if (dim >= SPANS * SPAN) continue;
+        for (int w = 0; w < BLOCK_WARPS; w++) out->o[i] = __fadd_rn(out->o[i], s->o[w][dim]);
     }
-    __syncthreads(); /* p and index are free again */
+    __syncthreads(); /* p, index and o are free again */
 }
 
 static __device__ void fold(attn_state *all, const attn_state &split)
@@ -93,13 +152,22 @@ static __device__ void fold(attn_state *all, const attn_state &split)
     for (int i = 0; i < DIMS_PER_THREAD; i++) all->o[i] = __fmaf_rn(all->o[i], old, __fmul_rn(split.o[i], add));
 }
 
-static __global__ void attn_kernel(attn_args a)
+template <int SPANS> static __global__ void __launch_bounds__(BLOCK) attn_kernel(const attn_args a)
 {
     __shared__ attn_shared s;
-    int head = (int)blockIdx.x, row = (int)blockIdx.y, dim = a.layer.head_dim;
+    const int head = (int)blockIdx.x, row = (int)blockIdx.y, dim = a.layer.head_dim;
+    release_dependents();
+    wait_for_predecessors();
     if (a.live[row] < 0) return;
-    size_t at = ((size_t)row * a.n_heads + head) * dim;
-    for (int i = (int)threadIdx.x; i < dim; i += BLOCK) s.q[i] = a.q[at + i];
+    const size_t at = ((size_t)row * a.n_heads + head) * dim;
+    float q[SPANS][LANE_DIMS];
+#pragma unroll
+    for (int c = 0; c < SPANS; c++)
+#pragma unroll
+        for (int i = 0; i < LANE_DIMS; i++) {
+            const int d = c * SPAN + lane_id() * LANE_DIMS + i;
+            q[c][i] = d < dim ? a.q[at + d] : 0.0f;
+        }
 
     int kv_head = head / (a.n_heads / a.layer.n_kv_heads), source = batch_row(a.map, row), pos = a.in.pos[source];
     int begin = a.window > 0 ? max(0, pos - a.window + 1) : 0;
@@ -109,7 +177,7 @@ static __global__ void attn_kernel(attn_args a)
     attn_state all = {-CUDART_INF_F, 0, {}}, split;
     for (int first = begin; first < end_of_sight; first = (first / SPLIT + 1) * SPLIT) {
         int end = min(end_of_sight, (first / SPLIT + 1) * SPLIT);
-        attend_split(a, source, kv_head, first, end - first, &s, &split);
+        attend_split<SPANS>(a, q, source, kv_head, first, end - first, &s, &split);
         fold(&all, split);
     }
     for (int i = 0; i < DIMS_PER_THREAD; i++) {
@@ -140,5 +208,5 @@ void launch_attn(const cuda_pass *p, const plan_op *op)
     attn_args a = {*l,       p->b->tables, p->c->in,   q.live,         q.map,    q.data,
                    out.data, op->n_heads,  op->window, op->attn_scale, op->sight};
     dim3 grid((unsigned)op->n_heads, (unsigned)q.n);
-    attn_kernel<<<grid, BLOCK, 0, p->b->stream>>>(a);
+    launch_overlapped(p->b, l->head_dim > SPAN ? attn_kernel<2> : attn_kernel<1>, grid, BLOCK, 0, a);
 }
