@@ -1,10 +1,11 @@
 /* bench_cuda: time of products on a CUDA device, one line per shape, type and number of rows.
  *
- *     bench_cuda [-n] [-s N_IN,N_OUT,TYPE[,gated]]... [-r ROWS]...
+ *     bench_cuda [-n] [-m MB] [-s N_IN,N_OUT,TYPE[,gated]]... [-r ROWS]...
  *
  * Defaults: the shapes of the 31B model, rows 1 to 64. A case is a plan of several products over weights of their own,
  * so that none are in the L2 cache, run as the engine runs plans: one captured graph. The time of the same plan without
- * products is taken off. -n: a norm stands before each product, as in a model, and its time counts. Times are medians,
+ * products is taken off. -m: MB of weights to go round (600).
+ * -n: a norm stands before each product, as in a model, and its time counts. Times are medians,
  * with launch gaps in them; GB/s count the bytes of the file, and the share is that of the device's own copy bandwidth,
  * measured first. */
 #define _GNU_SOURCE
@@ -18,7 +19,7 @@
 #include "base/rng.h"
 #include "compute/backend.h"
 
-enum { MAX_LIST = 32, MAX_ROWS = 512, MAX_COPIES = 24, N_REPEATS = 25, POOL_BYTES = 600000000 };
+enum { MAX_LIST = 32, MAX_ROWS = 512, MAX_COPIES = 512, N_REPEATS = 25, POOL_MB = 600 };
 
 extern int facet_product_debug[8];
 
@@ -39,6 +40,7 @@ typedef struct options {
     shape shapes[MAX_LIST];
     int n_shapes, rows[MAX_LIST], n_rows;
     bool has_norms;
+    int pool_mb;
 } options;
 
 static void fail(const char *what, const facet_error *err)
@@ -170,7 +172,7 @@ static void free_case(bench_case *b)
 static void run_shape(backend *be, const shape *s, const options *o, double copy_gbps)
 {
     const double bytes = (double)type_bytes(type_get(s->type), (size_t)s->n_in * s->n_out) * (s->is_gated ? 2 : 1);
-    int n_copies = (int)(POOL_BYTES / bytes) + 2;
+    int n_copies = (int)(o->pool_mb * 1e6 / bytes) + 2;
     if (n_copies > MAX_COPIES) n_copies = MAX_COPIES;
     double empty[MAX_LIST], first = 0;
     static bench_case b;
@@ -208,9 +210,10 @@ static bool add_shape(options *o, const char *text)
 
 static bool read_options(options *o, int argc, char **argv)
 {
-    for (int c; (c = getopt(argc, argv, "s:r:nd:")) != -1;) {
+    for (int c; (c = getopt(argc, argv, "s:r:m:nd:")) != -1;) {
         bool ok = false;
         if (c == 's') ok = add_shape(o, optarg);
+        if (c == 'm') ok = (o->pool_mb = atoi(optarg)) > 0;
         if (c == 'n') ok = o->has_norms = true;
         if (c == 'd') ok = true, facet_product_debug[optarg[0] - '0'] = atoi(optarg + 2);
         if (c == 'r' && o->n_rows < MAX_LIST) {
@@ -233,7 +236,7 @@ static bool read_options(options *o, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    static options o;
+    static options o = {.pool_mb = POOL_MB};
     facet_error err;
     backend *be;
     backend_info info;

@@ -108,22 +108,38 @@ static void fill(device *d, int n)
     }
 }
 
-/* A long context: several splits. */
+/* The last row of the last step, alone: the same bits. */
+static void check_last_alone(const fixture *f, device *cuda, int value, int depth, const float *last)
+{
+    rows r;
+    make_rows(&r, depth - 1, 1);
+    r.token[0] = (depth - 1) % MAX_ROWS;
+    run(cuda, &r);
+    float *alone = read_output(f, cuda, value, 1);
+    assert_bits(f, "last row alone = last row in a step", last, alone, f->p->values[value].width);
+    free(alone);
+}
+
+/* A long context: several splits and groups of them. */
 static void test_attn_splits(void **state)
 {
     (void)state;
-    enum { DEPTH = 1300 };
-    static const attn_shape shapes[] = {{4, 2, 128, 0, KV_F16, KV_F16, true},
-                                        {4, 2, 128, 600, KV_Q8_0, KV_Q8_0, false},
-                                        {4, 2, 128, 0, KV_F32, KV_F32, true}};
-    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+    static const struct {
+        attn_shape shape;
+        int depth;
+    } cases[] = {{{4, 2, 128, 0, KV_F16, KV_F16, true}, 1300},
+                 {{4, 2, 128, 600, KV_Q8_0, KV_Q8_0, false}, 1300},
+                 {{4, 2, 128, 0, KV_F32, KV_F32, true}, 1300},
+                 {{2, 1, 64, 0, KV_F16, KV_Q8_0, true}, 4700}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const int depth = cases[i].depth;
         fixture f;
         facet_error err;
         backend_config cfg = {.n_threads = 2};
         device ref = {0}, cuda = {0};
         begin(&f, "attention over splits");
         f.tolerance = 1e-3;
-        int o = add_attention(&f, shapes[i]), last = (DEPTH - 1) % 64 + 1;
+        int o = add_attention(&f, cases[i].shape), last = (depth - 1) % 64 + 1;
         assert_ok(plan_finish(f.p, &err), err);
         if (!open_cuda(&cuda.b)) {
             end(&f);
@@ -132,10 +148,12 @@ static void test_attn_splits(void **state)
         assert_ok(backend_open("ref", &cfg, &ref.b, &err), err);
         prepare(&f, &ref);
         prepare(&f, &cuda);
-        fill(&ref, DEPTH);
-        fill(&cuda, DEPTH);
+        fill(&ref, depth);
+        fill(&cuda, depth);
         float *want = read_output(&f, &ref, o, last), *got = read_output(&f, &cuda, o, last);
-        compare(&f, want, got, (size_t)last * f.p->values[o].width, last);
+        const size_t width = f.p->values[o].width;
+        compare(&f, want, got, (size_t)last * width, last);
+        check_last_alone(&f, &cuda, o, depth, got + (size_t)(last - 1) * width);
         free(want);
         free(got);
         close_device(&ref);

@@ -57,6 +57,12 @@ static __device__ inline void release_dependents()
 #endif
 }
 
+/* Orders this thread's accesses to device memory as others of the device see them. */
+static __device__ inline void fence()
+{
+    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+}
+
 /* The stages of one warp in shared memory, filled and used in order. */
 typedef struct ring {
     uint8_t *stages;

@@ -8,7 +8,7 @@
 extern "C" int facet_product_debug[8]; /* EXPERIMENT */
 int facet_product_debug[8];
 
-enum { MAX_COLUMNS = 32, MAX_STAGES = 8, MIN_STAGES = 2 };
+enum { MAX_COLUMNS = 32, MAX_STAGES = 4, MIN_STAGES = 2 };
 
 static int ceil_div(int a, int b)
 {
@@ -32,11 +32,13 @@ static void lay_out(const product_args *a, int mt, int n_chains, int n_groups, p
     int records = n_chains * a->chain_len < a->n_records ? n_chains * a->chain_len : a->n_records;
     int sums = n_groups * 2 * a->n_chains * mt * product_cells(s->columns) * (int)sizeof(float4);
     int n_stages = s->warps * s->stages;
-    s->n_packers = 8;
-    while (s->n_packers > 1 && n_chains * s->columns * s->n_packers > s->warps) s->n_packers /= 2;
-    s->scales_at = records * 32 * product_stride(s->columns) * (int)sizeof(uint4);
+    const int least = TILE_MAX_CHAIN / product_packed(n8_tiles(s->columns), mt);
+    s->n_packers = TILE_MAX_CHAIN;
+    while (s->n_packers > least && (n_chains * s->columns * s->n_packers > s->warps)) s->n_packers /= 2;
+    s->plane = records * 32 * product_stride(s->columns);
+    s->scales_at = s->n_planes * s->plane * (int)sizeof(uint4);
     s->most_at = s->scales_at + n_chains * s->columns * (int)sizeof(float);
-    s->sums_at = ceil_div(s->most_at + s->warps * (int)sizeof(float), 128) * 128;
+    s->sums_at = ceil_div(s->most_at + 2 * s->warps * (int)sizeof(float), 128) * 128;
     s->ring_at = s->sums_at + sums;
     s->barriers_at = s->ring_at + n_stages * mt * s->slot_bytes;
     s->shared_bytes = s->barriers_at + n_stages * (int)sizeof(uint64_t);
@@ -72,14 +74,15 @@ static bool schedule_whole(const cuda_backend *b, const product_args *a, int mt,
     int max_warps = product_max_warps(n8_tiles(s->columns), mt);
     if (facet_product_debug[2] && facet_product_debug[2] < max_warps) max_warps = facet_product_debug[2];
     choose_groups(a->n_chains, ceil_div(n_tiles, b->n_sms), max_warps, &group_warps, &n_groups);
+    const int least = TILE_MAX_CHAIN / product_packed(n8_tiles(s->columns), mt); /* warps that pack a chain */
+    if (n_groups * group_warps < least) n_groups = ceil_div(least, group_warps);
     s->group_warps = group_warps;
-    for (int groups = n_groups; groups > 0 && 2 * groups >= n_groups; groups--)
-        for (s->stages = MAX_STAGES; s->stages >= MIN_STAGES; s->stages--) {
-            s->warps = groups * group_warps;
-            if (s->stages > (facet_product_debug[1] ? facet_product_debug[1] : 4)) continue;
-            lay_out(a, mt, a->n_chains, groups, s);
-            if (s->shared_bytes <= b->shared_bytes) return true;
-        }
+    s->warps = n_groups * group_warps;
+    for (s->stages = facet_product_debug[1] ? facet_product_debug[1] : MAX_STAGES; s->stages >= MIN_STAGES;
+         s->stages--) {
+        lay_out(a, mt, a->n_chains, n_groups, s);
+        if (s->shared_bytes <= b->shared_bytes) return true;
+    }
     return false;
 }
 
@@ -89,20 +92,27 @@ static void schedule_split(const cuda_backend *b, const product_args *a, product
     const int most = b->shared_bytes / 5 * 3; /* for activations */
     s->is_split = true;
     s->columns = a->n_rows < MAX_COLUMNS ? a->n_rows : MAX_COLUMNS;
-    int chain_bytes = a->chain_len * 32 * (int)sizeof(uint4); /* of one column */
+    const int chain_bytes = s->n_planes * a->chain_len * 32 * (int)sizeof(uint4); /* of one column */
     while (s->columns > 8 && product_stride(s->columns) * chain_bytes > most) s->columns = s->columns > 16 ? 16 : 8;
     s->n_column_blocks = ceil_div(a->n_rows, s->columns);
-    s->chunk_chains =
-        most / (product_stride(s->columns) * chain_bytes); /* the same for all chunks, so that they are even */
-    while (s->chunk_chains > 1 && a->n_chains % s->chunk_chains != 0) s->chunk_chains--;
-    if (s->chunk_chains < 1) s->chunk_chains = 1;
-    if (s->chunk_chains > a->n_chains) s->chunk_chains = a->n_chains;
+    /* One chain per block, as every block packs its own activations; more where blocks are fewer than chains. The same
+     * number for all, so that they are even. */
+    const int fit = most / (product_stride(s->columns) * chain_bytes);
+    s->chunk_chains = 1;
+    for (int q = 2; q <= fit && a->n_chains / s->chunk_chains * s->n_column_blocks > b->n_sms; q++)
+        if (a->n_chains % q == 0) s->chunk_chains = q;
     s->n_chunks = a->n_chains / s->chunk_chains;
     s->n_per_chunk = b->n_sms / (s->n_chunks * s->n_column_blocks);
     if (s->n_per_chunk < 1) s->n_per_chunk = 1;
-    int mt = row_tiles(a->is_gated, s->columns);
-    for (s->warps = product_max_warps(n8_tiles(s->columns), mt); s->warps > 1; s->warps--)
-        for (s->stages = 3; s->stages >= MIN_STAGES; s->stages--) {
+    const int mt = row_tiles(a->is_gated, s->columns);
+    const int units = ceil_div((a->tile_end - a->tile_begin) * s->chunk_chains, s->n_per_chunk);
+    int warps = product_max_warps(n8_tiles(s->columns), mt);
+    if (facet_product_debug[2] && facet_product_debug[2] < warps) warps = facet_product_debug[2];
+    const int least = TILE_MAX_CHAIN / product_packed(n8_tiles(s->columns), mt);
+    warps = ceil_div(units, ceil_div(units, warps));
+    for (s->warps = warps > least ? warps : least; s->warps > least; s->warps--)
+        for (s->stages = facet_product_debug[1] ? facet_product_debug[1] : MAX_STAGES; s->stages >= MIN_STAGES;
+             s->stages--) {
             lay_out(a, mt, s->chunk_chains, 0, s);
             if (s->shared_bytes <= b->shared_bytes) return;
         }
@@ -157,8 +167,13 @@ static void launch_rows(const cuda_backend *b, product_args *a)
     int mt = row_tiles(a->is_gated, a->n_rows < MAX_COLUMNS ? a->n_rows : MAX_COLUMNS);
     number_tiles(a, mt);
     *s = (product_schedule){};
-    for (int i = 0; i < a->n_parts; i++)
+    s->n_planes = 1;
+    for (int i = 0; i < a->n_parts; i++) {
+        const tensor_type type = a->parts[i].type;
+        if (type == TYPE_F16 || type == TYPE_BF16) s->n_planes = 2;
         if (a->parts[i].record_bytes > s->slot_bytes) s->slot_bytes = a->parts[i].record_bytes;
+    }
+    s->is_strided = facet_product_debug[6];
     if ((facet_product_debug[0] && a->n_chains > 1) || !schedule_whole(b, a, mt, s)) {
         schedule_split(b, a, s);
         mt = row_tiles(a->is_gated, s->columns);

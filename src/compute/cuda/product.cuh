@@ -3,6 +3,7 @@
 #define FACET_COMPUTE_CUDA_PRODUCT_CUH
 
 #include "compute/cuda/ops.cuh"
+#include "compute/cuda/tile.h"
 
 enum {
     PRODUCT_PARTS = 3,
@@ -33,7 +34,10 @@ typedef struct product_schedule {
     int n_chunks, chunk_chains, n_per_chunk; /* split: chains that a block holds, blocks per chunk and columns */
     int stages, slot_bytes;                  /* of a warp's ring: a stage holds one slot per row tile */
     int n_packers;                           /* warps that pack a chain of a row together: 1, 2, 4 or 8 */
+    int n_planes; /* 2: activations as the sum of two f16, for weights that are floats themselves */
+    int plane;    /* uint4 from one plane to the next */
     int scales_at, most_at, sums_at, ring_at, barriers_at, shared_bytes; /* shared memory; activations lie first */
+    bool is_strided;                                                     /* EXPERIMENT */
     bool is_late; /* the next kernel may start only when the sums are done: at many rows small ones would get in the way
                    */
 } product_schedule;
@@ -73,6 +77,12 @@ static inline __host__ __device__ int product_cells(int columns)
 static __host__ __device__ constexpr int product_max_warps(int nt, int mt)
 {
     return nt == 1 && mt == 1 ? 24 : nt == 4 ? 12 : 16;
+}
+
+/* Records that a warp packs at once; with so many warps there are registers for four only. */
+static __host__ __device__ constexpr int product_packed(int nt, int mt)
+{
+    return product_max_warps(nt, mt) > 16 ? TILE_MAX_CHAIN / 2 : TILE_MAX_CHAIN;
 }
 
 typedef void (*product_fn)(product_args a);

@@ -12,7 +12,7 @@
 typedef struct product_place {
     int warp, group, member, n_mine;         /* not split: chains of a tile that this warp takes */
     int column_block, first_chain, n_chains; /* chains that this block holds */
-    int begin, end;                          /* split: units of this block */
+    int begin, end;                          /* work tiles of this block; split: its units */
 } product_place;
 
 static __device__ inline product_place place_of(const product_args &a)
@@ -24,6 +24,9 @@ static __device__ inline product_place place_of(const product_args &a)
         p.member = p.warp % a.s.group_warps;
         p.n_mine = (a.n_chains - p.member + a.s.group_warps - 1) / a.s.group_warps;
         p.n_chains = a.n_chains;
+        int64_t tiles = a.tile_end - a.tile_begin; /* neighbours, so that a block touches few pages of memory */
+        p.begin = a.tile_begin + (int)(tiles * blockIdx.x / gridDim.x);
+        p.end = a.tile_begin + (int)(tiles * (blockIdx.x + 1) / gridDim.x);
         return p;
     }
     int block = (int)blockIdx.x / a.s.n_column_blocks, chunk = block % a.s.n_chunks, share = block / a.s.n_chunks;
@@ -50,8 +53,12 @@ static __device__ inline product_unit unit_at(const product_args &a, const produ
         u.chain = p.first_chain + at % p.n_chains;
     } else {
         int n_groups = a.s.warps / a.s.group_warps, round = k / p.n_mine;
-        int tile = a.tile_begin + (int)blockIdx.x + (int)gridDim.x * (p.group + n_groups * round);
-        u.tile = tile < a.tile_end ? tile : -1;
+        int tile = p.begin + p.group + n_groups * round;
+        u.tile = tile < p.end ? tile : -1;
+        if (a.s.is_strided) {
+            tile = a.tile_begin + (int)blockIdx.x + (int)gridDim.x * (p.group + n_groups * round);
+            u.tile = tile < a.tile_end ? tile : -1;
+        }
         u.chain = p.member + (k % p.n_mine) * a.s.group_warps;
     }
     return u;
@@ -120,10 +127,26 @@ static __device__ inline float most_of(float most, const float4 &v)
     return fmaxf(most, fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
 }
 
-static __device__ inline uint32_t pair_of(float a, float b, float scale)
+/* Two values as f16, and what that leaves of them. */
+static __device__ inline uint32_t pair_of(float *a, float *b)
 {
-    half2 h = __floats2half2_rn(a * scale, b * scale);
+    half2 h = __floats2half2_rn(*a, *b);
+    float2 back = __half22float2(h);
+    *a -= back.x;
+    *b -= back.y;
     return *(uint32_t *)&h;
+}
+
+/* The four words of one lane in one pair: see tile_input(). */
+static __device__ inline uint4 words_of(float4 *low, float4 *high)
+{
+    return make_uint4(pair_of(&low->x, &low->z), pair_of(&low->y, &low->w), pair_of(&high->x, &high->z),
+                      pair_of(&high->y, &high->w));
+}
+
+static __device__ inline float4 scaled(const float4 &v, float scale)
+{
+    return make_float4(v.x * scale, v.y * scale, v.z * scale, v.w * scale);
 }
 
 /* The power of two that brings a row's largest value in a chain to 2^13 .. 2^14: f16 keeps its precision then, whatever
@@ -136,15 +159,17 @@ static __device__ inline float chain_scale(float most, float *inverse)
     return __uint_as_float(e << 23);
 }
 
-/* What one warp packs: every step-th record of one chain of one row, held in registers until the scale is known. */
-typedef struct pack_job {
+/* What one warp packs: every step-th record of one chain of one row, at most N, held in registers until the scale is
+ * known. */
+template <int N> struct pack_job {
     int chain, column;  /* of this block */
     int first, step, n; /* records of the chain: first, first + step, .. < n */
-    float4 low[TILE_MAX_CHAIN], high[TILE_MAX_CHAIN];
-} pack_job;
+    float4 low[N], high[N];
+};
 
 /* All loads are under way before the first value is used. Returns the largest absolute value. */
-static __device__ inline float pack_load(const product_args &a, const product_place &p, int index, pack_job *job)
+template <int N>
+static __device__ inline float pack_load(const product_args &a, const product_place &p, int index, pack_job<N> *job)
 {
     job->column = index % a.s.columns;
     job->chain = index / a.s.columns;
@@ -152,58 +177,63 @@ static __device__ inline float pack_load(const product_args &a, const product_pl
     job->n = min(a.chain_len, a.n_records - record);
     job->step = a.s.n_packers;
     job->first = p.warp % a.s.n_packers;
-    const bool is_live = row < a.n_rows && a.live[row] >= 0;
-    const float *x = a.x + (is_live ? (size_t)row * a.n_in : 0);
+    const float *x = a.x + (row < a.n_rows ? (size_t)row * a.n_in : 0);
+    const uint32_t n_in = row < a.n_rows ? a.n_in : 0;
     const uint32_t at = (uint32_t)(record * TILE_K + 64 * (lane_id() % 4) + lane_id() / 4 * 4);
 #pragma unroll
-    for (int i = 0; i < TILE_MAX_CHAIN; i++) {
+    for (int i = 0; i < N; i++) {
         const int s = job->first + i * job->step;
-        const uint32_t n_in = is_live && s < job->n ? a.n_in : 0;
+        if (s >= job->n) break;
         job->low[i] = load_activations(x, at + s * TILE_K, n_in);
         job->high[i] = load_activations(x, at + s * TILE_K + 32, n_in);
     }
     float most = 0;
 #pragma unroll
-    for (int i = 0; i < TILE_MAX_CHAIN; i++) most = most_of(most_of(most, job->low[i]), job->high[i]);
+    for (int i = 0; i < N; i++) {
+        if (job->first + i * job->step >= job->n) break;
+        most = most_of(most_of(most, job->low[i]), job->high[i]);
+    }
     return warp_max(most);
 }
 
-static __device__ inline void pack_store(const product_args &a, const pack_job &job, float most, uint8_t *shared)
+template <int N>
+static __device__ inline void pack_store(const product_args &a, pack_job<N> *job, float most, uint8_t *shared)
 {
     float inverse, scale = chain_scale(most, &inverse);
     const int stride = product_stride(a.s.columns), i = lane_id() / 4, t = lane_id() % 4;
-    if (lane_id() == 0) ((float *)(shared + a.s.scales_at))[job.chain * a.s.columns + job.column] = inverse;
-    uint4 *out = (uint4 *)shared + (job.chain * a.chain_len * 32 + i * 4) * stride + job.column * 4 + t;
+    if (lane_id() == 0) ((float *)(shared + a.s.scales_at))[job->chain * a.s.columns + job->column] = inverse;
+    uint4 *out = (uint4 *)shared + (job->chain * a.chain_len * 32 + i * 4) * stride + job->column * 4 + t;
 #pragma unroll
-    for (int k = 0; k < TILE_MAX_CHAIN; k++) {
-        const int s = job.first + k * job.step;
-        const float4 &low = job.low[k], &high = job.high[k];
-        if (s < job.n)
-            out[s * 32 * stride] = make_uint4(pair_of(low.x, low.z, scale), pair_of(low.y, low.w, scale),
-                                              pair_of(high.x, high.z, scale), pair_of(high.y, high.w, scale));
+    for (int k = 0; k < N; k++) {
+        const int s = job->first + k * job->step;
+        if (s >= job->n) break;
+        job->low[k] = scaled(job->low[k], scale);
+        job->high[k] = scaled(job->high[k], scale);
+        out[s * 32 * stride] = words_of(&job->low[k], &job->high[k]);
+        if (a.s.n_planes == 2) out[s * 32 * stride + a.s.plane] = words_of(&job->low[k], &job->high[k]);
     }
 }
 
-/* With several warps to a chain there is one round at most, and they exchange their maxima. */
+/* In rounds; the warps that share a chain exchange their maxima, in two places by turns. Ends with a barrier. */
+template <int N>
 static __device__ inline void pack_activations(const product_args &a, const product_place &p, uint8_t *shared)
 {
-    const int n_jobs = p.n_chains * a.s.columns, n_packers = a.s.n_packers;
-    float *all = (float *)(shared + a.s.most_at);
-    pack_job job;
-    if (n_packers == 1) {
-        for (int index = p.warp; index < n_jobs; index += a.s.warps) {
-            float most = pack_load(a, p, index, &job);
-            pack_store(a, job, most, shared);
+    const int n_jobs = p.n_chains * a.s.columns, n_packers = a.s.n_packers, at_once = a.s.warps / n_packers;
+    const int mine = p.warp / n_packers;
+    for (int base = 0, round = 0; base < n_jobs; base += at_once, round++) {
+        float *all = (float *)(shared + a.s.most_at) + (round & 1) * a.s.warps, most = 0;
+        const int index = base + mine;
+        const bool is_needed = mine < at_once && index < n_jobs;
+        pack_job<N> job;
+        if (is_needed) most = pack_load<N>(a, p, index, &job);
+        if (n_packers > 1) {
+            if (is_needed) all[p.warp] = most;
+            __syncthreads();
+            for (int i = 0; is_needed && i < n_packers; i++) most = fmaxf(most, all[mine * n_packers + i]);
         }
-        return;
+        if (is_needed) pack_store<N>(a, &job, most, shared);
     }
-    const int index = p.warp / n_packers;
-    if (index < n_jobs) all[p.warp] = pack_load(a, p, index, &job);
     __syncthreads();
-    if (index >= n_jobs) return;
-    float most = 0;
-    for (int i = 0; i < n_packers; i++) most = fmaxf(most, all[index * n_packers + i]);
-    pack_store(a, job, most, shared);
 }
 
 /* ---- one chain ---- */
@@ -248,6 +278,7 @@ static __device__ inline void sum_chain(const product_args &a, const product_pla
                 for (int m = 0; m < MT; m++)
                     tile_float_words<T>(record + m * a.s.slot_bytes, lane_id(), gain[m], i, words[m]);
                 multiply_pair<NT, MT>(words, x, i, stride, acc);
+                multiply_pair<NT, MT>(words, x + a.s.plane, i, stride, acc);
             }
             __syncwarp();
             feed_stage(a, p, *r, r->stage, f);
@@ -320,7 +351,7 @@ static __device__ inline void sum_unit(const product_args &a, const product_plac
 static __device__ inline void put_result(const product_args &a, int part, uint32_t n, int row, float y, float up)
 {
     const product_part &w = a.parts[part];
-    if (n >= w.n_out || row >= a.n_rows || a.live[row] < 0) return;
+    if (n >= w.n_out) return;
     y = w.scale * y;
     if (a.is_gated)
         y = activate(a.epilogue.activation, y) * (a.parts[1].scale * up);
@@ -329,9 +360,16 @@ static __device__ inline void put_result(const product_args &a, int part, uint32
     w.out[(size_t)row * w.n_out + n] = y;
 }
 
+/* The columns of this block whose rows are wanted, as bits. */
+static __device__ inline uint32_t live_columns(const product_args &a, const product_place &p)
+{
+    const int row = p.column_block * a.s.columns + lane_id();
+    return __ballot_sync(0xffffffffu, lane_id() < a.s.columns && row < a.n_rows && a.live[row] >= 0);
+}
+
 /* The finished sums of a work tile. */
 template <int NT, int MT>
-static __device__ inline void put_tile(const product_args &a, const product_place &p, int tile,
+static __device__ inline void put_tile(const product_args &a, const product_place &p, int tile, uint32_t live,
                                        const float acc[MT][NT][4])
 {
     int part = part_of(a, tile);
@@ -344,7 +382,7 @@ static __device__ inline void put_tile(const product_args &a, const product_plac
             int column = nt * 8 + 2 * (lane_id() % 4), row = p.column_block * a.s.columns + column;
 #pragma unroll
             for (int j = 0; j < 4; j++)
-                if (column + j % 2 < a.s.columns)
+                if (live >> (column + j % 2) & 1)
                     put_result(a, part, n + 8 * (j / 2), row + j % 2, acc[m][nt][j], acc[MT - 1][nt][j]);
         }
     }
@@ -371,28 +409,46 @@ template <int NT, int MT> static __device__ inline void store_sums(float4 *to, i
         }
 }
 
-/* acc = the sums of n chains, added in order. They were written by other warps, or other blocks (IS_GLOBAL). */
+/* This lane's part of one chain sum. */
 template <int NT, int MT, bool IS_GLOBAL>
-static __device__ inline void add_sums(const float4 *from, int n, int n_cells, float acc[MT][NT][4])
+static __device__ inline void load_sums(const float4 *from, int n_cells, float4 out[MT][NT])
 {
 #pragma unroll
     for (int m = 0; m < MT; m++)
 #pragma unroll
         for (int nt = 0; nt < NT; nt++) {
             int cell = cell_of<NT>(nt, n_cells);
-            float *v = acc[m][nt];
-            v[0] = v[1] = v[2] = v[3] = 0;
+            out[m][nt] = make_float4(0, 0, 0, 0);
             if (cell < 0 || cell >= n_cells) continue;
-            const float4 *at = from + m * n_cells + cell;
-#pragma unroll 4
-            for (int c = 0; c < n; c++) {
-                float4 s = IS_GLOBAL ? __ldcg(at + c * MT * n_cells) : at[c * MT * n_cells];
-                v[0] = __fadd_rn(v[0], s.x);
-                v[1] = __fadd_rn(v[1], s.y);
-                v[2] = __fadd_rn(v[2], s.z);
-                v[3] = __fadd_rn(v[3], s.w);
-            }
+            out[m][nt] = IS_GLOBAL ? __ldcg(from + m * n_cells + cell) : from[m * n_cells + cell];
         }
+}
+
+/* acc = the sums of n chains, added in order. They were written by other warps, or other blocks (IS_GLOBAL). The next
+ * chain's are on their way while one is added. */
+template <int NT, int MT, bool IS_GLOBAL>
+static __device__ inline void add_sums(const float4 *from, int n, int n_cells, float acc[MT][NT][4])
+{
+    float4 next[MT][NT];
+    load_sums<NT, MT, IS_GLOBAL>(from, n_cells, next);
+    for (int c = 0; c < n; c++) {
+        float4 sum[MT][NT];
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+#pragma unroll
+            for (int nt = 0; nt < NT; nt++) sum[m][nt] = next[m][nt];
+        if (c + 1 < n) load_sums<NT, MT, IS_GLOBAL>(from + (c + 1) * MT * n_cells, n_cells, next);
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+#pragma unroll
+            for (int nt = 0; nt < NT; nt++) {
+                float *v = acc[m][nt];
+                v[0] = c ? __fadd_rn(v[0], sum[m][nt].x) : sum[m][nt].x;
+                v[1] = c ? __fadd_rn(v[1], sum[m][nt].y) : sum[m][nt].y;
+                v[2] = c ? __fadd_rn(v[2], sum[m][nt].z) : sum[m][nt].z;
+                v[3] = c ? __fadd_rn(v[3], sum[m][nt].w) : sum[m][nt].w;
+            }
+    }
 }
 
 /* Not split: the group's sums meet in shared memory, in two buffers by turns; the warps add them up by turns. True: acc
@@ -414,24 +470,30 @@ static __device__ inline bool join_group(const product_args &a, const product_pl
     return true;
 }
 
-/* Split: the warp that brings the last sum of a tile adds them all. Likewise. */
+/* Split: the warp that brings the last sum of a tile adds them all. A sum is announced when the warp's next unit is
+ * done: the stores have arrived by then, and nobody waits for them. Returns the tile whose sum acc holds now, or -1. u:
+ * the unit in acc, tile -1 after the last one; *stored: the one before it. */
 template <int NT, int MT>
-static __device__ inline bool join_grid(const product_args &a, const product_place &p, const product_unit &u,
-                                        float acc[MT][NT][4])
+static __device__ inline int join_grid(const product_args &a, const product_place &p, const product_unit &u,
+                                       product_unit *stored, float acc[MT][NT][4])
 {
-    const int n_cells = product_cells(a.s.columns);
-    const size_t index = (size_t)p.column_block * (a.tile_end - a.tile_begin) + (u.tile - a.tile_begin);
-    float4 *sums = a.sums + index * a.n_chains * MT * n_cells;
-    int is_last = 0;
-    store_sums<NT, MT>(sums + u.chain * MT * n_cells, n_cells, acc);
-    __threadfence();
-    __syncwarp();
-    if (lane_id() == 0) is_last = atomicAdd(&a.arrivals[index], 1) == a.n_chains - 1;
-    if (!__shfl_sync(0xffffffffu, is_last, 0)) return false;
-    __threadfence();
-    add_sums<NT, MT, true>(sums, a.n_chains, n_cells, acc);
-    if (lane_id() == 0) a.arrivals[index] = 0; /* for the next launch */
-    return true;
+    const int n_cells = product_cells(a.s.columns), tile_cells = a.n_chains * MT * n_cells, before = stored->tile;
+    const size_t first = (size_t)p.column_block * (a.tile_end - a.tile_begin) - a.tile_begin;
+    int is_last = 0, done = -1;
+    if (before >= 0) {
+        fence();
+        __syncwarp();
+        if (lane_id() == 0) is_last = atomicAdd(&a.arrivals[first + before], 1) == a.n_chains - 1;
+    }
+    if (u.tile >= 0) store_sums<NT, MT>(a.sums + (first + u.tile) * tile_cells + u.chain * MT * n_cells, n_cells, acc);
+    if (before >= 0 && __shfl_sync(0xffffffffu, is_last, 0)) {
+        fence();
+        add_sums<NT, MT, true>(a.sums + (first + before) * tile_cells, a.n_chains, n_cells, acc);
+        if (lane_id() == 0) a.arrivals[first + before] = 0; /* for the next launch */
+        done = before;
+    }
+    *stored = u;
+    return done;
 }
 
 /* NT n8 tiles of columns, MT row tiles in a work tile. */
@@ -451,19 +513,25 @@ static __global__ void __launch_bounds__(product_max_warps(NT, MT) * WARP, 1)
 
     wait_for_predecessors();
     if (!a.s.is_late) release_dependents();
-    pack_activations(a, p, shared);
-    __syncthreads();
+    const uint32_t live = live_columns(a, p);
+    pack_activations<product_packed(NT, MT)>(a, p, shared);
 
     float acc[MT][NT][4];
-    for (int k = 0;; k++) {
-        product_unit u = unit_at(a, p, k);
-        if (u.tile < 0) break;
-        sum_unit<NT, MT>(a, p, u, shared, &r, &f, acc);
-        bool is_done = a.n_chains == 1;
-        if (!is_done)
-            is_done = a.s.is_split ? join_grid<NT, MT>(a, p, u, acc) : join_group<NT, MT>(a, p, u, k, shared, acc);
-        if (is_done) put_tile<NT, MT>(a, p, u.tile, acc);
-    }
+    product_unit u, stored = {-1, 0};
+    int k = 0;
+    do {
+        int done = -1;
+        u = unit_at(a, p, k);
+        if (u.tile >= 0) sum_unit<NT, MT>(a, p, u, shared, &r, &f, acc);
+        if (a.n_chains == 1)
+            done = u.tile;
+        else if (a.s.is_split)
+            done = join_grid<NT, MT>(a, p, u, &stored, acc);
+        else if (u.tile >= 0 && join_group<NT, MT>(a, p, u, k, shared, acc))
+            done = u.tile;
+        if (done >= 0) put_tile<NT, MT>(a, p, done, live, acc);
+        k++;
+    } while (u.tile >= 0);
     if (a.s.is_late) release_dependents();
 }
 
