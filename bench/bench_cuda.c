@@ -2,12 +2,11 @@
  *
  *     bench_cuda [-n] [-m MB] [-s N_IN,N_OUT,TYPE[,gated]]... [-r ROWS]...
  *
- * Defaults: the shapes of the 31B model, rows 1 to 64. A case is a plan of several products over weights of their own,
- * so that none are in the L2 cache, run as the engine runs plans: one captured graph. The time of the same plan without
- * products is taken off. -m: MB of weights to go round (600).
- * -n: a norm stands before each product, as in a model, and its time counts. Times are medians,
- * with launch gaps in them; GB/s count the bytes of the file, and the share is that of the device's own copy bandwidth,
- * measured first. */
+ * Defaults: the shapes of the 31B model, rows 1 to 64. A case is a plan of several products over weights of their own
+ * (-m: MB of them, 600), so that none are in the L2 cache, run as the engine runs plans: one captured graph. The time
+ * of the same plan without products is taken off. -n: a norm stands before each product, as in a model, and its time
+ * counts. Times are medians, with launch gaps in them; GB/s count the bytes of the file, and the share is that of the
+ * device's own copy bandwidth, measured first. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,8 +19,6 @@
 #include "compute/backend.h"
 
 enum { MAX_LIST = 32, MAX_ROWS = 512, MAX_COPIES = 512, N_REPEATS = 25, POOL_MB = 600 };
-
-extern int facet_product_debug[8];
 
 typedef struct shape {
     uint32_t n_in, n_out;
@@ -210,12 +207,11 @@ static bool add_shape(options *o, const char *text)
 
 static bool read_options(options *o, int argc, char **argv)
 {
-    for (int c; (c = getopt(argc, argv, "s:r:m:nd:")) != -1;) {
+    for (int c; (c = getopt(argc, argv, "s:r:m:n")) != -1;) {
         bool ok = false;
         if (c == 's') ok = add_shape(o, optarg);
         if (c == 'm') ok = (o->pool_mb = atoi(optarg)) > 0;
         if (c == 'n') ok = o->has_norms = true;
-        if (c == 'd') ok = true, facet_product_debug[optarg[0] - '0'] = atoi(optarg + 2);
         if (c == 'r' && o->n_rows < MAX_LIST) {
             int rows = atoi(optarg);
             o->rows[o->n_rows++] = rows;
@@ -243,7 +239,7 @@ int main(int argc, char **argv)
     backend_ceilings ceilings;
     const backend_config cfg = {0};
     if (!read_options(&o, argc, argv)) {
-        fprintf(stderr, "usage: bench_cuda [-s n_in,n_out,type[,gated]]... [-r rows]...\n");
+        fprintf(stderr, "usage: bench_cuda [-n] [-m MB] [-s n_in,n_out,type[,gated]]... [-r rows]...\n");
         return 2;
     }
     if (backend_cuda_open(&cfg, &be, &err) != FACET_OK) fail("open", &err);

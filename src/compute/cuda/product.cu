@@ -2,13 +2,13 @@
 #include "compute/cuda/async.cuh"
 #include "compute/cuda/product.cuh"
 #include "compute/cuda/tile.h"
-#include <stdio.h>
-#include <stdlib.h>
 
-extern "C" int facet_product_debug[8]; /* EXPERIMENT */
-int facet_product_debug[8];
-
-enum { MAX_COLUMNS = 32, MAX_STAGES = 4, MIN_STAGES = 2 };
+enum {
+    MAX_COLUMNS = 32,
+    MIN_STAGES = 2,
+    MAX_STAGES = 3,   /* an H100 steps no faster with 4 and 6 */
+    ENOUGH_WARPS = 16 /* for the memory's latency */
+};
 
 static int ceil_div(int a, int b)
 {
@@ -26,15 +26,21 @@ static int row_tiles(bool is_gated, int columns)
     return is_gated || n8_tiles(columns) == 4 ? 2 : 1;
 }
 
+/* Warps that must share the packing of a chain. */
+static int least_packers(int columns, int mt)
+{
+    return TILE_MAX_CHAIN / product_packed(n8_tiles(columns), mt);
+}
+
 /* Places of things in shared memory; s->shared_bytes is what they need. n_groups = 0: sums meet in global memory. */
 static void lay_out(const product_args *a, int mt, int n_chains, int n_groups, product_schedule *s)
 {
     int records = n_chains * a->chain_len < a->n_records ? n_chains * a->chain_len : a->n_records;
     int sums = n_groups * 2 * a->n_chains * mt * product_cells(s->columns) * (int)sizeof(float4);
     int n_stages = s->warps * s->stages;
-    const int least = TILE_MAX_CHAIN / product_packed(n8_tiles(s->columns), mt);
     s->n_packers = TILE_MAX_CHAIN;
-    while (s->n_packers > least && (n_chains * s->columns * s->n_packers > s->warps)) s->n_packers /= 2;
+    while (s->n_packers > least_packers(s->columns, mt) && n_chains * s->columns * s->n_packers > s->warps)
+        s->n_packers /= 2;
     s->plane = records * 32 * product_stride(s->columns);
     s->scales_at = s->n_planes * s->plane * (int)sizeof(uint4);
     s->most_at = s->scales_at + n_chains * s->columns * (int)sizeof(float);
@@ -42,6 +48,18 @@ static void lay_out(const product_args *a, int mt, int n_chains, int n_groups, p
     s->ring_at = s->sums_at + sums;
     s->barriers_at = s->ring_at + n_stages * mt * s->slot_bytes;
     s->shared_bytes = s->barriers_at + n_stages * (int)sizeof(uint64_t);
+}
+
+/* The most stages that fit; false when not even the fewest do. */
+static bool lay_out_stages(const cuda_backend *b, const product_args *a, int mt, int n_chains, int n_groups,
+                           product_schedule *s)
+{
+    for (s->stages = MAX_STAGES; s->stages >= MIN_STAGES; s->stages--) {
+        lay_out(a, mt, n_chains, n_groups, s);
+        if (s->shared_bytes <= b->shared_bytes) return true;
+    }
+    s->stages = MIN_STAGES;
+    return false;
 }
 
 /* Warps per tile and tiles at a time: the fewest chains one after another in a warp; among equals the fewest warps, as
@@ -54,9 +72,7 @@ static void choose_groups(int n_chains, int n_tiles, int max_warps, int *group_w
         if (warps > max_warps) continue;
         int most = warps > 1 && max_warps / warps > 15 ? 15 : max_warps / warps; /* named barriers */
         int passes = ceil_div(n_tiles, most), groups = ceil_div(n_tiles, passes), length = passes * rounds;
-        bool ties = facet_product_debug[4] ? groups * warps <= *n_groups * *group_warps
-                                           : groups * warps >= *n_groups * *group_warps;
-        if (length > best || (length == best && ties)) continue;
+        if (length > best || (length == best && groups * warps >= *n_groups * *group_warps)) continue;
         best = length;
         *group_warps = warps;
         *n_groups = groups;
@@ -71,17 +87,14 @@ static bool schedule_whole(const cuda_backend *b, const product_args *a, int mt,
     s->columns = a->n_rows;
     s->n_column_blocks = 1;
     s->is_split = false;
-    int max_warps = product_max_warps(n8_tiles(s->columns), mt);
-    if (facet_product_debug[2] && facet_product_debug[2] < max_warps) max_warps = facet_product_debug[2];
-    choose_groups(a->n_chains, ceil_div(n_tiles, b->n_sms), max_warps, &group_warps, &n_groups);
-    const int least = TILE_MAX_CHAIN / product_packed(n8_tiles(s->columns), mt); /* warps that pack a chain */
-    if (n_groups * group_warps < least) n_groups = ceil_div(least, group_warps);
+    choose_groups(a->n_chains, ceil_div(n_tiles, b->n_sms), product_max_warps(n8_tiles(s->columns), mt), &group_warps,
+                  &n_groups);
+    if (n_groups * group_warps < least_packers(s->columns, mt))
+        n_groups = ceil_div(least_packers(s->columns, mt), group_warps);
     s->group_warps = group_warps;
-    s->warps = n_groups * group_warps;
-    for (s->stages = facet_product_debug[1] ? facet_product_debug[1] : MAX_STAGES; s->stages >= MIN_STAGES;
-         s->stages--) {
-        lay_out(a, mt, a->n_chains, n_groups, s);
-        if (s->shared_bytes <= b->shared_bytes) return true;
+    for (int groups = n_groups; groups == n_groups || groups * group_warps >= ENOUGH_WARPS; groups--) {
+        s->warps = groups * group_warps;
+        if (lay_out_stages(b, a, mt, a->n_chains, groups, s)) return true;
     }
     return false;
 }
@@ -106,18 +119,10 @@ static void schedule_split(const cuda_backend *b, const product_args *a, product
     if (s->n_per_chunk < 1) s->n_per_chunk = 1;
     const int mt = row_tiles(a->is_gated, s->columns);
     const int units = ceil_div((a->tile_end - a->tile_begin) * s->chunk_chains, s->n_per_chunk);
-    int warps = product_max_warps(n8_tiles(s->columns), mt);
-    if (facet_product_debug[2] && facet_product_debug[2] < warps) warps = facet_product_debug[2];
-    const int least = TILE_MAX_CHAIN / product_packed(n8_tiles(s->columns), mt);
-    warps = ceil_div(units, ceil_div(units, warps));
-    for (s->warps = warps > least ? warps : least; s->warps > least; s->warps--)
-        for (s->stages = facet_product_debug[1] ? facet_product_debug[1] : MAX_STAGES; s->stages >= MIN_STAGES;
-             s->stages--) {
-            lay_out(a, mt, s->chunk_chains, 0, s);
-            if (s->shared_bytes <= b->shared_bytes) return;
-        }
-    s->stages = MIN_STAGES;
-    lay_out(a, mt, s->chunk_chains, 0, s);
+    const int rounds = ceil_div(units, product_max_warps(n8_tiles(s->columns), mt));
+    s->warps = ceil_div(units, rounds); /* as many in the last round as in the others */
+    if (s->warps < least_packers(s->columns, mt)) s->warps = least_packers(s->columns, mt);
+    while (!lay_out_stages(b, a, mt, s->chunk_chains, 0, s) && s->warps > least_packers(s->columns, mt)) s->warps--;
 }
 
 static void number_tiles(product_args *a, int mt)
@@ -173,18 +178,12 @@ static void launch_rows(const cuda_backend *b, product_args *a)
         if (type == TYPE_F16 || type == TYPE_BF16) s->n_planes = 2;
         if (a->parts[i].record_bytes > s->slot_bytes) s->slot_bytes = a->parts[i].record_bytes;
     }
-    s->is_strided = facet_product_debug[6];
-    if ((facet_product_debug[0] && a->n_chains > 1) || !schedule_whole(b, a, mt, s)) {
+    if (!schedule_whole(b, a, mt, s)) {
         schedule_split(b, a, s);
         mt = row_tiles(a->is_gated, s->columns);
         number_tiles(a, mt);
     }
-    s->is_late = facet_product_debug[3] ? facet_product_debug[3] == 1 : a->n_rows > 8;
-    if (getenv("FACET_DEBUG"))
-        fprintf(stderr,
-                "rows %d in %u chains %d split %d columns %d warps %d group %d chunks %d x %d stages %d shared %d\n",
-                a->n_rows, a->n_in, a->n_chains, s->is_split, s->columns, s->warps, s->group_warps, s->n_chunks,
-                s->chunk_chains, s->stages, s->shared_bytes);
+    s->is_late = a->n_rows > 8;
     if (s->shared_bytes < b->shared_bytes / 2 + 2048) s->shared_bytes = b->shared_bytes / 2 + 2048; /* one per SM */
     launch_tiles(b, a, mt);
 }
@@ -223,11 +222,6 @@ void product_launch(const cuda_pass *p, const product *q)
 
 facet_status cuda_products_open(cuda_backend *b, facet_error *err)
 {
-    if (getenv("FACET_PRODUCT_DEBUG"))
-        sscanf(getenv("FACET_PRODUCT_DEBUG"), "%d,%d,%d,%d,%d,%d,%d,%d", &facet_product_debug[0],
-               &facet_product_debug[1], &facet_product_debug[2], &facet_product_debug[3], &facet_product_debug[4],
-               &facet_product_debug[5], &facet_product_debug[6], &facet_product_debug[7]);
-    if (facet_product_debug[5]) b->has_overlap = false;
     const product_fn all[] = {kernel_of(1, 1), kernel_of(1, 2), kernel_of(2, 1), kernel_of(2, 2), kernel_of(4, 2)};
     for (product_fn f : all)
         FACET_TRY(cuda_check(b, cudaFuncSetAttribute(f, cudaFuncAttributeMaxDynamicSharedMemorySize, b->shared_bytes),

@@ -12,7 +12,7 @@
 typedef struct product_place {
     int warp, group, member, n_mine;         /* not split: chains of a tile that this warp takes */
     int column_block, first_chain, n_chains; /* chains that this block holds */
-    int begin, end;                          /* work tiles of this block; split: its units */
+    int begin, end;                          /* split: units of this block */
 } product_place;
 
 static __device__ inline product_place place_of(const product_args &a)
@@ -24,9 +24,6 @@ static __device__ inline product_place place_of(const product_args &a)
         p.member = p.warp % a.s.group_warps;
         p.n_mine = (a.n_chains - p.member + a.s.group_warps - 1) / a.s.group_warps;
         p.n_chains = a.n_chains;
-        int64_t tiles = a.tile_end - a.tile_begin; /* neighbours, so that a block touches few pages of memory */
-        p.begin = a.tile_begin + (int)(tiles * blockIdx.x / gridDim.x);
-        p.end = a.tile_begin + (int)(tiles * (blockIdx.x + 1) / gridDim.x);
         return p;
     }
     int block = (int)blockIdx.x / a.s.n_column_blocks, chunk = block % a.s.n_chunks, share = block / a.s.n_chunks;
@@ -53,12 +50,8 @@ static __device__ inline product_unit unit_at(const product_args &a, const produ
         u.chain = p.first_chain + at % p.n_chains;
     } else {
         int n_groups = a.s.warps / a.s.group_warps, round = k / p.n_mine;
-        int tile = p.begin + p.group + n_groups * round;
-        u.tile = tile < p.end ? tile : -1;
-        if (a.s.is_strided) {
-            tile = a.tile_begin + (int)blockIdx.x + (int)gridDim.x * (p.group + n_groups * round);
-            u.tile = tile < a.tile_end ? tile : -1;
-        }
+        int tile = a.tile_begin + (int)blockIdx.x + (int)gridDim.x * (p.group + n_groups * round);
+        u.tile = tile < a.tile_end ? tile : -1;
         u.chain = p.member + (k % p.n_mine) * a.s.group_warps;
     }
     return u;
