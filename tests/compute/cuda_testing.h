@@ -15,7 +15,7 @@
 #include "base/rng.h"
 #include "compute/backend.h"
 
-enum { MAX_WEIGHTS = 8, MAX_ROWS = 96, N_PAGES = 24, SEED = 20 };
+enum { MAX_WEIGHTS = 8, MAX_ROWS = 96, N_PAGES = 80, SEED = 20 };
 /* Where the scalar backend makes int8 of the activations, and elsewhere. */
 #define TOLERANCE_INT8 2e-2
 #define TOLERANCE_F32 1e-4
@@ -300,6 +300,12 @@ static inline void for_each_type(void (*fn)(tensor_type type, const type_info *i
 static inline bool is_float(tensor_type t)
 {
     return t == TYPE_F32 || t == TYPE_F16 || t == TYPE_BF16;
+}
+
+/* Of one product with a matrix of the type. */
+static inline double product_tolerance(tensor_type t)
+{
+    return is_float(t) ? TOLERANCE_F32 : TOLERANCE_INT8;
 }
 
 #endif

@@ -37,6 +37,7 @@ static void test_rope_q(void **state)
 typedef struct attn_shape {
     int n_heads, n_kv_heads, head_dim, window;
     kv_type k, v;
+    bool turns_q; /* queries are turned right before the keys: one launch does both */
 } attn_shape;
 
 /* Queries, keys and values of a row are projections of its token; returns the output of attention. */
@@ -49,7 +50,18 @@ static int add_attention(fixture *f, attn_shape s)
     f->layer = (kv_layer_desc){0, s.n_kv_heads, s.head_dim, s.k, s.v};
     f->kv = (kv_desc){.n_groups = 1, .n_layers = 1, .groups = {{s.window, N_PAGES}}, .layers = &f->layer};
     f->has_kv = true;
-    plan_op *op = add_op(f, OP_KV_WRITE, k, v, -1);
+    plan_op *op;
+    if (s.turns_q) {
+        int turned = plan_value_new(f->p, ROWS_ALL, VALUE_F32, q_width, false, "turned");
+        op = add_op(f, OP_ROPE_Q, q, -1, turned);
+        op->w0 = add_vector(f, (uint32_t)s.head_dim);
+        op->n_heads = s.n_heads;
+        op->head_dim = s.head_dim;
+        op->n_rot = s.head_dim / 2;
+        op->inv_freq = freqs;
+        q = turned;
+    }
+    op = add_op(f, OP_KV_WRITE, k, v, -1);
     op->w0 = add_vector(f, (uint32_t)s.head_dim);
     op->has_v_norm = true;
     op->n_rot = s.head_dim / 2;
@@ -72,9 +84,10 @@ static void test_attn(void **state)
 {
     (void)state;
     static const attn_shape shapes[] = {
-        {4, 1, 256, 0, KV_F16, KV_F16}, {8, 2, 256, 16, KV_Q8_0, KV_Q8_0}, {4, 2, 512, 0, KV_Q8_0, KV_F16},
-        {2, 2, 64, 5, KV_F16, KV_Q8_0}, {16, 1, 512, 0, KV_F16, KV_F16},   {4, 2, 128, 0, KV_F32, KV_F32},
-        {2, 1, 64, 7, KV_Q8_0, KV_F32},
+        {4, 1, 256, 0, KV_F16, KV_F16, true},   {8, 2, 256, 16, KV_Q8_0, KV_Q8_0, true},
+        {4, 2, 512, 0, KV_Q8_0, KV_F16, false}, {2, 2, 64, 5, KV_F16, KV_Q8_0, true},
+        {16, 1, 512, 0, KV_F16, KV_F16, true},  {4, 2, 128, 0, KV_F32, KV_F32, true},
+        {2, 1, 64, 7, KV_Q8_0, KV_F32, false},  {4, 1, 512, 0, KV_F32, KV_Q8_0, true},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         fixture f;
@@ -95,21 +108,38 @@ static void fill(device *d, int n)
     }
 }
 
-/* A long context: several splits. */
+/* The last row of the last step, alone: the same bits. */
+static void check_last_alone(const fixture *f, device *cuda, int value, int depth, const float *last)
+{
+    rows r;
+    make_rows(&r, depth - 1, 1);
+    r.token[0] = (depth - 1) % MAX_ROWS;
+    run(cuda, &r);
+    float *alone = read_output(f, cuda, value, 1);
+    assert_bits(f, "last row alone = last row in a step", last, alone, f->p->values[value].width);
+    free(alone);
+}
+
+/* A long context: several splits and groups of them. */
 static void test_attn_splits(void **state)
 {
     (void)state;
-    enum { DEPTH = 1300 };
-    static const attn_shape shapes[] = {
-        {4, 2, 128, 0, KV_F16, KV_F16}, {4, 2, 128, 600, KV_Q8_0, KV_Q8_0}, {4, 2, 128, 0, KV_F32, KV_F32}};
-    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+    static const struct {
+        attn_shape shape;
+        int depth;
+    } cases[] = {{{4, 2, 128, 0, KV_F16, KV_F16, true}, 1300},
+                 {{4, 2, 128, 600, KV_Q8_0, KV_Q8_0, false}, 1300},
+                 {{4, 2, 128, 0, KV_F32, KV_F32, true}, 1300},
+                 {{2, 1, 64, 0, KV_F16, KV_Q8_0, true}, 4700}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const int depth = cases[i].depth;
         fixture f;
         facet_error err;
         backend_config cfg = {.n_threads = 2};
         device ref = {0}, cuda = {0};
         begin(&f, "attention over splits");
         f.tolerance = 1e-3;
-        int o = add_attention(&f, shapes[i]), last = (DEPTH - 1) % 64 + 1;
+        int o = add_attention(&f, cases[i].shape), last = (depth - 1) % 64 + 1;
         assert_ok(plan_finish(f.p, &err), err);
         if (!open_cuda(&cuda.b)) {
             end(&f);
@@ -118,10 +148,12 @@ static void test_attn_splits(void **state)
         assert_ok(backend_open("ref", &cfg, &ref.b, &err), err);
         prepare(&f, &ref);
         prepare(&f, &cuda);
-        fill(&ref, DEPTH);
-        fill(&cuda, DEPTH);
+        fill(&ref, depth);
+        fill(&cuda, depth);
         float *want = read_output(&f, &ref, o, last), *got = read_output(&f, &cuda, o, last);
-        compare(&f, want, got, (size_t)last * f.p->values[o].width, last);
+        const size_t width = f.p->values[o].width;
+        compare(&f, want, got, (size_t)last * width, last);
+        check_last_alone(&f, &cuda, o, depth, got + (size_t)(last - 1) * width);
         free(want);
         free(got);
         close_device(&ref);
@@ -157,7 +189,7 @@ static void test_attn_tree(void **state)
     facet_error err;
     device tree = {0}, plain = {0};
     begin(&f, "attention of a tree");
-    int o = add_attention(&f, (attn_shape){4, 2, 128, 0, KV_Q8_0, KV_F16});
+    int o = add_attention(&f, (attn_shape){4, 2, 128, 0, KV_Q8_0, KV_F16, false});
     uint32_t width = f.p->values[o].width;
     assert_ok(plan_finish(f.p, &err), err);
     if (!open_cuda(&tree.b)) {
@@ -208,7 +240,7 @@ static void test_page_copy(void **state)
     facet_error err;
     device cuda = {0};
     begin(&f, "page copy");
-    int o = add_attention(&f, (attn_shape){4, 2, 128, 0, KV_Q8_0, KV_F16});
+    int o = add_attention(&f, (attn_shape){4, 2, 128, 0, KV_Q8_0, KV_F16, false});
     assert_ok(plan_finish(f.p, &err), err);
     if (!open_cuda(&cuda.b)) {
         end(&f);
@@ -249,7 +281,7 @@ static void test_refusals(void **state)
     facet_error err;
     device cuda = {0};
     begin(&f, "refusals");
-    int o = add_attention(&f, (attn_shape){4, 2, 128, 0, KV_F16, KV_F16});
+    int o = add_attention(&f, (attn_shape){4, 2, 128, 0, KV_F16, KV_F16, true});
     assert_ok(plan_finish(f.p, &err), err);
     if (!open_cuda(&cuda.b)) {
         end(&f);

@@ -41,6 +41,32 @@ static void test_norm(void **state)
     norm_case(1024, 256, true, false);
     norm_case(1024, 128, false, false);
     norm_case(640, 0, true, true);
+    norm_case(1023, 341, true, false);
+    norm_case(5376, 0, false, false);
+}
+
+/* One launch does both; either output is checked. */
+static void joined_norms_case(uint32_t width, bool checks_second)
+{
+    fixture f;
+    begin(&f, "norm_add, then norm");
+    int x = add_input(&f, TYPE_F32, width, true, 2), y = add_input(&f, TYPE_F32, width, false, 1);
+    int o = add_output(&f, ROWS_ALL, VALUE_F32, width), then = add_output(&f, ROWS_ALL, VALUE_F32, width);
+    plan_op *op = add_op(&f, OP_NORM_ADD, x, y, o);
+    op->scale = 0.4f;
+    op->w0 = add_vector(&f, width);
+    add_op(&f, OP_NORM, o, -1, then)->w0 = add_vector(&f, width);
+    check(&f, checks_second ? then : o);
+}
+
+static void test_joined_norms(void **state)
+{
+    (void)state;
+    static const uint32_t row_widths[] = {640, 1023, 2816, 5376, 12288, 17000};
+    for (size_t i = 0; i < sizeof row_widths / sizeof row_widths[0]; i++) {
+        joined_norms_case(row_widths[i], false);
+        joined_norms_case(row_widths[i], true);
+    }
 }
 
 static void test_add(void **state)
@@ -72,7 +98,7 @@ static void linear_case(tensor_type type, const type_info *info)
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         fixture f;
         begin(&f, info->name);
-        f.tolerance = is_float(type) ? TOLERANCE_F32 : TOLERANCE_INT8;
+        f.tolerance = product_tolerance(type);
         uint32_t n_in = shapes[i][0], n_out = shapes[i][1];
         int x = add_input(&f, TYPE_F32, n_in, true, 1), o = add_output(&f, ROWS_ALL, VALUE_F32, n_out);
         plan_op *op = add_op(&f, OP_LINEAR, x, -1, o);
@@ -93,6 +119,7 @@ static void test_linear_gelu_mul(void **state)
     (void)state;
     fixture f;
     begin(&f, "linear, gelu_mul");
+    f.tolerance = product_tolerance(TYPE_BF16);
     int x = add_input(&f, TYPE_F32, 512, true, 1), mul = add_input(&f, TYPE_F32, 256, false, 1);
     int o = add_output(&f, ROWS_ALL, VALUE_F32, 64);
     plan_op *op = add_op(&f, OP_LINEAR, x, mul, o);
@@ -154,7 +181,7 @@ static void gated_case(tensor_type type, const type_info *info)
     for (op_activation act = ACT_GELU; act <= ACT_SILU; act++) {
         fixture f;
         begin(&f, info->name);
-        f.tolerance = is_float(type) ? TOLERANCE_F32 : TOLERANCE_INT8 * 1.5; /* two products of int8 activations */
+        f.tolerance = product_tolerance(type) * 1.5; /* two products */
         int x = add_input(&f, TYPE_F32, 512, true, 1), o = add_output(&f, ROWS_ALL, VALUE_F32, 96);
         plan_op *op = add_op(&f, OP_GATED, x, -1, o);
         op->w0 = add_matrix(&f, type, 512, 96, 1);
@@ -177,6 +204,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_embed_and_capture),
         cmocka_unit_test(test_norm),
+        cmocka_unit_test(test_joined_norms),
         cmocka_unit_test(test_add),
         cmocka_unit_test(test_gather),
         cmocka_unit_test(test_linear),

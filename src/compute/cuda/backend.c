@@ -72,6 +72,8 @@ static void cuda_close(backend *base)
     (void)cudaSetDevice(b->device);
     cuda_pages_free(b);
     cuda_weights_free(b);
+    (void)cudaFree(b->product_sums);
+    (void)cudaFree(b->product_arrivals);
     if (b->stream) (void)cudaStreamDestroy(b->stream);
     mem_free(b);
 }
@@ -102,10 +104,14 @@ facet_status backend_cuda_open(const backend_config *cfg, backend **out, facet_e
     b->device = cfg->device;
     b->progress = cfg->progress;
     b->progress_ud = cfg->progress_ud;
+    b->n_sms = prop.multiProcessorCount;
+    b->shared_bytes = (int)prop.sharedMemPerBlockOptin;
+    b->has_overlap = prop.major >= 9;
     describe(&prop, b->description, sizeof b->description);
     facet_status status = cuda_enter(b, err);
     if (status == FACET_OK)
         status = cuda_check(b, cudaStreamCreateWithFlags(&b->stream, cudaStreamNonBlocking), "making a stream", err);
+    if (status == FACET_OK) status = cuda_products_open(b, err);
     if (status == FACET_OK)
         *out = &b->base;
     else

@@ -1,11 +1,8 @@
 /* centroids.cu: OP_CENTROIDS: logits of the ids that belong to the best centroids. */
-#include "compute/cuda/decode.cuh"
-#include "compute/cuda/ops.cuh"
+#include "compute/cuda/gather.cuh"
 
 typedef struct centroid_args {
-    tensor_type type;
-    const uint8_t *head;
-    size_t row_bytes;
+    table_view head;
     const float *x, *scores; /* [row, n_in], [row, n_centroids] */
     const int32_t *live, *order, *suppress;
     uint32_t n_in, width;
@@ -50,10 +47,9 @@ static __global__ void centroid_kernel(centroid_args a)
     for (int i = warp_id(); i < a.group; i += BLOCK_WARPS) {
         int32_t id = a.order[(size_t)c * a.group + i];
         if (is_suppressed(a, id)) continue;
-        const uint8_t *w = a.head + (size_t)id * a.row_bytes;
         float sum = 0;
         for (uint32_t k = (uint32_t)lane_id(); k < a.n_in; k += WARP)
-            sum = __fmaf_rn(weight_at(a.type, w, k), a.x[(size_t)row * a.n_in + k], sum);
+            sum = __fmaf_rn(table_at(a.head, (size_t)id, k), a.x[(size_t)row * a.n_in + k], sum);
         sum = warp_sum(sum);
         if (lane_id() == 0) a.out[(size_t)row * a.width + id] = a.scale * sum;
     }
@@ -76,9 +72,9 @@ void launch_centroids(const cuda_pass *p, const plan_op *op)
 {
     rows_view x = view_of(p, op->i0), scores = view_of(p, op->i1), out = view_of(p, op->o);
     const dev_weight *w = weight_of(p->b, op->w0);
-    centroid_args a = {w->type,       w->data,        w->row_bytes,        x.data,    scores.data,
-                       out.live,      p->c->order,    p->c->suppress,      x.width,   out.width,
-                       op->n_experts, (int)op->group, p->c->p->n_suppress, op->scale, out.data};
+    centroid_args a = {table_of(w),         x.data,    scores.data, out.live,      p->c->order,
+                       p->c->suppress,      x.width,   out.width,   op->n_experts, (int)op->group,
+                       p->c->p->n_suppress, op->scale, out.data};
     dim3 fill(n_blocks(out.width, BLOCK), (unsigned)out.n), grid((unsigned)op->n_used, (unsigned)out.n);
     fill_kernel<<<fill, BLOCK, 0, p->b->stream>>>(out.live, out.width, out.data);
     centroid_kernel<<<grid, BLOCK, 0, p->b->stream>>>(a);

@@ -37,7 +37,7 @@ static facet_status alloc_values(compiled *c, facet_error *err)
 {
     c->offsets = mem_calloc((size_t)c->p->n_values + 1, sizeof *c->offsets);
     if (!c->offsets) return error_memory(err, "the layout of a plan", (size_t)c->p->n_values * sizeof *c->offsets);
-    FACET_TRY(plan_layout(c->p, c->max_rows, c->max_out, c->offsets, &c->values_bytes, err));
+    FACET_TRY(cuda_layout(c, c->offsets, &c->values_bytes, err));
     FACET_TRY(alloc_device(c, c->values_bytes, "activations", (void **)&c->values, err));
     /* Padding rows are read (never stored): they must not look like anything but zeros to a memory checker. */
     return cuda_check(c->b, cudaMemsetAsync(c->values, 0, c->values_bytes, c->b->stream), "clearing activations", err);
@@ -72,21 +72,34 @@ static facet_status alloc_batch(compiled *c, facet_error *err)
     return cuda_check(c->b, cudaMemsetAsync(c->device_batch, 0, c->batch_bytes, c->b->stream), "clearing a batch", err);
 }
 
-/* Ops that name the same table share the copy. */
-static facet_status upload_freqs(compiled *c, facet_error *err)
+/* The table of an earlier op with the same rotation, or NULL. */
+static dev_turns *find_turns(const compiled *c, int op)
 {
-    c->freqs = mem_calloc((size_t)c->p->n_ops + 1, sizeof *c->freqs);
-    if (!c->freqs) return error_memory(err, "rotation tables", (size_t)c->p->n_ops * sizeof *c->freqs);
+    const plan_op *ops = c->p->ops;
+    for (int i = 0; i < c->n_tables; i++) {
+        const plan_op *first = &ops[c->tables_of_turns[i].first_op];
+        if (first->inv_freq == ops[op].inv_freq && first->n_rot == ops[op].n_rot) return &c->tables_of_turns[i];
+    }
+    return NULL;
+}
+
+static facet_status alloc_turns(compiled *c, facet_error *err)
+{
+    const size_t n = (size_t)c->p->n_ops;
+    c->turns = mem_calloc(n + 1, sizeof *c->turns);
+    c->tables_of_turns = mem_calloc(n + 1, sizeof *c->tables_of_turns);
+    if (!c->turns || !c->tables_of_turns) return error_memory(err, "rotation tables", n * sizeof *c->tables_of_turns);
     for (int i = 0; i < c->p->n_ops; i++) {
         const plan_op *op = &c->p->ops[i];
         bool turns = (op->kind == OP_ROPE_Q || op->kind == OP_KV_WRITE) && op->n_rot > 0;
         if (!turns) continue;
-        for (int j = 0; j < i && !c->freqs[i]; j++)
-            if (c->freqs[j] && c->p->ops[j].inv_freq == op->inv_freq && c->p->ops[j].n_rot == op->n_rot)
-                c->freqs[i] = c->freqs[j];
-        if (!c->freqs[i])
-            FACET_TRY(upload(c, op->inv_freq, (size_t)op->n_rot * sizeof(double), "rotation tables",
-                             (void **)&c->freqs[i], err));
+        c->turns[i] = find_turns(c, i);
+        if (c->turns[i]) continue;
+        dev_turns *t = c->turns[i] = &c->tables_of_turns[c->n_tables++];
+        t->first_op = i;
+        size_t n_rot = (size_t)op->n_rot, rows = (size_t)c->max_rows;
+        FACET_TRY(upload(c, op->inv_freq, n_rot * sizeof(double), "rotation tables", (void **)&t->freq, err));
+        FACET_TRY(alloc_device(c, rows * n_rot * 2 * sizeof(float), "rotation tables", &t->turns, err));
     }
     return FACET_OK;
 }
@@ -122,9 +135,10 @@ static facet_status upload_order(compiled *c, facet_error *err)
 static facet_status compile_into(compiled *c, facet_error *err)
 {
     FACET_TRY(check_ops(c, err));
+    FACET_TRY(cuda_join_ops(c, err));
     FACET_TRY(alloc_values(c, err));
     FACET_TRY(alloc_batch(c, err));
-    FACET_TRY(upload_freqs(c, err));
+    FACET_TRY(alloc_turns(c, err));
     FACET_TRY(alloc_host_rows(c, err));
     FACET_TRY(upload_order(c, err));
     if (!c->p->n_suppress) return FACET_OK;
@@ -160,14 +174,14 @@ static void free_graphs(compiled *c)
             if (c->graphs[i][j].exec) (void)cudaGraphExecDestroy(c->graphs[i][j].exec);
 }
 
-static void free_freqs(compiled *c)
+static void free_turns(compiled *c)
 {
-    for (int i = 0; c->freqs && i < c->p->n_ops; i++) {
-        bool is_shared = false;
-        for (int j = 0; j < i; j++) is_shared |= c->freqs[j] == c->freqs[i];
-        if (!is_shared) (void)cudaFree(c->freqs[i]);
+    for (int i = 0; i < c->n_tables; i++) {
+        (void)cudaFree(c->tables_of_turns[i].freq);
+        (void)cudaFree(c->tables_of_turns[i].turns);
     }
-    mem_free(c->freqs);
+    mem_free(c->tables_of_turns);
+    mem_free(c->turns);
 }
 
 void cuda_release(backend *base, compiled *c)
@@ -176,7 +190,7 @@ void cuda_release(backend *base, compiled *c)
     if (!c) return;
     (void)cudaSetDevice(c->b->device);
     free_graphs(c);
-    free_freqs(c);
+    free_turns(c);
     for (int i = 0; i < c->n_host_rows; i++) {
         (void)cudaFreeHost(c->host_rows_of[i].host);
         (void)cudaFree(c->host_rows_of[i].device);
@@ -189,5 +203,6 @@ void cuda_release(backend *base, compiled *c)
     c->b->compute_bytes -= c->device_bytes;
     mem_free(c->host_rows_of);
     mem_free(c->offsets);
+    mem_free(c->covers);
     mem_free(c);
 }

@@ -1,18 +1,18 @@
 /* embed.cu: OP_EMBED. Row `token` of a table, scaled. A table that is also multiplied lies on the device; one that is
  * only gathered stays on the host, and stage.cu has already sent the decoded rows. */
-#include "compute/cuda/decode.cuh"
-#include "compute/cuda/ops.cuh"
+#include "compute/cuda/async.cuh"
+#include "compute/cuda/gather.cuh"
 
-static __global__ void embed_kernel(tensor_type type, const uint8_t *table, size_t row_bytes, const int32_t *token,
-                                    const int32_t *live, const int32_t *map, float scale, uint32_t width,
-                                    uint32_t n_vocab, float *out)
+static __global__ void embed_kernel(const table_view table, const int32_t *token, const int32_t *live,
+                                    const int32_t *map, float scale, uint32_t width, uint32_t n_vocab, float *out)
 {
     int row = (int)blockIdx.y;
     uint32_t k = blockIdx.x * BLOCK + threadIdx.x;
+    release_dependents();
+    wait_for_predecessors();
     if (live[row] < 0 || k >= width) return;
     int32_t t = token[batch_row(map, row)]; /* -1 where a chain has broken off */
-    out[(size_t)row * width + k] =
-        t >= 0 && (uint32_t)t < n_vocab ? scale * weight_at(type, table + (size_t)t * row_bytes, k) : 0;
+    out[(size_t)row * width + k] = t >= 0 && (uint32_t)t < n_vocab ? scale * table_at(table, (size_t)t, k) : 0;
 }
 
 /* The rows are here already: [row, width]. */
@@ -21,6 +21,8 @@ static __global__ void scale_kernel(const float *x, const int32_t *live, const i
 {
     int row = (int)blockIdx.y;
     uint32_t k = blockIdx.x * BLOCK + threadIdx.x;
+    release_dependents();
+    wait_for_predecessors();
     if (live[row] < 0 || k >= width) return;
     out[(size_t)row * width + k] = scale * x[(size_t)batch_row(map, row) * width + k];
 }
@@ -47,10 +49,10 @@ void launch_embed(const cuda_pass *p, const plan_op *op)
     rows_view out = view_of(p, op->o);
     dim3 grid(n_blocks(out.width, BLOCK), (unsigned)out.n);
     if (w->data)
-        embed_kernel<<<grid, BLOCK, 0, p->b->stream>>>(
-            w->type, w->data, w->row_bytes, op->i0 >= 0 ? (const int32_t *)view_of(p, op->i0).data : p->c->in.token,
-            out.live, op->i0 >= 0 ? NULL : out.map, op->scale, out.width, w->n_out, out.data);
+        launch_overlapped(p->b, embed_kernel, grid, BLOCK, 0, table_of(w),
+                          op->i0 >= 0 ? (const int32_t *)view_of(p, op->i0).data : p->c->in.token, out.live,
+                          op->i0 >= 0 ? NULL : out.map, op->scale, out.width, w->n_out, out.data);
     else
-        scale_kernel<<<grid, BLOCK, 0, p->b->stream>>>(find_host_rows(p->c, op)->device, out.live, out.map, op->scale,
-                                                       out.width, out.data);
+        launch_overlapped(p->b, scale_kernel, grid, BLOCK, 0, find_host_rows(p->c, op)->device, out.live, out.map,
+                          op->scale, out.width, out.data);
 }

@@ -13,14 +13,11 @@ static __device__ inline void head_norm(const float *x, const float *w, int dim,
     __syncthreads();
 }
 
-/* Pair i < n_rot of (i, i + dim / 2) turns by pos * freq[i], the angle in double: positions reach 262143. Ends with a
- * barrier. */
-static __device__ inline void head_rotate(float *h, int dim, int n_rot, const double *freq, int pos)
+/* Pair i < n_rot of (i, i + dim / 2) turns by the angle whose sine and cosine are turns[i]. Ends with a barrier. */
+static __device__ inline void head_rotate(float *h, int dim, int n_rot, const float2 *turns)
 {
     for (int i = (int)threadIdx.x; i < n_rot; i += BLOCK) {
-        double s, c;
-        sincos((double)pos * freq[i], &s, &c);
-        float a = h[i], b = h[i + dim / 2], sine = (float)s, cosine = (float)c;
+        float a = h[i], b = h[i + dim / 2], sine = turns[i].x, cosine = turns[i].y;
         h[i] = a * cosine - b * sine;
         h[i + dim / 2] = b * cosine + a * sine;
     }

@@ -37,6 +37,21 @@ static void free_events(cudaEvent_t e[2])
     (void)cudaEventDestroy(e[1]);
 }
 
+static double width_of(const plan *p, const plan_op *op)
+{
+    return (double)p->values[op->o >= 0 ? op->o : op->i0].width;
+}
+
+/* Ops that one launch does share its time by their widths. */
+static void share_time(const compiled *c, double *op_ms)
+{
+    for (int i = 0; i < c->p->n_ops; i++) {
+        double total = 0, ms = op_ms[i];
+        for (int k = 0; k < c->covers[i]; k++) total += width_of(c->p, &c->p->ops[i + k]);
+        for (int k = 0; k < c->covers[i]; k++) op_ms[i + k] = ms * width_of(c->p, &c->p->ops[i + k]) / total;
+    }
+}
+
 facet_status cuda_run_timed(backend *base, compiled *c, const batch *in, double *op_ms, facet_error *err)
 {
     cuda_backend *b = (cuda_backend *)base;
@@ -51,6 +66,7 @@ facet_status cuda_run_timed(backend *base, compiled *c, const batch *in, double 
     for (int i = 0; i < c->p->n_ops && status == FACET_OK; i++) status = time_op(&pass, i, e[0], e[1], &op_ms[i], err);
     (void)cudaStreamSynchronize(b->stream); /* the staging memory is written again by the next step */
     free_events(e);
+    if (status == FACET_OK) share_time(c, op_ms);
     return status;
 }
 

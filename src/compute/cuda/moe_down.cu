@@ -33,6 +33,7 @@ facet_status check_moe_down(const compiled *c, const plan_op *op, facet_error *e
     uint32_t n_used = (uint32_t)op->n_used, n_ff = (uint32_t)op->n_ff;
     FACET_TRY(op_expect(c, op, op_has_matrix(c, op->w0, n_ff, width_of(c, op->o), (uint32_t)op->n_experts),
                         "a matrix [n_ff, n_out] per expert", err));
+    FACET_TRY(op_expect(c, op, op_is_raw(c, op->w0), "two or more experts", err));
     FACET_TRY(op_expect(c, op, width_of(c, op->i0) == n_used * n_ff && op_same_rows(c, op->i0, op->o),
                         "the input is n_used * n_ff wide", err));
     return op_expect(c, op, width_of(c, op->i1) == 2 * n_used && op_same_rows(c, op->i1, op->o),

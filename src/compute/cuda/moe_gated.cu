@@ -34,6 +34,7 @@ facet_status check_moe_gated(const compiled *c, const plan_op *op, facet_error *
         fits = fits && op_has_matrix(c, op->w1, n_in, n_ff, n_experts) &&
                weight_of(c->b, op->w0)->type == weight_of(c->b, op->w1)->type;
     FACET_TRY(op_expect(c, op, fits, "gate and up of every expert, in one type", err));
+    FACET_TRY(op_expect(c, op, op_is_raw(c, op->w0) && op_is_raw(c, op->w1), "two or more experts", err));
     FACET_TRY(op_expect(c, op, width_of(c, op->o) == (uint32_t)op->n_used * n_ff && op_same_rows(c, op->i0, op->o),
                         "the output is n_used * n_ff wide", err));
     FACET_TRY(op_expect(c, op, width_of(c, op->i1) == 2u * (uint32_t)op->n_used && op_same_rows(c, op->i1, op->o),

@@ -70,6 +70,7 @@ facet_status check_moe_route(const compiled *c, const plan_op *op, facet_error *
     FACET_TRY(op_expect(c, op, width_of(c, op->o) == 2u * (uint32_t)op->n_used && op_same_rows(c, op->i0, op->o),
                         "the output holds n_used ids and weights", err));
     FACET_TRY(op_expect(c, op, op_has_matrix(c, op->w0, n_in, n, 1), "the router is [n_in, n_experts]", err));
+    FACET_TRY(op_expect(c, op, op_is_raw(c, op->w0), "the router lies as in the file (F32)", err));
     return op_expect(c, op, op_has_vector(c, op->w1, n_in) && op_has_vector(c, op->w2, n),
                      "scales per input and per expert", err);
 }

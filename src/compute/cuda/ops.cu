@@ -56,6 +56,11 @@ bool op_has_matrix(const compiled *c, int w, uint32_t n_in, uint32_t n_out, uint
     return d->data && d->n_in == n_in && d->n_out == n_out && d->n_experts == n_experts;
 }
 
+bool op_is_raw(const compiled *c, int w)
+{
+    return w < 0 || c->b->weights[w].record_bytes == 0;
+}
+
 bool op_same_rows(const compiled *c, int a, int b)
 {
     return a >= 0 && b >= 0 && c->p->values[a].rows == c->p->values[b].rows;
@@ -83,6 +88,7 @@ void cuda_op_launch(const cuda_pass *pass, int index)
 {
     const plan_op *op = &pass->c->p->ops[index];
     op_entry e = entry_of(op->kind);
+    if (pass->c->covers[index] == 0) return;
     int rows_of = e.has_output ? op->o : op->i0;
     if (view_of(pass, rows_of).n > 0) e.launch(pass, op);
 }

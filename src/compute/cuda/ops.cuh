@@ -46,7 +46,14 @@ static inline uint32_t width_of(const compiled *c, int value)
 }
 bool op_has_vector(const compiled *c, int w, uint32_t n); /* w is -1 or an f32 vector of n */
 bool op_has_matrix(const compiled *c, int w, uint32_t n_in, uint32_t n_out, uint32_t n_experts); /* on the device */
-bool op_same_rows(const compiled *c, int a, int b);                                              /* row sets agree */
+bool op_is_raw(const compiled *c, int w);           /* rows lie as in the file */
+bool op_same_rows(const compiled *c, int a, int b); /* row sets agree */
+
+/* Ops that this op's launch does: itself, and those after it in the plan. */
+static inline int covered_by(const cuda_pass *p, const plan_op *op)
+{
+    return p->c->covers[op - p->c->p->ops];
+}
 
 /* linear.cu: what happens to a product before it is stored. */
 typedef struct linear_epilogue {
@@ -56,8 +63,8 @@ typedef struct linear_epilogue {
     uint32_t mul_width, column;
     float softcap; /* EPI_LOGITS */
 } linear_epilogue;
-void linear_launch(const dev_weight *w, const rows_view *x, const rows_view *out, float scale, const linear_epilogue *e,
-                   cudaStream_t stream);
+void linear_launch(const cuda_pass *p, const dev_weight *w, const rows_view *x, const rows_view *out, float scale,
+                   const linear_epilogue *e);
 
 #define CUDA_OP(name)                                                                                                  \
     facet_status check_##name(const compiled *c, const plan_op *op, facet_error *err);                                 \

@@ -25,13 +25,42 @@ static __device__ inline int64_t page_index(const dev_tables &t, int seq, int gr
     return page * KV_PAGE_LEN + slot % KV_PAGE_LEN;
 }
 
-/* q8_0 rows are those of weights: 34 bytes per 32 values. */
-static __device__ inline float kv_value(kv_type type, const uint8_t *row, int i)
+/* Eight neighbouring values of a row as they lie in memory. f16: eight halves in a. f32: a and b. q8_0 (34 bytes per 32
+ * values, as weights): eight codes in a.x and a.y, the scale in a.z. */
+typedef struct kv_eight {
+    uint4 a, b;
+} kv_eight;
+
+/* Values i .. i + 7, i a multiple of 8; row NULL: zeros. */
+static __device__ inline kv_eight kv_read_eight(kv_type type, const uint8_t *row, int i)
 {
-    if (type == KV_F16) return read_f16(row + 2 * i);
-    if (type == KV_F32) return ((const float *)row)[i];
-    const uint8_t *block = row + 34 * (i / 32);
-    return read_f16(block) * (float)(int8_t)block[2 + i % 32];
+    kv_eight v = {};
+    if (!row) return v;
+    if (type == KV_F16) {
+        v.a = *(const uint4 *)(row + 2 * i);
+    } else if (type == KV_F32) {
+        v.a = ((const uint4 *)(row + 4 * i))[0];
+        v.b = ((const uint4 *)(row + 4 * i))[1];
+    } else {
+        const uint16_t *block = (const uint16_t *)(row + 34 * (i / 32)), *codes = block + 1 + i % 32 / 2;
+        v.a.x = (uint32_t)codes[0] | (uint32_t)codes[1] << 16;
+        v.a.y = (uint32_t)codes[2] | (uint32_t)codes[3] << 16;
+        v.a.z = block[0];
+    }
+    return v;
+}
+
+static __device__ inline float kv_eight_value(kv_type type, const kv_eight &v, int i)
+{
+    const uint4 &half = i < 4 ? v.a : v.b;
+    if (type == KV_F32)
+        return __uint_as_float(i % 4 == 0 ? half.x : i % 4 == 1 ? half.y : i % 4 == 2 ? half.z : half.w);
+    if (type == KV_F16) {
+        uint32_t pair = i < 2 ? v.a.x : i < 4 ? v.a.y : i < 6 ? v.a.z : v.a.w;
+        return __half2float(__ushort_as_half((unsigned short)(i % 2 ? pair >> 16 : pair & 0xffff)));
+    }
+    int8_t code = (int8_t)((i < 4 ? v.a.x : v.a.y) >> (8 * (i % 4)));
+    return __half2float(__ushort_as_half((unsigned short)v.a.z)) * (float)code;
 }
 
 /* By one warp: 32 values of h as one q8_0 block; the host's pages follow the same rule. */

@@ -1,5 +1,5 @@
 /* rows.cu: OP_GATHER and OP_CAPTURE: rows copied as they are. */
-#include "compute/cuda/ops.cuh"
+#include "compute/cuda/async.cuh"
 
 /* out row r = x row from[r], or row r when from is NULL. */
 static __global__ void copy_rows_kernel(const float *x, const int32_t *from, const int32_t *live, uint32_t width,
@@ -7,6 +7,8 @@ static __global__ void copy_rows_kernel(const float *x, const int32_t *from, con
 {
     int row = (int)blockIdx.y;
     uint32_t k = blockIdx.x * BLOCK + threadIdx.x;
+    release_dependents();
+    wait_for_predecessors();
     if (live[row] < 0 || k >= width) return;
     int source = from ? from[row] : row;
     out[(size_t)row * width + k] = x[(size_t)source * width + k];
@@ -16,7 +18,7 @@ static void copy_rows_launch(const cuda_pass *p, const plan_op *op, const int32_
 {
     rows_view x = view_of(p, op->i0), out = view_of(p, op->o);
     dim3 grid(n_blocks(out.width, BLOCK), (unsigned)out.n);
-    copy_rows_kernel<<<grid, BLOCK, 0, p->b->stream>>>(x.data, from, out.live, out.width, out.data);
+    launch_overlapped(p->b, copy_rows_kernel, grid, BLOCK, 0, x.data, from, out.live, out.width, out.data);
 }
 
 facet_status check_gather(const compiled *c, const plan_op *op, facet_error *err)

@@ -15,12 +15,15 @@ enum {
     CUDA_N_WIDTHS = 11,    /* batch widths that have a graph, see cuda_width() */
 };
 
-/* A weight on the device. Matrices are raw blocks as in the file; vectors (neither is_rows nor is_matrix) are f32. */
+/* A weight on the device. Matrices of types that have tile records lie in those (tile.h); others, and experts, are raw
+ * blocks as in the file; vectors (neither is_rows nor is_matrix) are f32. */
 typedef struct dev_weight {
     tensor_type type;
     uint32_t n_in, n_out, n_experts;
-    size_t row_bytes, expert_bytes;
-    const uint8_t *data; /* NULL for a table of rows that stays on the host */
+    size_t row_bytes, expert_bytes; /* of raw rows */
+    uint32_t record_bytes;          /* of a tile record; 0: the rows are raw */
+    float gain;                     /* tile_part in tile.cuh */
+    const uint8_t *data;            /* NULL for a table of rows that stays on the host */
     const weight *host;
 } dev_weight;
 
@@ -52,8 +55,10 @@ typedef struct cuda_backend {
     backend base;
     int device;
     char description[128];
-    bool failed;         /* a sticky error: the context is lost */
-    cudaStream_t stream; /* everything runs here; it does not wait for the default stream, which is never used */
+    bool failed;             /* a sticky error: the context is lost */
+    int n_sms, shared_bytes; /* multiprocessors; shared memory that one block may have */
+    bool has_overlap;        /* programmatic dependent launch */
+    cudaStream_t stream;     /* everything runs here; it does not wait for the default stream, which is never used */
     facet_progress_fn progress;
     void *progress_ud;
 
@@ -61,6 +66,8 @@ typedef struct cuda_backend {
     int n_weights;
     uint8_t *weight_memory;
     size_t weight_bytes;
+    void *product_sums; /* workspace of product.cu */
+    int *product_arrivals;
 
     dev_pages *layers;
     int n_layers;
@@ -79,6 +86,13 @@ typedef struct host_rows {
     float *host, *device; /* [max_rows, width]; host is pinned */
 } host_rows;
 
+/* A table of frequencies, and the sines and cosines of the step's rows, on the device. */
+typedef struct dev_turns {
+    int first_op; /* of the plan that uses it: its launch computes the turns */
+    double *freq; /* [n_rot] */
+    void *turns;  /* float2 [max_rows, n_rot] */
+} dev_turns;
+
 typedef struct cuda_graph {
     bool was_run; /* the first run of a width is eager, which also loads its kernels; the second is captured */
     cudaGraphExec_t exec;
@@ -89,13 +103,16 @@ struct compiled {
     const plan *p; /* borrowed, as plans outlive what was compiled from them */
     int max_rows, max_out;
     bool uses_kv, sees_committed; /* sees_committed: no row sees or writes a slot from its sequence's base on */
-    size_t *offsets;              /* [n_values] into values */
+    uint8_t *covers; /* [n_ops] ops that the op's launch does: itself and neighbours; 0: an earlier one does */
+    size_t *offsets; /* [n_values] into values */
     uint8_t *values;
     size_t values_bytes, batch_bytes;
     uint8_t *host_batch, *device_batch; /* batch_bytes each; host is pinned */
     dev_batch in_host, in;              /* the arrays inside them */
-    double **freqs;                     /* [n_ops] on the device, NULL where the op has no rotation */
-    int32_t *suppress, *order;          /* device; order: of OP_CENTROIDS */
+    dev_turns *tables_of_turns;         /* [n_tables] */
+    int n_tables;
+    dev_turns **turns;         /* [n_ops] into those, NULL where the op has no rotation */
+    int32_t *suppress, *order; /* device; order: of OP_CENTROIDS */
     int n_host_rows;
     host_rows *host_rows_of;
     size_t device_bytes;
@@ -137,6 +154,13 @@ facet_status cuda_move(backend *b, const batch *in, facet_error *err);
 /* measure.c. read_gbps is that of a copy inside the device, bytes read and written together. */
 facet_status cuda_run_timed(backend *b, compiled *c, const batch *in, double *op_ms, facet_error *err);
 facet_status cuda_measure(backend *b, backend_ceilings *out, facet_error *err);
+
+/* product.cu: the workspace of products, once per backend. */
+facet_status cuda_products_open(cuda_backend *b, facet_error *err);
+/* join.c: fills c->covers. */
+facet_status cuda_join_ops(compiled *c, facet_error *err);
+/* plan_layout() in which everything that a launch touches keeps its own memory. */
+facet_status cuda_layout(const compiled *c, size_t *offsets, size_t *total, facet_error *err);
 
 void cuda_weights_free(cuda_backend *b);
 void cuda_pages_free(cuda_backend *b);

@@ -1,11 +1,13 @@
 /* weights.c: weights go to the device once, through two pinned buffers, into one block of device memory.
  *
- * Matrices are sent as the file holds them. Vectors become f32. Tables that are only gathered by row (the per-layer
- * embeddings: several GB of which a step reads a few KB) stay on the host mapping. */
+ * Matrices whose type has tile records (tile.h) are sent in slices of rows and packed there; their raw blocks are not
+ * kept. Other matrices, and experts, stay as the file holds them. Vectors become f32. Tables that are only gathered by
+ * row (the per-layer embeddings: several GB of which a step reads a few KB) stay on the host mapping. */
 #include <string.h>
 
 #include "base/mem.h"
 #include "compute/cuda/state.h"
+#include "compute/cuda/tile.h"
 
 enum { ALIGN = 256, STAGE_BYTES = 16 << 20 };
 
@@ -16,6 +18,9 @@ typedef struct stager {
     cudaEvent_t sent[2];
     int turn;
     uint64_t done, total;
+    uint8_t *slice; /* on the device: raw rows about to be packed */
+    size_t slice_bytes;
+    uint32_t *most; /* [weights] on the device: the largest scale of each, as the bits of an f32 */
 } stager;
 
 static void stager_close(stager *s)
@@ -25,11 +30,18 @@ static void stager_close(stager *s)
         if (s->sent[i]) (void)cudaEventDestroy(s->sent[i]);
         if (s->buffer[i]) (void)cudaFreeHost(s->buffer[i]);
     }
+    (void)cudaFree(s->slice);
+    (void)cudaFree(s->most);
 }
 
-static facet_status stager_open(cuda_backend *b, uint64_t total, stager *s, facet_error *err)
+static facet_status stager_open(cuda_backend *b, uint64_t total, size_t slice_bytes, stager *s, facet_error *err)
 {
-    *s = (stager){.b = b, .total = total};
+    size_t most_bytes = (size_t)b->n_weights * sizeof *s->most;
+    *s = (stager){.b = b, .total = total, .slice_bytes = slice_bytes};
+    FACET_TRY(cuda_alloc(b, slice_bytes, "loading weights", (void **)&s->slice, err));
+    FACET_TRY(cuda_alloc(b, most_bytes, "loading weights", (void **)&s->most, err));
+    FACET_TRY(
+        cuda_check(b, cudaMemsetAsync(s->most, 0, most_bytes ? most_bytes : 1, b->stream), "loading weights", err));
     for (int i = 0; i < 2; i++) {
         FACET_TRY(cuda_alloc_pinned(b, STAGE_BYTES, "loading weights", (void **)&s->buffer[i], err));
         FACET_TRY(cuda_check(b, cudaEventCreateWithFlags(&s->sent[i], cudaEventDisableTiming), "making an event", err));
@@ -72,9 +84,17 @@ static size_t n_elements(const weight *w)
     return (size_t)(w->ne[0] * w->ne[1] * w->ne[2]);
 }
 
+static bool is_tiled(const weight *w)
+{
+    return w->is_matrix && w->ne[2] == 1 && tile_record_bytes(w->type) > 0;
+}
+
 static size_t device_bytes(const weight *w)
 {
     if (stays_on_host(w)) return 0;
+    if (is_tiled(w))
+        return (size_t)tile_n_rows((uint32_t)w->ne[1]) * tile_n_records((uint32_t)w->ne[0]) *
+               tile_record_bytes(w->type);
     return is_vector(w) ? n_elements(w) * sizeof(float) : w->bytes;
 }
 
@@ -99,6 +119,8 @@ static dev_weight describe(const weight *w, const uint8_t *data)
                     .n_out = (uint32_t)w->ne[1],
                     .n_experts = (uint32_t)w->ne[2],
                     .data = stays_on_host(w) ? NULL : data,
+                    .record_bytes = is_tiled(w) ? tile_record_bytes(w->type) : 0,
+                    .gain = 1,
                     .host = w};
     d.row_bytes = type_bytes(type_get(d.type), w->ne[0]);
     d.expert_bytes = d.row_bytes * d.n_out;
@@ -116,24 +138,79 @@ static facet_status send_vector(stager *s, const weight *w, uint8_t *dst, facet_
     return status;
 }
 
-static facet_status send_weight(stager *s, const weight *w, uint8_t *dst, facet_error *err)
+/* Rows of a slice: whole tiles. */
+static uint32_t slice_rows(const weight *w)
+{
+    size_t row = type_bytes(type_get(w->type), w->ne[0]), rows = STAGE_BYTES / row / TILE_M * TILE_M;
+    return rows < TILE_M ? TILE_M : rows < w->ne[1] ? (uint32_t)rows : (uint32_t)w->ne[1];
+}
+
+static facet_status send_tiles(stager *s, const weight *w, int index, uint8_t *dst, facet_error *err)
+{
+    const uint32_t n_in = (uint32_t)w->ne[0], n_out = (uint32_t)w->ne[1], step = slice_rows(w);
+    const size_t row = type_bytes(type_get(w->type), n_in);
+    const size_t tile = (size_t)tile_n_records(n_in) * tile_record_bytes(w->type);
+    for (uint32_t at = 0; at < n_out; at += step) {
+        uint32_t n = n_out - at < step ? n_out - at : step;
+        FACET_TRY(stager_send(s, s->slice, (const uint8_t *)w->data + at * row, n * row, err));
+        cuda_tile_pack(w->type, s->slice, n_in, n, dst + at / TILE_M * tile, s->most + index, s->b->stream);
+        FACET_TRY(cuda_check(s->b, cudaGetLastError(), "packing weights", err));
+    }
+    return FACET_OK;
+}
+
+/* The gains need the largest scales, which the device has found while packing. Waits for the stream. */
+static facet_status read_gains(stager *s, facet_error *err)
+{
+    cuda_backend *b = s->b;
+    size_t bytes = (size_t)b->n_weights * sizeof *s->most;
+    uint32_t *most = mem_alloc(bytes + 1);
+    if (!most) return error_memory(err, "the scales of weights", bytes);
+    facet_status status = cuda_check(b, cudaMemcpyAsync(most, s->most, bytes, cudaMemcpyDeviceToHost, b->stream),
+                                     "uploading weights", err);
+    cudaError_t end = cudaStreamSynchronize(b->stream);
+    if (status == FACET_OK) status = cuda_check(b, end, "uploading weights", err);
+    for (int i = 0; i < b->n_weights && status == FACET_OK; i++) {
+        float x;
+        memcpy(&x, &most[i], sizeof x);
+        if (b->weights[i].record_bytes) b->weights[i].gain = cuda_tile_gain(b->weights[i].type, x);
+    }
+    mem_free(most);
+    return status;
+}
+
+static facet_status send_weight(stager *s, const weight *w, int index, uint8_t *dst, facet_error *err)
 {
     if (stays_on_host(w)) return FACET_OK;
     if (is_vector(w)) return send_vector(s, w, dst, err);
-    FACET_TRY(stager_send(s, dst, w->data, w->bytes, err));
+    if (is_tiled(w))
+        FACET_TRY(send_tiles(s, w, index, dst, err));
+    else
+        FACET_TRY(stager_send(s, dst, w->data, w->bytes, err));
     if (w->map) file_map_release(w->map, w->data, w->bytes);
     return FACET_OK;
+}
+
+static size_t largest_slice(const weight *weights, int n)
+{
+    size_t most = 0;
+    for (int i = 0; i < n; i++) {
+        if (!is_tiled(&weights[i])) continue;
+        size_t bytes = slice_rows(&weights[i]) * type_bytes(type_get(weights[i].type), weights[i].ne[0]);
+        if (bytes > most) most = bytes;
+    }
+    return most;
 }
 
 static facet_status send_all(cuda_backend *b, const weight *weights, int n, uint64_t total, facet_error *err)
 {
     stager s;
-    facet_status status = stager_open(b, total, &s, err);
+    facet_status status = stager_open(b, total, largest_slice(weights, n), &s, err);
     for (int i = 0; i < n && status == FACET_OK; i++) {
         if (i + 1 < n && !stays_on_host(&weights[i + 1])) file_map_will_need(weights[i + 1].data, weights[i + 1].bytes);
-        status = send_weight(&s, &weights[i], (uint8_t *)(uintptr_t)b->weights[i].data, err);
+        status = send_weight(&s, &weights[i], i, (uint8_t *)(uintptr_t)b->weights[i].data, err);
     }
-    if (status == FACET_OK) status = cuda_check(b, cudaStreamSynchronize(b->stream), "uploading weights", err);
+    if (status == FACET_OK) status = read_gains(&s, err);
     stager_close(&s);
     return status;
 }
@@ -145,7 +222,7 @@ static facet_status load_into(cuda_backend *b, const weight *weights, int n, fac
     for (int i = 0; i < n; i++) {
         FACET_TRY(check_weight(&weights[i], err));
         size_t bytes = device_bytes(&weights[i]);
-        total += bytes;
+        total += is_tiled(&weights[i]) ? weights[i].bytes : bytes;
         padded += (bytes + ALIGN - 1) / ALIGN * ALIGN;
     }
     FACET_TRY(cuda_alloc(b, padded, "the weights", (void **)&b->weight_memory, err));
