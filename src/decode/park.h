@@ -52,6 +52,7 @@ void engine_set_auto_unpark(facet_engine *e, bool is_on);
 /* Called by whatever is about to evaluate: FACET_OK when the parts are there, or were unparked by setting; else
  * FACET_ERR_PARKED. */
 facet_status engine_need(facet_engine *e, unsigned parts, facet_error *err);
+void engine_parking_close(facet_engine *e);
 /* False while the drafter (PARK_MTP or PARK_DFLASH) is absent or parked. */
 bool engine_has_drafter(const facet_engine *e, unsigned part);
 

@@ -24,4 +24,26 @@ void prefix_set_budget(facet_engine *e, uint64_t bytes);
 /* Forgets all cached prompts. */
 void prefix_clear(facet_engine *e);
 
+/* ---- for the engine's own modules ---- */
+
+typedef struct prefix_match {
+    session_state from; /* borrowed; its first n_usable tokens are those that were asked for */
+    int32_t n_usable;
+    int32_t branch; /* a place to keep when the evaluation passes it; 0 = none */
+} prefix_match;
+
+facet_status prefix_open(facet_engine *e, uint64_t budget, facet_error *err);
+void prefix_close(facet_engine *e);
+/* The longest usable beginning of tokens [n] among all but the session itself, where it is longer than `own`. Where
+ * others hold more of it, but cannot go on from there, is a branch: two prompts parted there, so that a third one may.
+ */
+void prefix_find(facet_session *s, const int32_t *tokens, int32_t n, int32_t own, prefix_match *out);
+/* Keeps the session's content for later prompts; without a cache, a budget, or memory for it: does not. */
+void prefix_keep(const facet_session *s);
+/* Forgets the prompt that was used least recently, so that pages become free. False: there is none whose pages are not
+ * needed by the step in the making. */
+bool prefix_evict(facet_engine *e);
+/* The drafter's context of all of them is gone. */
+void prefix_forget_drafts(facet_engine *e);
+
 #endif

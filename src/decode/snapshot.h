@@ -19,7 +19,7 @@
 #ifndef FACET_DECODE_SNAPSHOT_H
 #define FACET_DECODE_SNAPSHOT_H
 
-#include "decode/session.h"
+#include "decode/kept.h"
 
 enum { SNAPSHOT_SLOTS = 64, SNAPSHOT_LABEL_MAX = 63 };
 
@@ -51,7 +51,7 @@ facet_status snapshot_restore_chain(facet_session *s, int slot, const int *thin,
 facet_status snapshot_free(facet_engine *e, int slot, facet_error *err);
 void snapshot_free_all(facet_engine *e);
 
-/* out [SNAPSHOT_SLOTS]: the slots in use, ascending. Returns how many. */
+/* out [SNAPSHOT_SLOTS], or NULL: the slots in use, ascending. Returns how many. */
 int snapshot_list(const facet_engine *e, snapshot_info *out);
 /* False when the slot is empty or out of range. */
 bool snapshot_describe(const facet_engine *e, int slot, snapshot_info *out);
@@ -61,5 +61,25 @@ const int32_t *snapshot_tokens(const facet_engine *e, int slot, int32_t *n);
 int snapshot_find(const facet_engine *e, const char *label);
 /* The lowest empty slot; -1: none. */
 int snapshot_empty_slot(const facet_engine *e);
+
+/* ---- for the engine's own modules ---- */
+
+typedef struct snapshot_parts {
+    kept text;
+    int32_t first;
+    const char *label; /* NULL = "" */
+} snapshot_parts;
+
+void snapshot_close(facet_engine *e);
+/* What a slot holds, borrowed. */
+facet_status snapshot_get(const facet_engine *e, int slot, snapshot_parts *out, facet_error *err);
+/* Makes it the content of a slot that is in range, which owns the text then. */
+facet_status snapshot_put(facet_engine *e, int slot, const snapshot_parts *p, facet_error *err);
+facet_status snapshot_check_slot(int slot, facet_error *err);
+facet_status snapshot_check_label(const char *label, facet_error *err);
+/* The state to go on from; false: empty, or thin. */
+bool snapshot_state(const facet_engine *e, int slot, session_state *out);
+/* The drafter's context of all of them is gone. */
+void snapshot_forget_drafts(facet_engine *e);
 
 #endif
