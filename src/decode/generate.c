@@ -30,7 +30,7 @@ typedef struct generation {
     speculation spec;
     detokenizer detok;
     buf held; /* complete text that is not handed out yet: it may be the beginning of a stop string */
-    int32_t n_tokens, limit;
+    int32_t n_tokens, limit, end_token;
     bool is_over; /* why tells the reason */
     facet_stop why;
 } generation;
@@ -63,6 +63,7 @@ static facet_status take(generation *g, int32_t token, facet_error *err)
 {
     const tokenizer *t = g->s->engine->model->tok;
     if (!g->p->ignore_eos && tokenizer_is_end(t, token)) {
+        g->end_token = token;
         end(g, FACET_STOP_EOS);
         return FACET_OK;
     }
@@ -144,7 +145,7 @@ facet_status generate_with(facet_session *s, const int32_t *prompt, size_t n_pro
                            facet_error *err)
 {
     FACET_TRY(check_params(p, err));
-    generation g = {.s = s, .p = p, .detok = {.show_special = p->show_special}};
+    generation g = {.s = s, .p = p, .end_token = -1, .detok = {.show_special = p->show_special}};
     facet_generate_result r = {0};
     const int32_t n_vocab = (int32_t)s->engine->model->h.n_vocab;
     FACET_TRY(speculation_begin(&g.spec, s, &p->speculation, ops, err));
@@ -159,6 +160,7 @@ facet_status generate_with(facet_session *s, const int32_t *prompt, size_t n_pro
     if (status == FACET_OK) status = decode_loop(&g, err);
     r = (facet_generate_result){.stop = g.why,
                                 .n_tokens = g.n_tokens,
+                                .end_token = g.end_token,
                                 .prefill_ms = (double)(t1 - t0) * 1e-6,
                                 .decode_ms = (double)(clock_ns() - t1) * 1e-6,
                                 .n_prefill = (int32_t)n_prompt - n_kept};
