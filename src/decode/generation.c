@@ -28,7 +28,7 @@ struct generation {
     detokenizer detok;
     buf held;        /* complete text that is not handed out yet: it may be the beginning of a stop string */
     int32_t pending; /* chosen, not evaluated yet */
-    int32_t n_tokens, limit, n_kept;
+    int32_t n_tokens, limit, n_kept, end_token;
     facet_stop why;
     uint64_t begun_at, prompt_done_at, over_at; /* ns; 0 = not yet */
 };
@@ -66,6 +66,7 @@ static facet_status take(generation *g, int32_t token, facet_error *err)
 {
     const tokenizer *t = g->s->engine->model->tok;
     if (!g->params.ignore_eos && tokenizer_is_end(t, token)) {
+        g->end_token = token;
         stop(g, FACET_STOP_EOS);
         return FACET_OK;
     }
@@ -117,6 +118,7 @@ facet_status generation_open(facet_session *s, const int32_t *prompt, size_t n_p
     g->prompt = prompt;
     g->n_prompt = n_prompt;
     g->params = *p;
+    g->end_token = -1;
     g->detok.show_special = p->show_special;
     g->begun_at = clock_ns();
     facet_status status = speculation_begin(&g->spec, s, &p->speculation, ops, err);
@@ -288,6 +290,7 @@ void generation_result(const generation *g, facet_generate_result *out)
                    prompt_done = g->prompt_done_at ? g->prompt_done_at : now;
     *out = (facet_generate_result){.stop = g->why,
                                    .n_tokens = g->n_tokens,
+                                   .end_token = g->end_token,
                                    .prefill_ms = (double)(prompt_done - g->begun_at) * 1e-6,
                                    .decode_ms = (double)(now - prompt_done) * 1e-6,
                                    .n_prefill = (int32_t)g->n_prompt - g->n_kept};
