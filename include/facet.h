@@ -295,6 +295,40 @@ FACET_API facet_status facet_generate(facet_session *s, const int32_t *prompt, s
                                       const facet_sampling *sampling, const facet_generate_params *p,
                                       facet_generate_result *out, facet_error *err);
 
+/* ---- many texts at once ---- */
+
+/* Generations that share the engine's steps: everybody that decodes has a row in each, and drafts as far as there is
+ * room; prompts are evaluated in pieces beside them, the oldest first. Each text is the one that facet_generate would
+ * give. Used by the engine's thread. */
+typedef struct scheduler facet_batch;
+
+/* How a text ended: FACET_OK with its result (err NULL), or an error. The session may be used and closed. */
+typedef void (*facet_done_fn)(void *ud, facet_status status, const facet_generate_result *result,
+                              const facet_error *err);
+
+typedef struct facet_batch_request {
+    facet_session *session; /* of the batch's engine; one text at a time */
+    const int32_t *prompt;  /* [n_prompt], copied */
+    size_t n_prompt;
+    facet_sampling sampling;      /* its arrays are borrowed until the text has ended */
+    facet_generate_params params; /* likewise; facet_session_cancel ends the text */
+    facet_done_fn done;
+    void *done_ud;
+} facet_batch_request;
+
+/* prompt_rows: tokens of prompts in a step in which others decode, which bounds how long these wait for it: 1 to 512,
+ * 0 = 128. A step without decoding takes up to 512. */
+FACET_API facet_status facet_batch_open(facet_engine *e, int32_t prompt_rows, facet_batch **out, facet_error *err);
+/* Ends what is under way, without calling done. Before its sessions and the engine are closed. */
+FACET_API void facet_batch_close(facet_batch *b);
+/* Takes a text in; it begins in the next step. FACET_ERR_ARG when the session has one under way. done is called once,
+ * by facet_batch_step, if this succeeds, and not otherwise. */
+FACET_API facet_status facet_batch_add(facet_batch *b, const facet_batch_request *r, facet_error *err);
+/* One step for all of them. A text that fails ends with its error and leaves the others alone. Returns how many are
+ * under way afterwards. Callbacks may add texts and use other sessions of the engine, but not call this. */
+FACET_API int32_t facet_batch_step(facet_batch *b);
+FACET_API int32_t facet_batch_n_active(const facet_batch *b);
+
 /* ---- text ---- */
 
 /* Token ids of a text; *ids is owned by the caller. parse_special: control tokens in the text are parsed, otherwise

@@ -214,6 +214,62 @@ static void a_loop_of_ones_own_is_generation(void **state)
     facet_session_close(own);
 }
 
+typedef struct ended {
+    int n;
+    facet_status status;
+    facet_generate_result r;
+} ended;
+
+static void note_end(void *ud, facet_status status, const facet_generate_result *r, const facet_error *e)
+{
+    ended *x = ud;
+    assert_true((e == NULL) == (status == FACET_OK));
+    *x = (ended){x->n + 1, status, *r};
+}
+
+/* Two texts of one batch, the second added in the middle of the first: both say what each says alone. */
+static void texts_of_a_batch(void **state)
+{
+    (void)state;
+    facet_session *other;
+    facet_batch *b;
+    char alone[512] = "", text[2][512] = {"", ""};
+    ended e[2] = {0};
+    facet_generate_params p = facet_generate_params_default();
+    facet_generate_result r;
+    p.on_token = collect;
+    p.ud = alone;
+    const facet_sampling s = facet_sampling_default();
+    assert_ok(facet_generate(w.session, w.prompt, w.n, &s, &p, &r, &err), err);
+    assert_string_equal(alone, ANSWER);
+    assert_ok(facet_session_open(w.engine, &other, &err), err);
+    assert_ok(facet_batch_open(w.engine, 0, &b, &err), err);
+    facet_batch_request q = {.session = w.session,
+                             .prompt = w.prompt,
+                             .n_prompt = w.n,
+                             .sampling = s,
+                             .params = p,
+                             .done = note_end,
+                             .done_ud = &e[0]};
+    q.params.ud = text[0];
+    assert_ok(facet_batch_add(b, &q, &err), err);
+    for (int i = 0; i < 4; i++) assert_int_equal(facet_batch_step(b), 1);
+    q.session = other;
+    q.params.ud = text[1];
+    q.done_ud = &e[1];
+    assert_ok(facet_batch_add(b, &q, &err), err);
+    assert_int_equal(facet_batch_n_active(b), 2);
+    while (facet_batch_step(b)) continue;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(e[i].n, 1);
+        assert_int_equal(e[i].status, FACET_OK);
+        assert_int_equal(e[i].r.n_tokens, r.n_tokens);
+        assert_string_equal(text[i], ANSWER);
+    }
+    facet_batch_close(b);
+    facet_session_close(other);
+}
+
 static void ends_are_told(void **state)
 {
     (void)state;
@@ -464,6 +520,7 @@ int main(void)
         WITH_SESSION(best_logits_and_hidden_agree),
         cmocka_unit_test(hidden_states_must_be_asked_for),
         WITH_SESSION(a_loop_of_ones_own_is_generation),
+        WITH_SESSION(texts_of_a_batch),
         WITH_SESSION(ends_are_told),
         WITH_SESSION(nothing_cannot_be_appended),
         WITH_SESSION(samplers_belong_to_a_model),
