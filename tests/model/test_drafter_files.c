@@ -884,8 +884,8 @@ static void test_damaged_headers(void **state)
             for (int j = 0; j < n_changed; j++) {
                 at[j] = rng_below(&r, 2) ? keys + rng_below(&r, (uint32_t)(end - keys)) : records + rng_below(&r, 1500);
                 was[j] = data[at[j]];
-                data[at[j]] =
-                    rng_below(&r, 2) ? (char)rng_below(&r, 256) : (char)(data[at[j]] ^ (1 << rng_below(&r, 8)));
+                const uint32_t flip = 1u << rng_below(&r, 8), other = rng_below(&r, 256);
+                data[at[j]] = (char)(rng_below(&r, 2) ? other : (uint8_t)data[at[j]] ^ flip);
             }
             write_file(path, data, n);
             for (int j = n_changed - 1; j >= 0; j--) data[at[j]] = was[j];
