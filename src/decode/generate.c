@@ -161,8 +161,8 @@ facet_status generate_with(facet_session *s, const int32_t *prompt, size_t n_pro
                                 .n_tokens = g.n_tokens,
                                 .prefill_ms = (double)(t1 - t0) * 1e-6,
                                 .decode_ms = (double)(clock_ns() - t1) * 1e-6,
-                                .n_prefill = (int32_t)n_prompt - n_kept};
-    speculation_report(&g.spec, &r.spec);
+                                .n_prefill = (int32_t)n_prompt - n_kept,
+                                .spec = g.spec.stats};
     speculation_end(&g.spec);
     sampler_close(g.chooser.sampler);
     mem_free(g.chooser.logits);
