@@ -225,12 +225,20 @@ typedef enum facet_spec_method {
 typedef enum facet_spec_adapt {
     FACET_ADAPT_COST,   /* lengths by measured cost and running acceptance: never slower than plain for long */
     FACET_ADAPT_WINDOW, /* the published rolling-window rule */
-    FACET_ADAPT_OFF     /* fixed lengths */
+    FACET_ADAPT_OFF,    /* fixed lengths */
+    FACET_ADAPT_AUTO    /* the published default: the rolling window for mixture-of-experts targets, else fixed */
 } facet_spec_adapt;
 
 /* "none", "mtp", "dflash", "ngram", "auto", and back (false for another name). */
 FACET_API const char *facet_spec_method_name(facet_spec_method m);
 FACET_API bool facet_spec_method_by_name(const char *name, facet_spec_method *out);
+
+/* Where the queries of the MTP assistant stand, C being the position of the pending token. */
+typedef enum facet_mtp_pos {
+    FACET_MTP_POS_CONST,        /* at C in every step of a chain */
+    FACET_MTP_POS_CONST_BEFORE, /* at C - 1 */
+    FACET_MTP_POS_INCR          /* at C, C + 1, .. */
+} facet_mtp_pos;
 
 typedef struct facet_speculation {
     facet_spec_method method;
@@ -238,11 +246,14 @@ typedef struct facet_speculation {
     int draft_max;        /* drafts per step at most, 1 to 63; 0 = what the drafter can (n-gram: 15) */
     int mtp_gamma;        /* drafts per step of the MTP assistant, 1 to 16, the most under FACET_ADAPT_COST; 0 = 4, or
                              what pays */
-    int tree_budget;      /* DFlash: nodes of the draft tree, 1 to 63; 0 = a chain; -1 = a chain, or what pays */
+    int tree_budget;      /* DFlash: nodes of the draft tree, 1 to 64; 0 = a chain; -1 = a chain, or what pays. A step
+                             has 64 rows, one of them the pending token's: 64 makes trees of 63 nodes */
     bool is_chain_seeded; /* DFlash trees: the chain of best tokens comes first */
     float p_min;          /* MTP: end the draft before a token less likely than this; 0 = off */
     float width_theta;    /* fixed and rolling lengths of DFlash chains: verify while the product of the drafter's
                              confidences reaches this; 0 = off */
+    int width_min;        /* .. but this many rows at least, the pending token's included; 0 = 4 */
+    facet_mtp_pos mtp_pos;
 } facet_speculation;
 /* This method, with lengths and shapes as they pay. */
 FACET_API facet_speculation facet_speculation_default(facet_spec_method m);
@@ -250,14 +261,17 @@ FACET_API facet_speculation facet_speculation_default(facet_spec_method m);
 enum { FACET_SPEC_DEPTHS = 16 };
 typedef struct facet_spec_stats {
     uint64_t steps, drafted, accepted, committed, plain_steps; /* plain_steps: of steps, those without drafts */
-    uint64_t tree_steps, moves;
+    uint64_t tree_steps, tree_nodes, tree_depth, moves; /* sums over trees; moves: rows copied to where they belong */
+    uint64_t asked, switches; /* drafts asked for; steps by another strategy than the one before */
     double draft_ms, verify_ms, other_ms;
-    double mean_accepted; /* tokens committed per step */
+    double accept_rate;   /* accepted / drafted. Accepted drafts count even if an end token or a limit cuts them off */
+    double mean_accepted; /* tokens committed per step, after that cut */
     /* Steps in which a draft at position i + 1 was verified and those before it were accepted, and those of them in
      * which it was accepted, too; the last entries count deeper positions as well. acceptance: their ratio. */
     uint64_t reached[FACET_SPEC_DEPTHS], held[FACET_SPEC_DEPTHS];
     double acceptance[FACET_SPEC_DEPTHS];
-    uint64_t method_steps[FACET_SPEC_AUTO]; /* drafting steps by facet_spec_method */
+    uint64_t lengths[FACET_SPEC_DEPTHS + 1]; /* steps by accepted drafts, plain ones at 0, longer ones at the end */
+    uint64_t method_steps[FACET_SPEC_AUTO];  /* drafting steps by facet_spec_method */
 } facet_spec_stats;
 /* Adds the counts of one generation to a sum (zeroes at first), and takes its ratios anew. */
 FACET_API void facet_spec_stats_add(facet_spec_stats *sum, const facet_spec_stats *s);

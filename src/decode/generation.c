@@ -293,6 +293,6 @@ void generation_result(const generation *g, facet_generate_result *out)
                                    .end_token = g->end_token,
                                    .prefill_ms = (double)(prompt_done - g->begun_at) * 1e-6,
                                    .decode_ms = (double)(now - prompt_done) * 1e-6,
-                                   .n_prefill = (int32_t)g->n_prompt - g->n_kept};
-    speculation_report(&g->spec, &out->spec);
+                                   .n_prefill = (int32_t)g->n_prompt - g->n_kept,
+                                   .spec = g->spec.stats};
 }
