@@ -167,11 +167,13 @@ FACET_API int32_t facet_session_n_tokens(const facet_session *s);
 FACET_API const int32_t *facet_session_tokens(const facet_session *s);
 /* What the model says after the last token. When another session of the engine ran since, that token is evaluated
  * again. logits: n_vocab floats, after the softcap. best: the likeliest token, without the logits' way to the host.
- * hidden: n_embd floats, the post-norm hidden state (an engine with wants_hidden). FACET_ERR_ARG when the session is
- * empty. */
+ * hidden: n_embd floats, the post-norm hidden state (an engine with wants_hidden). capture: n_embd floats, the residual
+ * stream after capture_layers[i]; evaluates the last token again unless it was a step of its own. FACET_ERR_ARG when
+ * the session is empty. */
 FACET_API facet_status facet_session_logits(facet_session *s, float *out, facet_error *err);
 FACET_API facet_status facet_session_best(facet_session *s, int32_t *token, facet_error *err);
 FACET_API facet_status facet_session_hidden(facet_session *s, float *out, facet_error *err);
+FACET_API facet_status facet_session_capture(facet_session *s, int i, float *out, facet_error *err);
 /* Stops work in this session as soon as the running step ends: sync and append with FACET_ERR_CANCELLED, a generation
  * with what it has and FACET_STOP_CANCELLED (FACET_ERR_CANCELLED during its prompt). While nothing runs, the next call
  * is the one that stops. From any thread, and from signal handlers. */
@@ -309,39 +311,25 @@ FACET_API facet_status facet_generate(facet_session *s, const int32_t *prompt, s
                                       const facet_sampling *sampling, const facet_generate_params *p,
                                       facet_generate_result *out, facet_error *err);
 
-/* ---- many texts at once ---- */
+/* ---- many sessions at a time ---- */
 
-/* Generations that share the engine's steps: everybody that decodes has a row in each, and drafts as far as there is
- * room; prompts are evaluated in pieces beside them, the oldest first. Each text is the one that facet_generate would
- * give. Used by the engine's thread. */
-typedef struct scheduler facet_batch;
+/* Generations of several sessions of one engine that share its steps: prompts in pieces beside tokens and drafts of the
+ * others. Each gets the tokens that it would get alone. */
+typedef struct facet_batch facet_batch;
 
-/* How a text ended: FACET_OK with its result (err NULL), or an error. The session may be used and closed. */
+/* How one ended: FACET_OK with its result (err is NULL), or an error. Called by facet_batch_step; may add others. */
 typedef void (*facet_done_fn)(void *ud, facet_status status, const facet_generate_result *result,
                               const facet_error *err);
-
-typedef struct facet_batch_request {
-    facet_session *session; /* of the batch's engine; one text at a time */
-    const int32_t *prompt;  /* [n_prompt], copied */
-    size_t n_prompt;
-    facet_sampling sampling;      /* its arrays are borrowed until the text has ended */
-    facet_generate_params params; /* likewise; facet_session_cancel ends the text */
-    facet_done_fn done;
-    void *done_ud;
-} facet_batch_request;
-
-/* prompt_rows: tokens of prompts in a step in which others decode, which bounds how long these wait for it: 1 to 512,
- * 0 = 128. A step without decoding takes up to 512. */
-FACET_API facet_status facet_batch_open(facet_engine *e, int32_t prompt_rows, facet_batch **out, facet_error *err);
-/* Ends what is under way, without calling done. Before its sessions and the engine are closed. */
-FACET_API void facet_batch_close(facet_batch *b);
-/* Takes a text in; it begins in the next step. FACET_ERR_ARG when the session has one under way. done is called once,
- * by facet_batch_step, if this succeeds, and not otherwise. */
-FACET_API facet_status facet_batch_add(facet_batch *b, const facet_batch_request *r, facet_error *err);
-/* One step for all of them. A text that fails ends with its error and leaves the others alone. Returns how many are
- * under way afterwards. Callbacks may add texts and use other sessions of the engine, but not call this. */
-FACET_API int32_t facet_batch_step(facet_batch *b);
-FACET_API int32_t facet_batch_n_active(const facet_batch *b);
+/* prompt_rows: prompt tokens evaluated in a step in which others decode, so that these do not wait long; 0 = 128. */
+FACET_API facet_status facet_batch_open(facet_engine *e, int prompt_rows, facet_batch **out, facet_error *err);
+FACET_API void facet_batch_close(facet_batch *b); /* before its engine; ends what is under way, without calling done */
+/* Takes a generation in, as facet_generate has it. The prompt is copied; what sampling and params point to is borrowed
+ * until the end. FACET_ERR_ARG when the session has one under way. */
+FACET_API facet_status facet_batch_add(facet_batch *b, facet_session *s, const int32_t *prompt, size_t n_prompt,
+                                       const facet_sampling *sampling, const facet_generate_params *p,
+                                       facet_done_fn done, void *ud, facet_error *err);
+/* One step for all of them; returns how many are under way afterwards. Call it until that is 0. */
+FACET_API int facet_batch_step(facet_batch *b);
 
 /* ---- text ---- */
 

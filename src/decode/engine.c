@@ -156,6 +156,8 @@ static facet_status make_plan(facet_engine *e, const facet_engine_params *p, fac
         while (capture[i] != e->dflash->dflash.tap[t]) i++;
         e->tap_value[t] = e->plan->v_capture[i];
     }
+    for (int i = 0; e->n_captures < p->n_captures; i++)
+        if (capture[i] == p->capture_layers[e->n_captures]) e->capture_value[e->n_captures++] = e->plan->v_capture[i];
     return FACET_OK;
 }
 

@@ -28,7 +28,8 @@ struct generation {
     detokenizer detok;
     buf held;        /* complete text that is not handed out yet: it may be the beginning of a stop string */
     int32_t pending; /* chosen, not evaluated yet */
-    int32_t n_tokens, limit, n_kept, end_token;
+    int32_t n_tokens, limit, n_kept;
+    int32_t end_token; /* -1 = none yet */
     facet_stop why;
     uint64_t begun_at, prompt_done_at, over_at; /* ns; 0 = not yet */
 };
@@ -117,8 +118,8 @@ facet_status generation_open(facet_session *s, const int32_t *prompt, size_t n_p
     g->s = s;
     g->prompt = prompt;
     g->n_prompt = n_prompt;
-    g->params = *p;
     g->end_token = -1;
+    g->params = *p;
     g->detok.show_special = p->show_special;
     g->begun_at = clock_ns();
     facet_status status = speculation_begin(&g->spec, s, &p->speculation, ops, err);

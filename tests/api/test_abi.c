@@ -58,9 +58,9 @@ static void structs_have_their_sizes(void **state)
     SIZE(facet_engine_info, 184);
     SIZE(facet_logit_bias, 8);
     SIZE(facet_sampling, 64);
-    SIZE(facet_speculation, 32);
+    SIZE(facet_speculation, 40);
     SIZE(facet_spec_stats, 504);
-    SIZE(facet_generate_params, 96);
+    SIZE(facet_generate_params, 104);
     SIZE(facet_generate_result, 544);
     SIZE(facet_chat_event, 48);
 #undef SIZE
