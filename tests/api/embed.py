@@ -30,7 +30,7 @@ class Sampling(c.Structure):
 class Speculation(c.Structure):
     _fields_ = [("method", c.c_int), ("adapt", c.c_int), ("draft_max", c.c_int), ("mtp_gamma", c.c_int),
                 ("tree_budget", c.c_int), ("is_chain_seeded", c.c_bool), ("p_min", c.c_float),
-                ("width_theta", c.c_float)]
+                ("width_theta", c.c_float), ("width_min", c.c_int), ("mtp_pos", c.c_int)]
 
 
 TokenFn = c.CFUNCTYPE(c.c_bool, c.c_void_p, c.c_int32, c.POINTER(c.c_char), c.c_size_t)
