@@ -43,7 +43,8 @@ typedef enum facet_status {
     FACET_ERR_LIMIT,       /* a named limit (context, batch, queue) is reached */
     FACET_ERR_DEVICE,      /* a device is absent, too old, or failed */
     FACET_ERR_NUMERIC,     /* non-finite logits */
-    FACET_ERR_CANCELLED    /* stopped by the caller */
+    FACET_ERR_CANCELLED,   /* stopped by the caller */
+    FACET_ERR_PARKED       /* a part of the engine that the call needs is parked */
 } facet_status;
 
 /* "ok", "arg", "io", "format", "unsupported", "memory", "shape", "limit", "device", "numeric", "cancelled". */
@@ -125,6 +126,9 @@ typedef struct facet_engine_params {
     const char *block_mask; /* DFlash: "auto", "all_bidir", "swa_causal", "all_causal" */
     facet_progress_fn progress;
     void *progress_ud;
+    uint64_t cache_bytes; /* room of the KV cache for snapshots and cached prompts, beside that of the sessions */
+    bool reuse_prompts; /* a prompt starts from the longest beginning that a session, snapshot or cached prompt holds */
+    bool auto_unpark;   /* what needs a parked part unparks it instead of failing with FACET_ERR_PARKED */
 } facet_engine_params;
 
 FACET_API facet_engine_params facet_engine_params_default(void);

@@ -128,6 +128,21 @@ facet_status file_writer_put(file_writer *w, const void *data, size_t bytes, fac
     return FACET_OK;
 }
 
+/* So that the rename, too, is on the disk. Folders that cannot be flushed (some network file systems) or not
+ * be read are let pass. */
+static facet_status flush_folder(const char *path, facet_error *err)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = !slash ? mem_strdup(".") : mem_strndup(path, slash == path ? 1 : (size_t)(slash - path));
+    if (!folder) return error_memory(err, "a path", strlen(path));
+    const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const bool is_ok = fd >= 0 ? fsync(fd) == 0 || errno == EINVAL || errno == ENOTSUP : errno == EACCES;
+    const facet_status status = is_ok ? FACET_OK : io_error(err, folder, "cannot flush the folder");
+    if (fd >= 0) close(fd);
+    mem_free(folder);
+    return status;
+}
+
 facet_status file_writer_commit(file_writer *w, facet_error *err)
 {
     FACET_TRY(write_all(w, w->buffer, w->buffered, err));
@@ -138,8 +153,9 @@ facet_status file_writer_commit(file_writer *w, facet_error *err)
     if (close(fd) != 0) return io_error(err, w->path, "cannot close");
     if (rename(w->temp_path, w->path) != 0) return io_error(err, w->path, "cannot rename into place");
     w->temp_path[0] = 0;
+    const facet_status status = flush_folder(w->path, err);
     file_writer_abort(w);
-    return FACET_OK;
+    return status;
 }
 
 void file_writer_abort(file_writer *w)

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/utf8.h"
+#include "decode/prefix.h"
 #include "decode/stop.h"
 
 typedef enum phase {
@@ -30,6 +31,7 @@ struct generation {
     int32_t pending; /* chosen, not evaluated yet */
     int32_t n_tokens, limit, n_kept;
     int32_t end_token; /* -1 = none yet */
+    uint64_t n_drops; /* the engine's, when the session got the prompt */
     facet_stop why;
     uint64_t begun_at, prompt_done_at, over_at; /* ns; 0 = not yet */
 };
@@ -83,6 +85,7 @@ static facet_status take(generation *g, int32_t token, facet_error *err)
 static void finish(generation *g, bool is_refused)
 {
     g->over_at = clock_ns();
+    prefix_keep(g->s);
     if (g->why == FACET_STOP_STRING || is_refused) return;
     detokenizer_finish(&g->detok, &g->held);
     if (g->held.len) deliver(g, -1, true);
@@ -190,6 +193,7 @@ static facet_status begin_prompt(generation *g, facet_error *err)
 {
     FACET_TRY(session_keep(g->s, g->prompt, g->n_prompt, err));
     g->n_kept = g->s->n_kept;
+    g->n_drops = g->s->engine->n_drops;
     if ((size_t)g->n_kept == g->n_prompt) return choose_first(g, err);
     g->phase = PHASE_PREFILL;
     return FACET_OK;
@@ -199,7 +203,7 @@ static facet_status plan_prompt(generation *g, int max_rows, facet_error *err)
 {
     facet_session *s = g->s;
     const size_t left = g->n_prompt - (size_t)s->n_tokens;
-    const int n = left < (size_t)max_rows ? (int)left : max_rows;
+    const int n = session_rows(s, left, max_rows);
     FACET_TRY(report_prompt(g, err));
     if (atomic_exchange(&s->is_cancelled, false)) return error_set(err, FACET_ERR_CANCELLED, "cancelled");
     g->part = (engine_part){
@@ -258,6 +262,7 @@ facet_status generation_plan(generation *g, int max_rows, int max_out, engine_pa
 {
     *part = NULL;
     if (g->phase == PHASE_START) FACET_TRY(begin_prompt(g, err));
+    FACET_TRY(session_check_content(g->s, g->n_drops, err));
     if (g->phase == PHASE_PREFILL) {
         FACET_TRY(plan_prompt(g, max_rows, err));
         *part = &g->part;
