@@ -199,6 +199,7 @@ static facet_status draft(speculation *sp, const chooser *c, int32_t pending, in
     strategy *st = &sp->arm[sp->plan.arm];
     proposal *p = &sp->proposal;
     FACET_TRY(st->ops->propose(st, sp->s, pending, sp->plan.k, p, err));
+    FACET_TRY(verify_cut(c, pending, p, err));
     sp->n_drafted = p->n;
     if (c->made_up) made_up_confidences(c->made_up, p);
     if (p->has_conf) memcpy(sp->conf, p->conf, (size_t)p->n * sizeof *p->conf);
