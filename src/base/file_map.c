@@ -77,7 +77,10 @@ void file_map_will_need(const void *data, size_t bytes)
 
 facet_status file_writer_open(const char *path, file_writer *w, facet_error *err)
 {
+    struct stat st;
     *w = (file_writer){.fd = -1};
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return error_set(err, FACET_ERR_IO, "%s: not a regular file: it is not replaced", path);
     size_t n = strlen(path) + 16;
     w->path = mem_strdup(path);
     w->temp_path = mem_alloc(n);

@@ -368,8 +368,8 @@ static facet_status load_into(source *s, facet_engine *e, const snapshot_header 
                       h->drafter == drafter_id(e) && (int)h->n_layers == e->kv.n_layers &&
                       check_group(s, e, h, KV_GROUP_DRAFT, NULL) == FACET_OK;
     FACET_TRY(check_engine(s, e, h, err));
-    for (int g = 0; g < KV_GROUP_DRAFT; g++) FACET_TRY(check_group(s, e, h, g, err));
     FACET_TRY(take_layers(s, e, h, &has_drafts, err));
+    for (int g = 0; g < KV_GROUP_DRAFT; g++) FACET_TRY(check_group(s, e, h, g, err));
     FACET_TRY(take_tokens(s, e, h->n_tokens, &p->text.tokens, err));
     FACET_TRY(reserve_all(e, h, has_drafts, &p->text.kv, err));
     for (int g = 0; g < (int)h->n_groups; g++)
