@@ -5,9 +5,9 @@
 #include "base/mem.h"
 
 enum {
-    MAX_CALLERS = 4,       /* made part of what is kept */
-    MAX_CONTEXTS = 64,     /* groups and ways to return, above which a state is walked as it is */
-    HEAVY_NODES = 1 << 13, /* of the tree below pops */
+    MAX_CALLERS = 4, /* made part of what is kept */
+    MAX_CONTEXTS = 64,
+    HEAVY_NODES = 1 << 13,
     FEW_TOKENS = 512,
     MAX_WORK = 1 << 26 /* configurations looked at for a token: about a second */
 };
@@ -27,6 +27,8 @@ facet_status masker_open(grammar *g, const token_trie *trie, size_t max_bytes, m
     k->g = g;
     k->trie = trie;
     k->max_bytes = max_bytes;
+    k->heavy_nodes = HEAVY_NODES;
+    k->max_contexts = MAX_CONTEXTS;
     k->path = mem_calloc((size_t)trie->max_bytes + 1, sizeof *k->path);
     k->scratch = mem_calloc(mask_words(trie), sizeof *k->scratch);
     facet_status status = k->path && k->scratch ? FACET_OK : no_memory(mask_words(trie) * 8, err);
@@ -141,7 +143,7 @@ static facet_status add_pop(masker *k, int32_t node, facet_error *err)
 }
 
 /* Nodes begin .. end - 1 of the tree, which are below a node at which the text has this state: the allowed ones' tokens
- * are set in bits. n_below (may be NULL): pops are noted while what lies below them is at most HEAVY_NODES. */
+ * are set in bits. n_below (may be NULL): pops are noted while what lies below them is at most heavy_nodes. */
 static facet_status walk(masker *k, int32_t begin, int32_t end, int32_t state, uint64_t *bits, int64_t *n_below,
                          facet_error *err)
 {
@@ -159,7 +161,7 @@ static facet_status walk(masker *k, int32_t begin, int32_t end, int32_t state, u
         for (int32_t j = t->first[i]; j < t->first[i + 1]; j++) set_bit(bits, t->tokens[j]);
         if (n_below && t->end[i] > i + 1 && k->m->states[state].is_final) {
             *n_below += t->end[i] - i - 1;
-            if (*n_below <= HEAVY_NODES) FACET_TRY(add_pop(k, i, err));
+            if (*n_below <= k->heavy_nodes) FACET_TRY(add_pop(k, i, err));
         }
         i++;
     }
@@ -230,7 +232,7 @@ static facet_status find_walk(masker *k, int32_t state, const kept_walk **out, f
         memset(k->scratch, 0, mask_words(k->trie) * sizeof *k->scratch);
         k->n_pops = 0;
         FACET_TRY(walk(k, 1, k->trie->n_nodes, state, k->scratch, &n_below, err));
-        FACET_TRY(keep_walk(k, (kept_walk){.state = state, .is_heavy = n_below > HEAVY_NODES}, &index, err));
+        FACET_TRY(keep_walk(k, (kept_walk){.state = state, .is_heavy = n_below > k->heavy_nodes}, &index, err));
         k->m->states[state].local = index;
     }
     *out = &k->walks[index];
@@ -278,7 +280,7 @@ static facet_status add_context(mask_job *j, const context *c, facet_error *err)
     masker *k = j->k;
     int32_t local;
     const kept_walk *w;
-    if (j->is_too_wide || ++j->n_contexts > MAX_CONTEXTS) {
+    if (j->is_too_wide || ++j->n_contexts > k->max_contexts) {
         j->is_too_wide = true;
         return FACET_OK;
     }

@@ -46,6 +46,8 @@ typedef struct masker {
     int32_t n_walks, cap_walks;
     size_t walk_bytes;
     size_t max_bytes;
+    int32_t heavy_nodes; /* of the tree below pops, above which these are not kept */
+    int max_contexts;    /* groups and ways to return, above which a state is walked as it is */
     state_holder *holders;
     /* scratch */
     int32_t *path; /* [max_bytes + 1] states along the present beginning */
