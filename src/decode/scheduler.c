@@ -9,7 +9,7 @@
 typedef struct job {
     generation *g;
     int32_t *prompt;
-    facet_done_fn done;
+    scheduler_done_fn done;
     void *done_ud;
     /* of the step in progress */
     engine_part *part;
@@ -261,31 +261,4 @@ int scheduler_step(scheduler *sc)
     if (n) sc->turn++;
     sweep(sc);
     return sc->n_jobs;
-}
-
-/* ---- the public names ---- */
-
-facet_status facet_batch_open(facet_engine *e, int32_t prompt_rows, facet_batch **out, facet_error *err)
-{
-    return scheduler_open(e, prompt_rows, out, err);
-}
-
-void facet_batch_close(facet_batch *b)
-{
-    scheduler_close(b);
-}
-
-facet_status facet_batch_add(facet_batch *b, const facet_batch_request *r, facet_error *err)
-{
-    return scheduler_add(b, r, err);
-}
-
-int32_t facet_batch_step(facet_batch *b)
-{
-    return scheduler_step(b);
-}
-
-int32_t facet_batch_n_active(const facet_batch *b)
-{
-    return scheduler_n_active(b);
 }

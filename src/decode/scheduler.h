@@ -1,6 +1,6 @@
-/* scheduler.h: facet_batch of facet.h: many generations on one engine: each step of the target has rows of several of
- * them, prompts in pieces beside single tokens and drafts. Which texts share a step does not change any of them
- * (kernels are batch-invariant, draws depend on seed and position). One thread at a time, the engine's. */
+/* scheduler.h: many generations on one engine: each step of the target has rows of several of them, prompts in pieces
+ * beside single tokens and drafts. Which texts share a step does not change any of them (kernels are batch-invariant,
+ * draws depend on seed and position). One thread at a time, the engine's. */
 #ifndef FACET_DECODE_SCHEDULER_H
 #define FACET_DECODE_SCHEDULER_H
 
@@ -10,7 +10,20 @@ enum { SCHEDULER_PROMPT_ROWS = 128 };
 
 typedef struct scheduler scheduler;
 
-typedef facet_batch_request scheduler_request;
+/* How a text ended: FACET_OK with its result, or an error. The generation is closed already; the session may be used.
+ */
+typedef void (*scheduler_done_fn)(void *ud, facet_status status, const facet_generate_result *result,
+                                  const facet_error *err);
+
+typedef struct scheduler_request {
+    facet_session *session; /* of the scheduler's engine; one text at a time */
+    const int32_t *prompt;  /* [n_prompt], copied */
+    size_t n_prompt;
+    facet_sampling sampling;      /* its arrays are borrowed until the end */
+    facet_generate_params params; /* likewise; facet_session_cancel ends it */
+    scheduler_done_fn done;
+    void *done_ud;
+} scheduler_request;
 
 /* prompt_rows: rows of prompts in a step in which others decode, so that these do not wait long (0 =
  * SCHEDULER_PROMPT_ROWS); a step without decoding takes what fits. */

@@ -44,6 +44,17 @@ facet_status facet_session_hidden(facet_session *s, float *out, facet_error *err
     return session_read(s, s->engine->plan->v_hidden, out, err);
 }
 
+facet_status facet_session_capture(facet_session *s, int i, float *out, facet_error *err)
+{
+    const facet_engine *e = s->engine;
+    if (i < 0 || i >= e->n_captures)
+        return error_set(err, FACET_ERR_ARG, "capture %d: the engine was opened with %d capture_layers", i,
+                         e->n_captures);
+    /* Captures have a row for each of the step's; in a step of one row that is the last token's. */
+    if (e->step.n_rows != 1) s->out_run = 0;
+    return session_read(s, e->capture_value[i], out, err);
+}
+
 /* ---- sampler ---- */
 
 struct facet_sampler {

@@ -164,6 +164,45 @@ static void hidden_states_must_be_asked_for(void **state)
     facet_engine_close(e);
 }
 
+/* Whatever step the last token was evaluated in, and whoever ran since. */
+static void captures_are_those_of_the_last_token(void **state)
+{
+    (void)state;
+    static const int layers[] = {0, 2};
+    facet_engine *e;
+    facet_session *s, *other;
+    facet_model_info info;
+    float want[2][4096], got[4096];
+    facet_engine_params p = facet_engine_params_default();
+    p.device = "cpu";
+    p.n_ctx = 128;
+    p.n_sessions = 2;
+    p.n_captures = 2;
+    p.capture_layers = layers;
+    facet_model_describe(w.model, &info);
+    const size_t bytes = (size_t)info.n_embd * sizeof(float);
+    assert_ok(facet_engine_open(w.model, &p, &e, &err), err);
+    assert_ok(facet_session_open(e, &s, &err), err);
+    assert_ok(facet_session_open(e, &other, &err), err);
+    for (size_t i = 0; i < w.n; i++) assert_ok(facet_session_append(other, w.prompt + i, 1, &err), err);
+    for (int c = 0; c < 2; c++) assert_ok(facet_session_capture(other, c, want[c], &err), err);
+    assert_true(memcmp(want[0], want[1], bytes) != 0);
+    assert_ok(facet_session_sync(s, w.prompt, w.n, &err), err); /* all rows in one step */
+    for (int c = 0; c < 2; c++) {
+        memset(got, 0, sizeof got);
+        assert_ok(facet_session_capture(s, c, got, &err), err);
+        assert_memory_equal(got, want[c], bytes);
+    }
+    assert_ok(facet_session_append(other, w.prompt, 3, &err), err);
+    assert_ok(facet_session_capture(s, 1, got, &err), err);
+    assert_memory_equal(got, want[1], bytes);
+    expect_error(facet_session_capture(s, 2, got, &err), FACET_ERR_ARG, "capture 2: the engine was opened with 2");
+    expect_error(facet_session_capture(s, -1, got, &err), FACET_ERR_ARG, "capture -1");
+    facet_session_close(s);
+    facet_session_close(other);
+    facet_engine_close(e);
+}
+
 static bool collect(void *ud, int32_t token, const char *text, size_t n)
 {
     (void)token;
@@ -212,62 +251,6 @@ static void a_loop_of_ones_own_is_generation(void **state)
     facet_free(written);
     facet_sampler_close(sampler);
     facet_session_close(own);
-}
-
-typedef struct ended {
-    int n;
-    facet_status status;
-    facet_generate_result r;
-} ended;
-
-static void note_end(void *ud, facet_status status, const facet_generate_result *r, const facet_error *e)
-{
-    ended *x = ud;
-    assert_true((e == NULL) == (status == FACET_OK));
-    *x = (ended){x->n + 1, status, *r};
-}
-
-/* Two texts of one batch, the second added in the middle of the first: both say what each says alone. */
-static void texts_of_a_batch(void **state)
-{
-    (void)state;
-    facet_session *other;
-    facet_batch *b;
-    char alone[512] = "", text[2][512] = {"", ""};
-    ended e[2] = {0};
-    facet_generate_params p = facet_generate_params_default();
-    facet_generate_result r;
-    p.on_token = collect;
-    p.ud = alone;
-    const facet_sampling s = facet_sampling_default();
-    assert_ok(facet_generate(w.session, w.prompt, w.n, &s, &p, &r, &err), err);
-    assert_string_equal(alone, ANSWER);
-    assert_ok(facet_session_open(w.engine, &other, &err), err);
-    assert_ok(facet_batch_open(w.engine, 0, &b, &err), err);
-    facet_batch_request q = {.session = w.session,
-                             .prompt = w.prompt,
-                             .n_prompt = w.n,
-                             .sampling = s,
-                             .params = p,
-                             .done = note_end,
-                             .done_ud = &e[0]};
-    q.params.ud = text[0];
-    assert_ok(facet_batch_add(b, &q, &err), err);
-    for (int i = 0; i < 4; i++) assert_int_equal(facet_batch_step(b), 1);
-    q.session = other;
-    q.params.ud = text[1];
-    q.done_ud = &e[1];
-    assert_ok(facet_batch_add(b, &q, &err), err);
-    assert_int_equal(facet_batch_n_active(b), 2);
-    while (facet_batch_step(b)) continue;
-    for (int i = 0; i < 2; i++) {
-        assert_int_equal(e[i].n, 1);
-        assert_int_equal(e[i].status, FACET_OK);
-        assert_int_equal(e[i].r.n_tokens, r.n_tokens);
-        assert_string_equal(text[i], ANSWER);
-    }
-    facet_batch_close(b);
-    facet_session_close(other);
 }
 
 static void ends_are_told(void **state)
@@ -326,6 +309,74 @@ static void closing_nothing_is_fine(void **state)
     facet_sampler_close(NULL);
     facet_chat_parser_close(NULL);
     facet_free(NULL);
+}
+
+/* ---- many at a time ---- */
+
+enum { N_TEXTS = 4 };
+
+typedef struct branch {
+    facet_session *session;
+    facet_sampling sampling;
+    char alone[512], together[512];
+    facet_status status;
+    facet_generate_result result;
+    int n_done;
+} branch;
+
+static void on_done(void *ud, facet_status status, const facet_generate_result *result, const facet_error *e)
+{
+    branch *t = ud;
+    t->status = status;
+    t->result = *result;
+    t->n_done++;
+    assert_true((status == FACET_OK) == !e);
+}
+
+static void sessions_share_steps(void **state)
+{
+    (void)state;
+    branch t[N_TEXTS] = {0};
+    facet_batch *b;
+    facet_engine_info before, between, after;
+    facet_generate_params p = facet_generate_params_default();
+    p.n_predict = 24;
+    p.on_token = collect;
+    facet_engine_describe(w.engine, &before);
+    for (int i = 0; i < N_TEXTS; i++) {
+        assert_ok(facet_session_open(w.engine, &t[i].session, &err), err);
+        t[i].sampling = facet_sampling_of_model(w.model);
+        t[i].sampling.seed = (uint64_t)i + 1;
+        p.ud = t[i].alone;
+        assert_ok(facet_generate(t[i].session, w.prompt, w.n, &t[i].sampling, &p, &t[i].result, &err), err);
+        facet_session_close(t[i].session);
+        assert_ok(facet_session_open(w.engine, &t[i].session, &err), err);
+    }
+    facet_engine_describe(w.engine, &between);
+    assert_ok(facet_batch_open(w.engine, 0, &b, &err), err);
+    for (int i = 0; i < N_TEXTS; i++) {
+        p.ud = t[i].together;
+        assert_ok(facet_batch_add(b, t[i].session, w.prompt, w.n, &t[i].sampling, &p, on_done, &t[i], &err), err);
+    }
+    expect_error(facet_batch_add(b, t[0].session, w.prompt, w.n, &t[0].sampling, &p, on_done, &t[0], &err),
+                 FACET_ERR_ARG, "under way");
+    int n_left = N_TEXTS;
+    while (n_left > 0) {
+        const int n = facet_batch_step(b);
+        assert_true(n <= n_left);
+        n_left = n;
+    }
+    facet_engine_describe(w.engine, &after);
+    assert_true(2 * (after.n_steps - between.n_steps) < between.n_steps - before.n_steps);
+    for (int i = 0; i < N_TEXTS; i++) {
+        assert_int_equal(t[i].status, FACET_OK);
+        assert_int_equal(t[i].n_done, 1);
+        assert_string_equal(t[i].together, t[i].alone);
+        facet_session_close(t[i].session);
+    }
+    facet_batch_close(b);
+    facet_batch_close(NULL);
+    expect_error(facet_batch_open(w.engine, -1, &b, &err), FACET_ERR_ARG, "prompt rows");
 }
 
 /* ---- cancellation ---- */
@@ -519,8 +570,9 @@ int main(void)
         WITH_SESSION(the_engine_is_described),
         WITH_SESSION(best_logits_and_hidden_agree),
         cmocka_unit_test(hidden_states_must_be_asked_for),
+        cmocka_unit_test(captures_are_those_of_the_last_token),
+        cmocka_unit_test(sessions_share_steps),
         WITH_SESSION(a_loop_of_ones_own_is_generation),
-        WITH_SESSION(texts_of_a_batch),
         WITH_SESSION(ends_are_told),
         WITH_SESSION(nothing_cannot_be_appended),
         WITH_SESSION(samplers_belong_to_a_model),
