@@ -43,7 +43,8 @@ typedef enum facet_status {
     FACET_ERR_LIMIT,       /* a named limit (context, batch, queue) is reached */
     FACET_ERR_DEVICE,      /* a device is absent, too old, or failed */
     FACET_ERR_NUMERIC,     /* non-finite logits */
-    FACET_ERR_CANCELLED    /* stopped by the caller */
+    FACET_ERR_CANCELLED,   /* stopped by the caller */
+    FACET_ERR_PARKED       /* a part of the engine that the call needs is parked */
 } facet_status;
 
 /* "ok", "arg", "io", "format", "unsupported", "memory", "shape", "limit", "device", "numeric", "cancelled". */
@@ -125,6 +126,9 @@ typedef struct facet_engine_params {
     const char *block_mask; /* DFlash: "auto", "all_bidir", "swa_causal", "all_causal" */
     facet_progress_fn progress;
     void *progress_ud;
+    uint64_t cache_bytes; /* room of the KV cache for snapshots and cached prompts, beside that of the sessions */
+    bool reuse_prompts; /* a prompt starts from the longest beginning that a session, snapshot or cached prompt holds */
+    bool auto_unpark;   /* what needs a parked part unparks it instead of failing with FACET_ERR_PARKED */
 } facet_engine_params;
 
 FACET_API facet_engine_params facet_engine_params_default(void);
@@ -227,12 +231,20 @@ typedef enum facet_spec_method {
 typedef enum facet_spec_adapt {
     FACET_ADAPT_COST,   /* lengths by measured cost and running acceptance: never slower than plain for long */
     FACET_ADAPT_WINDOW, /* the published rolling-window rule */
-    FACET_ADAPT_OFF     /* fixed lengths */
+    FACET_ADAPT_OFF,    /* fixed lengths */
+    FACET_ADAPT_AUTO    /* the published default: the rolling window for mixture-of-experts targets, else fixed */
 } facet_spec_adapt;
 
 /* "none", "mtp", "dflash", "ngram", "auto", and back (false for another name). */
 FACET_API const char *facet_spec_method_name(facet_spec_method m);
 FACET_API bool facet_spec_method_by_name(const char *name, facet_spec_method *out);
+
+/* Where the queries of the MTP assistant stand, C being the position of the pending token. */
+typedef enum facet_mtp_pos {
+    FACET_MTP_POS_CONST,        /* at C in every step of a chain */
+    FACET_MTP_POS_CONST_BEFORE, /* at C - 1 */
+    FACET_MTP_POS_INCR          /* at C, C + 1, .. */
+} facet_mtp_pos;
 
 typedef struct facet_speculation {
     facet_spec_method method;
@@ -240,11 +252,14 @@ typedef struct facet_speculation {
     int draft_max;        /* drafts per step at most, 1 to 63; 0 = what the drafter can (n-gram: 15) */
     int mtp_gamma;        /* drafts per step of the MTP assistant, 1 to 16, the most under FACET_ADAPT_COST; 0 = 4, or
                              what pays */
-    int tree_budget;      /* DFlash: nodes of the draft tree, 1 to 63; 0 = a chain; -1 = a chain, or what pays */
+    int tree_budget;      /* DFlash: nodes of the draft tree, 1 to 64; 0 = a chain; -1 = a chain, or what pays. A step
+                             has 64 rows, one of them the pending token's: 64 makes trees of 63 nodes */
     bool is_chain_seeded; /* DFlash trees: the chain of best tokens comes first */
     float p_min;          /* MTP: end the draft before a token less likely than this; 0 = off */
     float width_theta;    /* fixed and rolling lengths of DFlash chains: verify while the product of the drafter's
                              confidences reaches this; 0 = off */
+    int width_min;        /* .. but this many rows at least, the pending token's included; 0 = 4 */
+    facet_mtp_pos mtp_pos;
 } facet_speculation;
 /* This method, with lengths and shapes as they pay. */
 FACET_API facet_speculation facet_speculation_default(facet_spec_method m);
@@ -252,17 +267,42 @@ FACET_API facet_speculation facet_speculation_default(facet_spec_method m);
 enum { FACET_SPEC_DEPTHS = 16 };
 typedef struct facet_spec_stats {
     uint64_t steps, drafted, accepted, committed, plain_steps; /* plain_steps: of steps, those without drafts */
-    uint64_t tree_steps, moves;
+    uint64_t tree_steps, tree_nodes, tree_depth, moves; /* sums over trees; moves: rows copied to where they belong */
+    uint64_t asked, switches; /* drafts asked for; steps by another strategy than the one before */
     double draft_ms, verify_ms, other_ms;
-    double mean_accepted; /* tokens committed per step */
+    double accept_rate;   /* accepted / drafted. Accepted drafts count even if an end token or a limit cuts them off */
+    double mean_accepted; /* tokens committed per step, after that cut */
     /* Steps in which a draft at position i + 1 was verified and those before it were accepted, and those of them in
      * which it was accepted, too; the last entries count deeper positions as well. acceptance: their ratio. */
     uint64_t reached[FACET_SPEC_DEPTHS], held[FACET_SPEC_DEPTHS];
     double acceptance[FACET_SPEC_DEPTHS];
-    uint64_t method_steps[FACET_SPEC_AUTO]; /* drafting steps by facet_spec_method */
+    uint64_t lengths[FACET_SPEC_DEPTHS + 1]; /* steps by accepted drafts, plain ones at 0, longer ones at the end */
+    uint64_t method_steps[FACET_SPEC_AUTO];  /* drafting steps by facet_spec_method */
 } facet_spec_stats;
 /* Adds the counts of one generation to a sum (zeroes at first), and takes its ratios anew. */
 FACET_API void facet_spec_stats_add(facet_spec_stats *sum, const facet_spec_stats *s);
+
+/* ---- grammars: what a text may be, token by token ---- */
+
+/* Belongs to one thread at a time, that of the engine whose generations use it: what was found out about it is kept and
+ * shared by them. The model must outlive it. */
+typedef struct facet_grammar facet_grammar;
+/* text: GBNF notation [n]; errors name line and column. docs/grammars.md tells what is supported. */
+FACET_API facet_status facet_grammar_open_gbnf(facet_model *m, const char *text, size_t n, facet_grammar **out,
+                                               facet_error *err);
+/* text: a JSON schema [n]; errors name the JSON pointer of the part that is malformed or not supported. */
+FACET_API facet_status facet_grammar_open_json_schema(facet_model *m, const char *text, size_t n, facet_grammar **out,
+                                                      facet_error *err);
+/* Any JSON object. */
+FACET_API facet_status facet_grammar_open_json_object(facet_model *m, facet_grammar **out, facet_error *err);
+FACET_API void facet_grammar_close(facet_grammar *g); /* after the generations that use it */
+
+/* Where the grammar holds: in the answer's content. What else an answer may have, free of it: */
+enum {
+    FACET_ANSWER_MAY_THINK = 1, /* thoughts before the content */
+    FACET_ANSWER_MAY_CALL = 2,  /* tool calls instead of it */
+    FACET_ANSWER_IN_THOUGHT = 4 /* the prompt ended inside a thought */
+};
 
 /* Called per token with the text that became complete (n may be 0). Return false to stop. Other sessions of the engine
  * may run in it; what the generating session holds is settled only when the generation has ended. */
@@ -280,6 +320,8 @@ typedef struct facet_generate_params {
     facet_progress_fn progress; /* of the prompt: phase "prefill", tokens evaluated of those that the cache lacked */
     void *progress_ud;
     facet_speculation speculation; /* zeroes: plain decoding */
+    facet_grammar *grammar; /* NULL = any text. Borrowed; end tokens come only where it may end. Not with ignore_eos */
+    unsigned answer;        /* with a grammar: FACET_ANSWER_... flags */
 } facet_generate_params;
 FACET_API facet_generate_params facet_generate_params_default(void);
 

@@ -114,7 +114,10 @@ static facet_status generate(answer *a, const int32_t *ids, size_t n, facet_erro
     const facet_status status = facet_generate(c->session, ids, n, &c->sampling, &p, &r, err);
     cli_progress_end();
     c->sampling.seed++;
-    if (status == FACET_OK) c->last = (chat_stats){.is_set = true, .n_prompt = (int32_t)n, .result = r};
+    if (status == FACET_OK) {
+        c->last = (chat_stats){.is_set = true, .n_prompt = (int32_t)n, .result = r};
+        facet_spec_stats_add(&c->spec, &r.spec);
+    }
     const int32_t n_ctx = facet_engine_n_ctx(c->engine);
     if (n > (size_t)n_ctx)
         return error_set(err, FACET_ERR_LIMIT, "not answered: with this message %zu tokens, the context holds %d: %s",

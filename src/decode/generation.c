@@ -6,6 +6,8 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/utf8.h"
+#include "decode/grammar_api.h"
+#include "decode/prefix.h"
 #include "decode/stop.h"
 
 typedef enum phase {
@@ -30,6 +32,7 @@ struct generation {
     int32_t pending; /* chosen, not evaluated yet */
     int32_t n_tokens, limit, n_kept;
     int32_t end_token; /* -1 = none yet */
+    uint64_t n_drops; /* the engine's, when the session got the prompt */
     facet_stop why;
     uint64_t begun_at, prompt_done_at, over_at; /* ns; 0 = not yet */
 };
@@ -83,6 +86,7 @@ static facet_status take(generation *g, int32_t token, facet_error *err)
 static void finish(generation *g, bool is_refused)
 {
     g->over_at = clock_ns();
+    prefix_keep(g->s);
     if (g->why == FACET_STOP_STRING || is_refused) return;
     detokenizer_finish(&g->detok, &g->held);
     if (g->held.len) deliver(g, -1, true);
@@ -97,6 +101,10 @@ static facet_status check_params(const facet_generate_params *p, facet_error *er
     if (p->n_predict < -1)
         return error_set(err, FACET_ERR_ARG, "n_predict is %d, wanted -1 (to the end of the context) or more",
                          p->n_predict);
+    if (p->grammar && p->ignore_eos)
+        return error_set(err, FACET_ERR_ARG, "ignore_eos together with a grammar: a text ends where its grammar ends");
+    if (p->answer & ~(unsigned)(FACET_ANSWER_MAY_THINK | FACET_ANSWER_MAY_CALL | FACET_ANSWER_IN_THOUGHT))
+        return error_set(err, FACET_ERR_ARG, "answer is 0x%x, wanted a sum of FACET_ANSWER_... flags", p->answer);
     for (size_t i = 0; i < p->n_stop; i++) {
         const char *stop = p->stop ? p->stop[i] : NULL;
         if (!stop || !*stop)
@@ -112,6 +120,8 @@ facet_status generation_open(facet_session *s, const int32_t *prompt, size_t n_p
                              facet_error *err)
 {
     FACET_TRY(check_params(p, err));
+    if (p->grammar && p->grammar->model != s->engine->model)
+        return error_set(err, FACET_ERR_ARG, "the grammar was opened for another model than the session's");
     const size_t n_vocab = s->engine->model->h.n_vocab;
     generation *g = mem_calloc(1, sizeof *g);
     if (!g) return error_memory(err, "a generation", sizeof *g);
@@ -123,6 +133,8 @@ facet_status generation_open(facet_session *s, const int32_t *prompt, size_t n_p
     g->detok.show_special = p->show_special;
     g->begun_at = clock_ns();
     facet_status status = speculation_begin(&g->spec, s, &p->speculation, ops, err);
+    if (status == FACET_OK && p->grammar)
+        status = constraint_open(p->grammar->masker, s->engine->model->tok, p->answer, &g->chooser.constraint, err);
     if (status == FACET_OK) status = sampler_open(sampling, (int32_t)n_vocab, &g->chooser.sampler, err);
     if (status == FACET_OK && !(g->chooser.logits = mem_alloc(n_vocab * sizeof(float))))
         status = error_memory(err, "logits", n_vocab * sizeof(float));
@@ -138,6 +150,7 @@ void generation_close(generation *g)
 {
     if (!g) return;
     speculation_end(&g->spec);
+    constraint_close(g->chooser.constraint);
     sampler_close(g->chooser.sampler);
     mem_free(g->chooser.logits);
     buf_free(&g->held);
@@ -190,6 +203,7 @@ static facet_status begin_prompt(generation *g, facet_error *err)
 {
     FACET_TRY(session_keep(g->s, g->prompt, g->n_prompt, err));
     g->n_kept = g->s->n_kept;
+    g->n_drops = g->s->engine->n_drops;
     if ((size_t)g->n_kept == g->n_prompt) return choose_first(g, err);
     g->phase = PHASE_PREFILL;
     return FACET_OK;
@@ -199,7 +213,7 @@ static facet_status plan_prompt(generation *g, int max_rows, facet_error *err)
 {
     facet_session *s = g->s;
     const size_t left = g->n_prompt - (size_t)s->n_tokens;
-    const int n = left < (size_t)max_rows ? (int)left : max_rows;
+    const int n = session_rows(s, left, max_rows);
     FACET_TRY(report_prompt(g, err));
     if (atomic_exchange(&s->is_cancelled, false)) return error_set(err, FACET_ERR_CANCELLED, "cancelled");
     g->part = (engine_part){
@@ -248,6 +262,7 @@ static facet_status take_path(generation *g, facet_error *err)
         if (is_stopped(g)) break;
     }
     g->pending = v->choice[m - 1];
+    if (g->chooser.constraint) constraint_settle(g->chooser.constraint, m);
     FACET_TRY(speculation_commit(&g->spec, m, err));
     if (!is_stopped(g)) FACET_TRY(take(g, g->pending, err));
     if (is_stopped(g)) finish(g, g->why == FACET_STOP_CANCELLED);
@@ -258,6 +273,7 @@ facet_status generation_plan(generation *g, int max_rows, int max_out, engine_pa
 {
     *part = NULL;
     if (g->phase == PHASE_START) FACET_TRY(begin_prompt(g, err));
+    FACET_TRY(session_check_content(g->s, g->n_drops, err));
     if (g->phase == PHASE_PREFILL) {
         FACET_TRY(plan_prompt(g, max_rows, err));
         *part = &g->part;
@@ -294,6 +310,6 @@ void generation_result(const generation *g, facet_generate_result *out)
                                    .end_token = g->end_token,
                                    .prefill_ms = (double)(prompt_done - g->begun_at) * 1e-6,
                                    .decode_ms = (double)(now - prompt_done) * 1e-6,
-                                   .n_prefill = (int32_t)g->n_prompt - g->n_kept};
-    speculation_report(&g->spec, &out->spec);
+                                   .n_prefill = (int32_t)g->n_prompt - g->n_kept,
+                                   .spec = g->spec.stats};
 }
