@@ -63,6 +63,16 @@ facet_status schema_count(const schema_compiler *c, const json_t *schema, const 
     return FACET_OK;
 }
 
+static facet_status copy_pointer(schema_compiler *c, const char *path, char **out)
+{
+    const size_t n = strlen(path) + 1;
+    if (n > SCHEMA_MAX_POINTERS - c->pointer_bytes)
+        return error_set(c->err, FACET_ERR_LIMIT, "%.200s...: the JSON schema is nested too deeply", path);
+    c->pointer_bytes += n;
+    *out = mem_strdup(path);
+    return *out ? FACET_OK : schema_no_memory(c);
+}
+
 /* ---- where the parts of the document stand ---- */
 
 static facet_status add_place(schema_compiler *c, const json_t *part, const char *path)
@@ -74,8 +84,8 @@ static facet_status add_place(schema_compiler *c, const json_t *part, const char
         c->places = p;
         c->cap_places = cap;
     }
-    char *copy = mem_strdup(path);
-    if (!copy) return schema_no_memory(c);
+    char *copy;
+    FACET_TRY(copy_pointer(c, path, &copy));
     c->places[c->n_places++] = (schema_place){part, copy};
     return FACET_OK;
 }
@@ -109,18 +119,11 @@ static int by_part(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* A deep document would have pointers of quadratic length in all. */
 static facet_status find_places(schema_compiler *c)
 {
-    enum { MAX_POINTERS = 64 << 20 };
     buf path = {0};
-    size_t total = 0;
     facet_status status = add_place(c, c->root, "#");
-    for (size_t i = 0; i < c->n_places && status == FACET_OK; i++) {
-        total += strlen(c->places[i].path);
-        status = total > MAX_POINTERS ? error_set(c->err, FACET_ERR_LIMIT, "the JSON schema is nested too deeply")
-                                      : add_children(c, i, &path);
-    }
+    for (size_t i = 0; i < c->n_places && status == FACET_OK; i++) status = add_children(c, i, &path);
     buf_free(&path);
     if (status == FACET_OK) qsort(c->places, c->n_places, sizeof *c->places, by_part);
     return status;
@@ -177,8 +180,8 @@ facet_status schema_rule(schema_compiler *c, const json_t *schema, const char *p
     }
     if (c->n_entries == SCHEMA_MAX_RULES)
         return schema_fail(c, FACET_ERR_LIMIT, path, NULL, "more than %d subschemas", SCHEMA_MAX_RULES);
-    char *copy = mem_strdup(path);
-    if (!copy) return schema_no_memory(c);
+    char *copy;
+    FACET_TRY(copy_pointer(c, path, &copy));
     *rule = builder_rule(&c->b, path);
     if (json_is_object(schema)) c->by_schema[slot] = (int32_t)c->n_entries;
     c->entries[c->n_entries++] = (schema_entry){schema, copy, *rule};

@@ -8,8 +8,9 @@
 #include "grammar/grammar.h"
 
 enum {
-    SCHEMA_MAX_RULES = 20000, /* subschemas that get a rule */
-    SCHEMA_MAX_DIGITS = 18,   /* of a number's integer part; more do not fit 64 bits */
+    SCHEMA_MAX_RULES = 20000,       /* subschemas that get a rule */
+    SCHEMA_MAX_POINTERS = 16 << 20, /* bytes of their JSON pointers, which grow with the square of the depth */
+    SCHEMA_MAX_DIGITS = 18,         /* of a number's integer part; more do not fit 64 bits */
     SCHEMA_MAX_MULTIPLE = 1024
 };
 
@@ -50,6 +51,7 @@ typedef struct schema_compiler {
     size_t by_schema_mask;
     schema_place *places; /* sorted by part */
     size_t n_places, cap_places;
+    size_t pointer_bytes; /* of entries and places */
     facet_error *err;
 } schema_compiler;
 

@@ -30,7 +30,7 @@ static const struct format {
     {"hostname", "^" HOST "$"},
     {"ipv4", "^" OCTET "(\\." OCTET "){3}$"},
     {"ipv6", "^([0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}$"},
-    {"uri", "^[A-Za-z][A-Za-z0-9+.-]*://" HOST "(:[0-9]{1,5})?(/" PATH_CHAR "*)*(\\?(" PATH_CHAR
+    {"uri", "^[A-Za-z][A-Za-z0-9+.-]{0,15}://" HOST "(:[0-9]{1,5})?(/" PATH_CHAR "*)*(\\?(" PATH_CHAR
             "|[/?])*)?(#(" PATH_CHAR "|[/?])*)?$"},
 };
 
