@@ -4,11 +4,11 @@
 
 #include "base/mem.h"
 
-facet_status kept_take(const facet_session *s, int32_t n, kept *out, facet_error *err)
+facet_status kept_take(const facet_session *s, int32_t n, kept_text *out, facet_error *err)
 {
     kv_pool *pool = s->engine->pool;
     const size_t bytes = (size_t)n * sizeof *out->tokens;
-    kept k = {.n_tokens = n, .gap = s->gap, .tokens = mem_alloc(bytes)};
+    kept_text k = {.n_tokens = n, .gap = s->gap, .tokens = mem_alloc(bytes)};
     if (!k.tokens) return error_memory(err, "the tokens of a snapshot", bytes);
     const facet_status status = kv_seq_fork(pool, &s->kv, &k.kv, err);
     if (status != FACET_OK) {
@@ -23,14 +23,14 @@ facet_status kept_take(const facet_session *s, int32_t n, kept *out, facet_error
     return FACET_OK;
 }
 
-void kept_free(facet_engine *e, kept *k)
+void kept_free(facet_engine *e, kept_text *k)
 {
     kv_seq_free(e->pool, &k->kv);
     mem_free(k->tokens);
-    *k = (kept){0};
+    *k = (kept_text){0};
 }
 
-session_state kept_state(kept *k)
+session_state kept_state(kept_text *k)
 {
     return (session_state){.kv = &k->kv, .tokens = k->tokens, .n_tokens = k->n_tokens, .gap = k->gap};
 }

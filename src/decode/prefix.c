@@ -7,10 +7,13 @@
 #include "decode/kept.h"
 #include "decode/snapshot.h"
 
-enum { MIN_TOKENS = KV_PAGE_LEN }; /* less is evaluated in a step or two anyway */
+enum {
+    MIN_TOKENS = KV_PAGE_LEN, /* shorter texts are not kept: they are evaluated in a step anyway */
+    MIN_GAIN = 16             /* a step has room for as many rows at nearly no cost; a shared page must be copied */
+};
 
 typedef struct entry {
-    kept text;
+    kept_text text;
     uint64_t used_at;
 } entry;
 
@@ -138,13 +141,13 @@ static int32_t n_common(const int32_t *a, int32_t n_a, const int32_t *b, int32_t
 }
 
 /* True when everything that a can be used for, b can be used for as well. */
-static bool is_covered(const facet_engine *e, const kept *a, const kept *b)
+static bool is_covered(const facet_engine *e, const kept_text *a, const kept_text *b)
 {
     return a->n_tokens <= b->n_tokens && n_common(a->tokens, a->n_tokens, b->tokens, b->n_tokens) == a->n_tokens &&
            kv_seq_can_resume(e->pool, &b->kv, a->n_tokens);
 }
 
-static bool touch_covering(facet_engine *e, const kept *k)
+static bool touch_covering(facet_engine *e, const kept_text *k)
 {
     prefix_cache *c = e->prefix;
     for (int i = 0; i < c->n; i++) {
@@ -170,7 +173,7 @@ void prefix_keep(const facet_session *s)
 {
     facet_engine *e = s->engine;
     prefix_cache *c = e->prefix;
-    kept k;
+    kept_text k;
     if (!c || c->budget == 0 || s->n_tokens < MIN_TOKENS || !grow(c)) return;
     if (kept_take(s, s->n_tokens, &k, NULL) != FACET_OK) return;
     if (touch_covering(e, &k)) {
@@ -195,7 +198,8 @@ void prefix_forget_drafts(facet_engine *e)
 typedef struct search {
     const facet_engine *engine;
     const int32_t *tokens;
-    int32_t n, longest; /* the longest common beginning, whether it can be used or not */
+    int32_t n, least; /* least: a shorter beginning is not worth it */
+    int32_t longest;  /* the longest common beginning, whether it can be used or not */
     prefix_match *best;
 } search;
 
@@ -204,7 +208,7 @@ static bool look_at(search *f, session_state state)
 {
     const int32_t n = n_common(state.tokens, state.n_tokens, f->tokens, f->n);
     if (n > f->longest) f->longest = n;
-    if (n <= f->best->n_usable || !kv_seq_can_resume(f->engine->pool, state.kv, n)) return false;
+    if (n < f->least || n <= f->best->n_usable || !kv_seq_can_resume(f->engine->pool, state.kv, n)) return false;
     f->best->from = state;
     f->best->n_usable = n;
     return true;
@@ -246,7 +250,8 @@ void prefix_find(facet_session *s, const int32_t *tokens, int32_t n, int32_t own
 {
     prefix_cache *c = s->engine->prefix;
     *out = (prefix_match){.n_usable = own};
-    search f = {.engine = s->engine, .tokens = tokens, .n = n, .best = out};
+    if (n < own + MIN_GAIN) return;
+    search f = {.engine = s->engine, .tokens = tokens, .n = n, .least = own + MIN_GAIN, .best = out};
     look_at_sessions(&f, s);
     look_at_snapshots(&f);
     look_at_entries(&f, c);

@@ -14,7 +14,7 @@
 typedef struct prefix_stats {
     int n_entries;
     uint64_t bytes, budget;         /* of the pages that cached prompts hold, each counted once; at most */
-    uint64_t n_lookups, n_hits;     /* prompts; those that began with pages of another session, snapshot or prompt */
+    uint64_t n_lookups, n_hits;     /* prompts with something left to evaluate; those that began with others' pages */
     uint64_t n_reused, n_evictions; /* tokens that hits saved; prompts that were forgotten for room */
 } prefix_stats;
 
@@ -34,7 +34,8 @@ typedef struct prefix_match {
 
 facet_status prefix_open(facet_engine *e, uint64_t budget, facet_error *err);
 void prefix_close(facet_engine *e);
-/* The longest usable beginning of tokens [n] among all but the session itself, where it is longer than `own`. Where
+/* The longest usable beginning of tokens [n] among all but the session itself, where it is longer than `own` by
+ * enough to be worth it. Where
  * others hold more of it, but cannot go on from there, is a branch: two prompts parted there, so that a third one may.
  */
 void prefix_find(facet_session *s, const int32_t *tokens, int32_t n, int32_t own, prefix_match *out);

@@ -13,7 +13,7 @@ typedef struct draft_gap {
     int32_t begin, end;
 } draft_gap;
 
-/* A state to go on from: the pages of tokens [n_tokens], all evaluated. Borrowed, or what a `kept` owns. */
+/* A state to go on from: the pages of tokens [n_tokens], all evaluated. Borrowed, or what a kept_text owns. */
 typedef struct session_state {
     kv_seq *kv;
     int32_t *tokens;

@@ -9,7 +9,7 @@
 
 typedef struct snapshot {
     bool is_used;
-    kept text;
+    kept_text text;
     int32_t first;
     char label[SNAPSHOT_LABEL_MAX + 1];
 } snapshot;

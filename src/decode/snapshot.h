@@ -65,7 +65,7 @@ int snapshot_empty_slot(const facet_engine *e);
 /* ---- for the engine's own modules ---- */
 
 typedef struct snapshot_parts {
-    kept text;
+    kept_text text;
     int32_t first;
     const char *label; /* NULL = "" */
 } snapshot_parts;
