@@ -131,18 +131,33 @@ facet_status file_writer_put(file_writer *w, const void *data, size_t bytes, fac
     return FACET_OK;
 }
 
-/* So that the rename, too, is on the disk. Folders that cannot be flushed (some network file systems) or not
- * be read are let pass. */
-static facet_status flush_folder(const char *path, facet_error *err)
+/* The folder of a file, to be flushed. *fd is -1 where it may not be read. */
+static facet_status open_folder(const char *path, int *fd, facet_error *err)
 {
     const char *slash = strrchr(path, '/');
     char *folder = !slash ? mem_strdup(".") : mem_strndup(path, slash == path ? 1 : (size_t)(slash - path));
     if (!folder) return error_memory(err, "a path", strlen(path));
-    const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    const bool is_ok = fd >= 0 ? fsync(fd) == 0 || errno == EINVAL || errno == ENOTSUP : errno == EACCES;
-    const facet_status status = is_ok ? FACET_OK : io_error(err, folder, "cannot flush the folder");
-    if (fd >= 0) close(fd);
+    *fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const facet_status status =
+        *fd >= 0 || errno == EACCES ? FACET_OK : io_error(err, folder, "cannot open the folder");
     mem_free(folder);
+    return status;
+}
+
+/* Everything that may fail for want of memory comes before the rename, and the folder is flushed after it, so that the
+ * rename, too, is on the disk (some network file systems cannot do that). */
+static facet_status move_into_place(file_writer *w, facet_error *err)
+{
+    int folder = -1;
+    FACET_TRY(open_folder(w->path, &folder, err));
+    facet_status status = FACET_OK;
+    if (rename(w->temp_path, w->path) != 0)
+        status = io_error(err, w->path, "cannot rename into place");
+    else
+        w->temp_path[0] = 0;
+    if (status == FACET_OK && folder >= 0 && fsync(folder) != 0 && errno != EINVAL && errno != ENOTSUP)
+        status = io_error(err, w->path, "cannot flush its folder");
+    if (folder >= 0) close(folder);
     return status;
 }
 
@@ -154,11 +169,9 @@ facet_status file_writer_commit(file_writer *w, facet_error *err)
     int fd = w->fd;
     w->fd = -1;
     if (close(fd) != 0) return io_error(err, w->path, "cannot close");
-    if (rename(w->temp_path, w->path) != 0) return io_error(err, w->path, "cannot rename into place");
-    w->temp_path[0] = 0;
-    const facet_status status = flush_folder(w->path, err);
+    FACET_TRY(move_into_place(w, err));
     file_writer_abort(w);
-    return status;
+    return FACET_OK;
 }
 
 void file_writer_abort(file_writer *w)

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/utf8.h"
+#include "decode/grammar_api.h"
 #include "decode/prefix.h"
 #include "decode/stop.h"
 
@@ -30,6 +31,7 @@ struct generation {
     buf held;        /* complete text that is not handed out yet: it may be the beginning of a stop string */
     int32_t pending; /* chosen, not evaluated yet */
     int32_t n_tokens, limit, n_kept;
+    int32_t end_token; /* -1 = none yet */
     uint64_t n_drops; /* the engine's, when the session got the prompt */
     facet_stop why;
     uint64_t begun_at, prompt_done_at, over_at; /* ns; 0 = not yet */
@@ -68,6 +70,7 @@ static facet_status take(generation *g, int32_t token, facet_error *err)
 {
     const tokenizer *t = g->s->engine->model->tok;
     if (!g->params.ignore_eos && tokenizer_is_end(t, token)) {
+        g->end_token = token;
         stop(g, FACET_STOP_EOS);
         return FACET_OK;
     }
@@ -98,6 +101,10 @@ static facet_status check_params(const facet_generate_params *p, facet_error *er
     if (p->n_predict < -1)
         return error_set(err, FACET_ERR_ARG, "n_predict is %d, wanted -1 (to the end of the context) or more",
                          p->n_predict);
+    if (p->grammar && p->ignore_eos)
+        return error_set(err, FACET_ERR_ARG, "ignore_eos together with a grammar: a text ends where its grammar ends");
+    if (p->answer & ~(unsigned)(FACET_ANSWER_MAY_THINK | FACET_ANSWER_MAY_CALL | FACET_ANSWER_IN_THOUGHT))
+        return error_set(err, FACET_ERR_ARG, "answer is 0x%x, wanted a sum of FACET_ANSWER_... flags", p->answer);
     for (size_t i = 0; i < p->n_stop; i++) {
         const char *stop = p->stop ? p->stop[i] : NULL;
         if (!stop || !*stop)
@@ -113,16 +120,21 @@ facet_status generation_open(facet_session *s, const int32_t *prompt, size_t n_p
                              facet_error *err)
 {
     FACET_TRY(check_params(p, err));
+    if (p->grammar && p->grammar->model != s->engine->model)
+        return error_set(err, FACET_ERR_ARG, "the grammar was opened for another model than the session's");
     const size_t n_vocab = s->engine->model->h.n_vocab;
     generation *g = mem_calloc(1, sizeof *g);
     if (!g) return error_memory(err, "a generation", sizeof *g);
     g->s = s;
     g->prompt = prompt;
     g->n_prompt = n_prompt;
+    g->end_token = -1;
     g->params = *p;
     g->detok.show_special = p->show_special;
     g->begun_at = clock_ns();
     facet_status status = speculation_begin(&g->spec, s, &p->speculation, ops, err);
+    if (status == FACET_OK && p->grammar)
+        status = constraint_open(p->grammar->masker, s->engine->model->tok, p->answer, &g->chooser.constraint, err);
     if (status == FACET_OK) status = sampler_open(sampling, (int32_t)n_vocab, &g->chooser.sampler, err);
     if (status == FACET_OK && !(g->chooser.logits = mem_alloc(n_vocab * sizeof(float))))
         status = error_memory(err, "logits", n_vocab * sizeof(float));
@@ -138,6 +150,7 @@ void generation_close(generation *g)
 {
     if (!g) return;
     speculation_end(&g->spec);
+    constraint_close(g->chooser.constraint);
     sampler_close(g->chooser.sampler);
     mem_free(g->chooser.logits);
     buf_free(&g->held);
@@ -249,6 +262,7 @@ static facet_status take_path(generation *g, facet_error *err)
         if (is_stopped(g)) break;
     }
     g->pending = v->choice[m - 1];
+    if (g->chooser.constraint) constraint_settle(g->chooser.constraint, m);
     FACET_TRY(speculation_commit(&g->spec, m, err));
     if (!is_stopped(g)) FACET_TRY(take(g, g->pending, err));
     if (is_stopped(g)) finish(g, g->why == FACET_STOP_CANCELLED);
@@ -293,8 +307,9 @@ void generation_result(const generation *g, facet_generate_result *out)
                    prompt_done = g->prompt_done_at ? g->prompt_done_at : now;
     *out = (facet_generate_result){.stop = g->why,
                                    .n_tokens = g->n_tokens,
+                                   .end_token = g->end_token,
                                    .prefill_ms = (double)(prompt_done - g->begun_at) * 1e-6,
                                    .decode_ms = (double)(now - prompt_done) * 1e-6,
-                                   .n_prefill = (int32_t)g->n_prompt - g->n_kept};
-    speculation_report(&g->spec, &out->spec);
+                                   .n_prefill = (int32_t)g->n_prompt - g->n_kept,
+                                   .spec = g->spec.stats};
 }

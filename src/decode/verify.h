@@ -7,6 +7,7 @@
 
 #include "decode/sampler.h"
 #include "decode/session.h"
+#include "grammar/constraint.h"
 
 /* What is to be verified: a chain of n drafts, or a tree of n nodes, after the pending token. */
 typedef struct proposal {
@@ -23,6 +24,7 @@ typedef struct chooser {
     sampler *sampler;
     float *logits;
     const struct made_up *made_up; /* NULL but for benches */
+    constraint *constraint;        /* NULL = every token is allowed; its point 0 is after the session's tokens */
 } chooser;
 
 /* Acceptance by decree, so that speculation can be timed where the weights are random and no draft would hold:
@@ -48,10 +50,12 @@ void made_up_confidences(const made_up *m, proposal *p);
 
 /* The target's choice after the session's last token. */
 facet_status verify_first(facet_session *s, const chooser *c, int32_t *out, facet_error *err);
+/* Drops the drafts that the constraint forbids, and what follows them. */
+facet_status verify_cut(const chooser *c, int32_t pending, proposal *p, facet_error *err);
 /* The rows as a part of a step; *p must live until the step was run. Makes room in the session. */
 facet_status verify_part(facet_session *s, int32_t pending, proposal *p, engine_part *out, facet_error *err);
-/* After the step: what holds. The session's content is unchanged until verify_commit; after a failure (of the step,
- * too) verify_abandon gives the rows back. */
+/* After the step: what holds; the constraint's point i + 1 is after row i of the path. The session's content is
+ * unchanged until verify_commit; after a failure (of the step, too) verify_abandon gives the rows back. */
 facet_status verify_read(facet_session *s, const chooser *c, int32_t pending, const proposal *p,
                          const engine_part *part, verdict *out, facet_error *err);
 void verify_abandon(facet_session *s);
