@@ -47,7 +47,7 @@ typedef enum facet_status {
     FACET_ERR_PARKED       /* a part of the engine that the call needs is parked */
 } facet_status;
 
-/* "ok", "arg", "io", "format", "unsupported", "memory", "shape", "limit", "device", "numeric", "cancelled". */
+/* "ok", "arg", "io", "format", "unsupported", "memory", "shape", "limit", "device", "numeric", "cancelled", "parked" */
 FACET_API const char *facet_status_name(facet_status s);
 
 /* Caller-owned; `message` is one NUL-terminated line without a newline. */

@@ -41,6 +41,7 @@ typedef struct engine_plan {
 typedef struct engine_parking {
     unsigned parked; /* PARK_... bits */
     bool is_auto;
+    uint64_t id[WEIGHT_MAX_PARTS]; /* identity.h, of what is parked */
     struct parked_pages {
         bool is_away;   /* the device has no memory for the group */
         int32_t *pages; /* [n], or NULL: dropped */

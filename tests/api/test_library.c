@@ -72,6 +72,7 @@ static void names_of_statuses_and_methods(void **state)
     (void)state;
     assert_string_equal(facet_status_name(FACET_OK), "ok");
     assert_string_equal(facet_status_name(FACET_ERR_CANCELLED), "cancelled");
+    assert_string_equal(facet_status_name(FACET_ERR_PARKED), "parked");
     assert_string_equal(facet_status_name((facet_status)99), "unknown");
     for (int i = 0; i <= FACET_SPEC_AUTO; i++) {
         facet_spec_method m;

@@ -1,7 +1,10 @@
 /* Parking: memory returns, by the backend's accounts and by the process's own; what needs a parked part says so, or
  * unparks it by setting; and afterwards everything is as it was. */
+#define _GNU_SOURCE
 #include "snapshot_world.h"
 
+#include "../file/temp_dir.h"
+#include "base/file_map.h"
 #include "base/mem.h"
 
 enum { N = 200 };
@@ -372,6 +375,40 @@ static void files_want_the_pages(void **state)
     snap_close(&w);
 }
 
+/* A file that is written to while its model is parked is refused; as it was, it is taken. */
+static void a_changed_file_is_refused(void **state)
+{
+    (void)state;
+    facet_error err;
+    char *bytes;
+    size_t n;
+    spec_world w = {0};
+    facet_engine_params p = facet_engine_params_default();
+    assert_ok(file_read_all(SPEC_TARGET, (size_t)1 << 30, &bytes, &n, &err), err);
+    write_file(temp_file("model.gguf"), bytes, n);
+    assert_ok(facet_model_open(temp_file("model.gguf"), &w.model, &err), err);
+    p.device = "cpu";
+    p.n_threads = 1;
+    p.n_ctx = 256;
+    assert_ok(facet_engine_open(w.model, &p, &w.engine, &err), err);
+    assert_ok(engine_park(w.engine, PARK_TARGET, PARK_KV_HOST, NULL, &err), err);
+    FILE *f = fopen(temp_file("model.gguf"), "r+b");
+    assert_non_null(f);
+    for (int i = 0; i < 2; i++) {
+        const char last = (char)(bytes[n - 1] ^ (i == 0));
+        assert_int_equal(fseek(f, -1, SEEK_END), 0);
+        assert_int_equal(fwrite(&last, 1, 1, f), 1);
+        assert_int_equal(fflush(f), 0);
+        const facet_status status = engine_unpark(w.engine, PARK_TARGET, NULL, &err);
+        if (i == 0) snap_assert_error(status, FACET_ERR_IO, &err, "model.gguf: the file was changed while its model");
+        if (i == 1) assert_ok(status, err);
+        assert_int_equal(engine_parked(w.engine), i == 0 ? PARK_TARGET : 0);
+    }
+    fclose(f);
+    facet_free(bytes);
+    snap_close(&w);
+}
+
 /* 50 times: nothing grows, and what a parked engine takes is what one without it takes. */
 static void the_process_shrinks_and_does_not_grow(void **state)
 {
@@ -411,7 +448,8 @@ int main(void)
         cmocka_unit_test(every_allocation_fails_once),
         cmocka_unit_test(what_is_no_part),
         cmocka_unit_test(files_want_the_pages),
+        cmocka_unit_test(a_changed_file_is_refused),
         cmocka_unit_test(the_process_shrinks_and_does_not_grow),
     };
-    return cmocka_run_group_tests_name("parking", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("parking", tests, temp_dir_make, temp_dir_remove);
 }
