@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "cli/spec_report.h"
 #include "model/model.h"
+#include "serve/spec_json.h"
 
 enum { OPT_CHAT = 300, OPT_NO_SPECIAL, OPT_HELP, OPT_SHOW_SPECIAL, OPT_THINK };
 
@@ -31,7 +32,7 @@ static void help(void)
 {
     printf("usage: facet run [OPTIONS] [PROMPT]\n"
            "Completes a prompt (argument, -f FILE, or standard input).\n\n"
-           "  -f,  --file FILE           read the prompt from FILE\n"
+           "  -f, --file FILE            read the prompt from FILE\n"
            "       --chat                wrap the prompt as a user turn\n"
            "       --think               with --chat: let the model think first\n"
            "       --no-special          do not parse special tokens in the prompt\n"
@@ -49,7 +50,7 @@ static int parse(int argc, char **argv, run_options *o, const char **prompt)
                                {"help", no_argument, NULL, OPT_HELP}};
     cli_long_options(table + 6, CLI_GENERATION);
     cli_expand_short(argc, argv);
-    for (int c; (c = getopt_long(argc, argv, "m:c:t:n:f:h", table, NULL)) != -1;) {
+    for (int c; (c = cli_next_option(argc, argv, "m:c:t:n:f:h", table)) != -1;) {
         switch (c) {
         case 'f': o->file = optarg; break;
         case OPT_CHAT: o->is_chat = true; break;
@@ -145,7 +146,7 @@ static int print_json(const run_report *p, run_output *out)
                   id_array(out->tokens, out->n_tokens), "text", out->text.data ? out->text.data : "", out->text.len,
                   "stop", stops[p->r.stop], "timings", "load_ms", p->load_ms, "prefill_ms", p->r.prefill_ms,
                   "prefill_tps", prefill_tps, "decode_ms", p->r.decode_ms, "decode_tps", decode_tps, "speculation",
-                  cli_spec_json(&p->r.spec), "memory", "weights", (json_int_t)p->memory.weights, "kv",
+                  spec_json(&p->r.spec), "memory", "weights", (json_int_t)p->memory.weights, "kv",
                   (json_int_t)p->memory.kv, "compute", (json_int_t)p->memory.compute, "peak_rss",
                   (json_int_t)p->memory.peak_rss, "device", (json_int_t)p->memory.device);
     const bool ok = j && json_dumpf(j, stdout, JSON_COMPACT) == 0 && putchar('\n') != EOF && fflush(stdout) == 0;
@@ -203,12 +204,15 @@ int cmd_run(int argc, char **argv)
     if (status == FACET_OK) status = cli_read_prompt(argument, o.file, &text, &n, &err);
     if (status == FACET_OK) status = complete(m, &o, text, n, &report, &err);
     int code = EXIT_OK;
-    if (status != FACET_OK)
+    if (status != FACET_OK) {
         code = cli_fail(&err);
-    else if (out.is_json)
+    } else if (out.is_json) {
         code = print_json(&report, &out);
-    else if (!out.is_broken)
-        putchar('\n'), fflush(stdout), cli_print_spec(stderr, &report.r.spec);
+    } else if (!out.is_broken) {
+        putchar('\n');
+        fflush(stdout);
+        cli_print_spec(stderr, "facet: speculation by ", o.common.generate.speculation.method, &report.r.spec);
+    }
     if (status == FACET_OK && report.r.stop == FACET_STOP_CANCELLED)
         code = out.is_broken ? EXIT_FAILED : EXIT_INTERRUPTED;
     facet_free((void *)(uintptr_t)report.prompt);

@@ -118,12 +118,7 @@ static facet_status check_params(const facet_engine_params *p, facet_error *err)
         return error_set(err, FACET_ERR_ARG, "n_sessions is %d, wanted 1 to 4096", p->n_sessions);
     if (p->n_threads < 0 || p->n_threads > 1024)
         return error_set(err, FACET_ERR_ARG, "threads: %d, wanted 0 to 1024", p->n_threads);
-    if (p->n_drafters < 0 || p->n_drafters > 2)
-        return error_set(err, FACET_ERR_ARG, "n_drafters is %d, wanted 0 to 2", p->n_drafters);
-    if (p->draft_ctx < 0 || p->draft_ctx > 1 << 24)
-        return error_set(err, FACET_ERR_ARG, "draft_ctx is %d, wanted 0 to %d", p->draft_ctx, 1 << 24);
-    if (!(p->tree_temp >= 1e-3f && p->tree_temp <= 1e3f))
-        return error_set(err, FACET_ERR_ARG, "tree_temp is %g, wanted 0.001 to 1000", (double)p->tree_temp);
+    FACET_TRY(engine_draft_check(p, err));
     if (p->n_captures < 0 || p->n_captures > MAX_CAPTURES)
         return error_set(err, FACET_ERR_ARG, "n_captures is %d, wanted 0 to %d", p->n_captures, MAX_CAPTURES);
     for (int i = 1; i < p->n_captures; i++)
@@ -161,6 +156,8 @@ static facet_status make_plan(facet_engine *e, const facet_engine_params *p, fac
         while (capture[i] != e->dflash->dflash.tap[t]) i++;
         e->tap_value[t] = e->plan->v_capture[i];
     }
+    for (int i = 0; e->n_captures < p->n_captures; i++)
+        if (capture[i] == p->capture_layers[e->n_captures]) e->capture_value[e->n_captures++] = e->plan->v_capture[i];
     return FACET_OK;
 }
 

@@ -46,7 +46,8 @@ struct facet_engine {
     compiled *compiled;
     drafter *mtp, *dflash; /* borrowed; NULL = none */
     engine_plan mtp_step, dflash_inject, dflash_block;
-    int tap_value[MAX_CAPTURES]; /* the target's values that the DFlash drafter reads */
+    int tap_value[MAX_CAPTURES];                 /* the target's values that the DFlash drafter reads */
+    int capture_value[MAX_CAPTURES], n_captures; /* and those that the caller asked for */
     kv_desc kv;
     kv_pool *pool;
     int32_t n_ctx;

@@ -105,10 +105,12 @@ static facet_status job_open(const scheduler_request *r, job **out, facet_error 
         status = error_memory(err, "a prompt", r->n_prompt * sizeof *j->prompt);
     if (status == FACET_OK)
         status = generation_open(r->session, j->prompt, r->n_prompt, &r->sampling, &r->params, NULL, &j->g, err);
-    if (status == FACET_OK)
+    if (status == FACET_OK) {
+        generation_watch(j->g, r->on_drafts, r->done_ud);
         *out = j;
-    else
+    } else {
         job_close(j);
+    }
     return status;
 }
 

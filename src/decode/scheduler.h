@@ -29,8 +29,9 @@ typedef struct scheduler_request {
     facet_sampling sampling;          /* its arrays are borrowed until the end */
     facet_generate_params params;     /* likewise; facet_session_cancel ends it */
     scheduler_wish (*wish)(void *ud); /* asked before each step; NULL: SCHEDULER_RUN always */
+    generation_drafts_fn on_drafts;   /* NULL: nobody wants to know */
     scheduler_done_fn done;
-    void *done_ud; /* of wish, too */
+    void *done_ud; /* of wish and on_drafts, too */
 } scheduler_request;
 
 /* prompt_rows: rows of prompts in a step in which others decode, so that these do not wait long (0 =

@@ -35,8 +35,9 @@ static facet_status propose_chain(strategy *st, facet_session *s, int32_t pendin
         out->token[j] = rows.token[j][0];
         out->conf[j] = expf(rows.logp[j][0]);
     }
+    const int width_min = st->opts->width_min ? st->opts->width_min : DRAFT_WIDTH_MIN;
     if (st->opts->adapt != FACET_ADAPT_COST)
-        out->n = draft_width_by_confidence(out->conf, out->n, st->opts->width_theta, DRAFT_WIDTH_MIN) - 1;
+        out->n = draft_width_by_confidence(out->conf, out->n, st->opts->width_theta, width_min) - 1;
     return FACET_OK;
 }
 

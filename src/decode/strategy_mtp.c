@@ -17,7 +17,13 @@ static facet_status offer(strategy *st, facet_session *s, int32_t pending, int k
 static facet_status propose(strategy *st, facet_session *s, int32_t pending, int k, proposal *out, facet_error *err)
 {
     draft_rows rows;
-    FACET_TRY(engine_draft_mtp(s->engine, &s->kv, pending, s->n_tokens, s->out_row, k, st->opts->p_min, &rows, err));
+    const draft_chain chain = {.pending = pending,
+                               .base = s->n_tokens,
+                               .out_row = s->out_row,
+                               .k = k,
+                               .p_min = st->opts->p_min,
+                               .pos = st->opts->mtp_pos};
+    FACET_TRY(engine_draft_mtp(s->engine, &s->kv, &chain, &rows, err));
     out->n = rows.n;
     out->is_tree = false;
     out->has_conf = true;

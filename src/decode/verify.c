@@ -1,21 +1,39 @@
 #include "decode/verify.h"
 
+#include <string.h>
+
 #include "decode/spec_accept.h"
 
-/* Row r of the engine's wanted values. `history` tokens precede the one that is chosen; they stand in s->tokens. */
-static facet_status choose(facet_session *s, const chooser *c, int row, int32_t n_history, int32_t *out,
+/* From c->logits, which the sampler changes. `history` tokens precede the one that is chosen; they stand in s->tokens.
+ * i: the entry of the path that it follows. */
+static facet_status pick(facet_session *s, const chooser *c, int i, int32_t n_history, int32_t *out, facet_error *err)
+{
+    if (c->log) memcpy(c->log->raw, c->logits, (size_t)c->log->n_vocab * sizeof *c->logits);
+    FACET_TRY(sampler_pick(c->sampler, c->logits, s->tokens, (size_t)n_history, out, err));
+    if (c->log) logprobs_note(c->log, i, *out);
+    return FACET_OK;
+}
+
+/* Row r of the engine's wanted values. */
+static facet_status choose(facet_session *s, const chooser *c, int row, int i, int32_t n_history, int32_t *out,
                            facet_error *err)
 {
     facet_engine *e = s->engine;
     FACET_TRY(e->be->ops->read(e->be, e->compiled, e->plan->v_logits, row, 1, c->logits, err));
-    return sampler_pick(c->sampler, c->logits, s->tokens, (size_t)n_history, out, err);
+    return pick(s, c, i, n_history, out, err);
+}
+
+/* The logits need not be read. */
+static bool is_argmax_enough(const chooser *c)
+{
+    return sampler_is_argmax(c->sampler) && !c->log;
 }
 
 facet_status verify_first(facet_session *s, const chooser *c, int32_t *out, facet_error *err)
 {
-    if (sampler_is_argmax(c->sampler)) return session_argmax(s, out, err);
+    if (is_argmax_enough(c)) return session_argmax(s, out, err);
     FACET_TRY(facet_session_logits(s, c->logits, err));
-    return sampler_pick(c->sampler, c->logits, s->tokens, (size_t)s->n_tokens, out, err);
+    return pick(s, c, 0, s->n_tokens, out, err);
 }
 
 static int child_of(const proposal *p, int row, int32_t token)
@@ -59,7 +77,7 @@ facet_status verify_read(facet_session *s, const chooser *c, int32_t pending, co
                          const engine_part *part, verdict *out, facet_error *err)
 {
     facet_engine *e = s->engine;
-    const bool is_greedy = sampler_is_argmax(c->sampler);
+    const bool is_greedy = is_argmax_enough(c);
     int32_t best[ENGINE_MAX_OUT];
     if (is_greedy)
         FACET_TRY(e->be->ops->read(e->be, e->compiled, e->plan->v_argmax, part->first_out, p->n + 1, best, err));
@@ -75,7 +93,7 @@ facet_status verify_read(facet_session *s, const chooser *c, int32_t pending, co
         if (is_greedy)
             token = best[row];
         else
-            FACET_TRY(choose(s, c, part->first_out + row, s->n_tokens + i + 1, &token, err));
+            FACET_TRY(choose(s, c, part->first_out + row, i, s->n_tokens + i + 1, &token, err));
         if (c->made_up) token = decree(s, c->made_up, p, i, row, token);
         if (token < 0)
             return error_set(err, FACET_ERR_NUMERIC, "non-finite logits after token %d: the model file may be damaged",

@@ -108,16 +108,25 @@ static facet_status find_donor(const key_reader *k, const hparams *h, const mtp_
     return FACET_OK;
 }
 
-/* The file's own word on the donors' KV heads is only compared. */
+/* The file's own word on the donors' KV heads, one number per layer: other ones mean another target. A single number
+ * cannot be right for both kinds of layers, so that it is only compared. */
 static facet_status compare_kv_heads(const key_reader *k, const hparams *h, const mtp_hparams *p)
 {
     int64_t v[DRAFTER_MAX_LAYERS];
     if (!keys_has(k, "attention.head_count_kv")) return FACET_OK;
     FACET_TRY(keys_per_layer(k, "attention.head_count_kv", 0, 1024, p->n_layers, v));
-    for (int l = 0; l < p->n_layers; l++)
-        if (v[l] != h->layers[p->layer[l].donor].n_kv_heads)
-            log_line(FACET_LOG_WARN, "%s: %s.attention.head_count_kv of layer %d is %d, the target's layer %d has %d",
-                     k->f->path, k->prefix, l, (int)v[l], p->layer[l].donor, h->layers[p->layer[l].donor].n_kv_heads);
+    char full[KEY_BYTES];
+    const bool is_list = gguf_find(k->f, keys_full(k, "attention.head_count_kv", full))->type == GGUF_ARRAY;
+    for (int l = 0; l < p->n_layers; l++) {
+        const int donor = p->layer[l].donor, wanted = h->layers[donor].n_kv_heads;
+        if (v[l] == wanted) continue;
+        if (is_list)
+            return error_set(k->err, FACET_ERR_UNSUPPORTED,
+                             "%s: %s of layer %d is %d, layer %d of the target, whose cache it reads, has %d",
+                             k->f->path, full, l, (int)v[l], donor, wanted);
+        log_line(FACET_LOG_WARN, "%s: %s of layer %d is %d, the target's layer %d has %d", k->f->path, full, l,
+                 (int)v[l], donor, wanted);
+    }
     return FACET_OK;
 }
 

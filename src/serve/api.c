@@ -29,6 +29,7 @@ static const route routes[] = {
     {"POST", "/tokenize", api_tokenize, false, false},
     {"POST", "/detokenize", api_detokenize, false, false},
 };
+static const route page = {"GET", "/", api_page, true, false};
 enum { N_ROUTES = sizeof routes / sizeof *routes };
 
 facet_status api_open(const api_config *c, api *out, facet_error *err)
@@ -61,6 +62,10 @@ static bool is_method(const route *r, const char *method)
 static const route *find(const http_exchange *x, const route **other)
 {
     *other = NULL;
+    if (api_has_page(http_path(x))) {
+        if (is_method(&page, http_method(x))) return &page;
+        *other = &page;
+    }
     for (int i = 0; i < N_ROUTES; i++) {
         if (!is_path(&routes[i], http_path(x))) continue;
         if (is_method(&routes[i], http_method(x))) return &routes[i];
@@ -73,7 +78,7 @@ static const route *find(const http_exchange *x, const route **other)
 
 void api_reply_json(http_exchange *x, int status, json_t *j)
 {
-    char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+    char *text = j ? json_dumps(j, API_JSON_FLAGS) : NULL;
     static const char none[] = "{\"error\":{\"message\":\"out of memory\",\"type\":\"server_error\"}}";
     json_decref(j);
     if (text)

@@ -8,6 +8,9 @@
 #include "serve/http_server.h"
 #include "serve/server_engine.h"
 
+/* Numbers of seven digits: times and probabilities, which come from 32-bit floats where they have more. */
+#define API_JSON_FLAGS (JSON_COMPACT | JSON_REAL_PRECISION(7))
+
 /* Everything is borrowed. */
 typedef struct api_config {
     facet_model *model;
@@ -63,5 +66,8 @@ void api_slots(api *a, http_exchange *x);
 void api_metrics_page(api *a, http_exchange *x);
 void api_tokenize(api *a, http_exchange *x);
 void api_detokenize(api *a, http_exchange *x);
+/* The page and the files that it loads. */
+bool api_has_page(const char *path);
+void api_page(api *a, http_exchange *x);
 
 #endif

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "decode/stop.h"
+#include "serve/api_logprobs.h"
 
 /* ---- opening and closing ---- */
 
@@ -32,6 +33,10 @@ static void answer_close(api_answer *a)
     chat_parser_close(a->parser);
     json_decref(a->calls);
     json_decref(a->items);
+    json_decref(a->drafts);
+    json_decref(a->next_logprob);
+    json_decref(a->held_logprobs);
+    json_decref(a->logprobs);
     buf_free(&a->content);
     buf_free(&a->reasoning);
     buf_free(&a->held);
@@ -125,7 +130,7 @@ void call_send(api_call *c, const char *event, json_t *j)
     buf_clear(&c->line);
     if (event) buf_printf(&c->line, "event: %s\n", event);
     buf_puts(&c->line, "data: ");
-    const bool is_whole = j && json_dump_callback(j, put, &c->line, JSON_COMPACT) == 0;
+    const bool is_whole = j && json_dump_callback(j, put, &c->line, API_JSON_FLAGS) == 0;
     json_decref(j);
     buf_puts(&c->line, "\n\n");
     if (is_whole && !c->line.failed) http_stream_put(c->x, c->line.data, c->line.len);
@@ -151,25 +156,16 @@ json_t *call_timings(const api_answer *a)
 {
     const text_report *r = &a->report;
     const int32_t n_prefill = r->n_prompt - r->n_cached;
-    return json_pack("{s:f, s:f, s:f, s:f, s:i, s:i, s:i, s:f, s:f}", "queue_ms", r->queue_ms, "prefill_ms",
-                     r->prefill_ms, "first_token_ms", r->first_token_ms, "decode_ms", r->decode_ms, "cached_tokens",
-                     (int)r->n_cached, "prefill_tokens", (int)n_prefill, "decode_tokens", (int)r->n_tokens,
-                     "prefill_tps", rate(n_prefill, r->prefill_ms), "decode_tps", rate(r->n_tokens, r->decode_ms));
-}
-
-json_t *call_speculation(const api_answer *a)
-{
-    static const char *const names[] = {"none", "mtp", "dflash", "ngram"};
-    const facet_spec_stats *s = &a->report.spec;
-    json_t *acceptance = json_array();
-    int best = FACET_SPEC_NONE;
-    for (int i = 1; i < FACET_SPEC_AUTO; i++)
-        if (s->method_steps[i] > s->method_steps[best]) best = i;
-    for (int i = 0; i < FACET_SPEC_DEPTHS && s->reached[i]; i++)
-        json_array_append_new(acceptance, json_real(s->acceptance[i]));
-    return json_pack("{s:s, s:b, s:I, s:I, s:I, s:f, s:o}", "method", names[best], "tree", s->tree_steps > 0, "steps",
-                     (json_int_t)s->steps, "drafted", (json_int_t)s->drafted, "accepted", (json_int_t)s->accepted,
-                     "mean_accepted", s->mean_accepted, "acceptance", acceptance);
+    json_t *j =
+        json_pack("{s:f, s:f, s:f, s:f, s:i, s:i, s:i, s:f, s:f}", "queue_ms", r->queue_ms, "prefill_ms", r->prefill_ms,
+                  "first_token_ms", r->first_token_ms, "decode_ms", r->decode_ms, "cached_tokens", (int)r->n_cached,
+                  "prefill_tokens", (int)n_prefill, "decode_tokens", (int)r->n_tokens, "prefill_tps",
+                  rate(n_prefill, r->prefill_ms), "decode_tps", rate(r->n_tokens, r->decode_ms));
+    if (a->n_thought) {
+        json_object_set_new(j, "thought_tokens", json_integer(a->n_thought));
+        json_object_set_new(j, "thought_was_cut", json_boolean(a->is_thought_cut));
+    }
+    return j;
 }
 
 text_report call_total(const api_call *c)
@@ -207,10 +203,20 @@ static void note_memory(api_answer *a)
     note_failure(a->call, error_memory(&err, "an answer", a->content.len + a->reasoning.len), &err);
 }
 
+/* The log-probabilities that go with the content that is handed on now. */
+static void pass_logprobs(api_answer *a)
+{
+    if (!a->call->wants_logprobs) return;
+    if (a->call->is_stream) json_array_clear(a->logprobs);
+    json_array_extend(a->logprobs, a->held_logprobs);
+    json_array_clear(a->held_logprobs);
+}
+
 static void put_content(api_answer *a, const char *text, size_t n)
 {
     if (!n) return;
     if (!buf_append(&a->content, text, n)) note_memory(a);
+    pass_logprobs(a);
     if (a->call->is_stream) a->call->dialect->content(a, text, n);
 }
 
@@ -275,6 +281,19 @@ static void on_event(void *ud, const chat_event *e)
     }
 }
 
+/* Those of thoughts, calls and markers are nobody's. */
+static void keep_logprob(api_answer *a, int32_t token)
+{
+    const tokenizer *t = a->call->api->c.model->tok;
+    json_t *entry = a->next_logprob;
+    if (!entry) return;
+    a->next_logprob = NULL;
+    if (a->parser && (a->in_thought || a->in_call || tokenizer_is_control(t, token)))
+        json_decref(entry);
+    else
+        json_array_append_new(a->held_logprobs, entry);
+}
+
 static void push_token(api_answer *a, int32_t token)
 {
     const special_ids *ids = tokenizer_special(a->call->api->c.model->tok);
@@ -282,6 +301,8 @@ static void push_token(api_answer *a, int32_t token)
     if (token == ids->channel_open) a->in_thought = true;
     if (a->in_thought) a->n_thought++;
     if (token == ids->channel_close || token == ids->call_open) a->in_thought = false;
+    if (token == ids->call_open || token == ids->call_close) a->in_call = token == ids->call_open;
+    keep_logprob(a, token);
     const facet_status status = chat_parser_push(a->parser, token, &err);
     if (status != FACET_OK) note_failure(a->call, status, &err);
 }
@@ -326,12 +347,41 @@ static bool on_token(void *ud, int32_t token, const char *text, size_t n)
 {
     api_answer *a = ud;
     if (!a->parser) {
+        keep_logprob(a, token);
         put_content(a, text, n);
     } else if (token >= 0) {
         push_token(a, token);
         if (is_thought_too_long(a)) return cut_thought(a);
     }
     return a->call->status == FACET_OK && !a->is_ended;
+}
+
+static void on_logprobs(void *ud, int32_t token, float logprob, const facet_logprob *top, int n_top)
+{
+    api_answer *a = ud;
+    json_decref(a->next_logprob);
+    a->next_logprob = logprobs_entry(a->call->api->c.model->tok, token, logprob, top, n_top);
+}
+
+/* {drafted, accepted, parents, texts, held} */
+static void on_drafts(void *ud, const generation_drafts *d)
+{
+    api_answer *a = ud;
+    if (!a->call->wants_drafts) return;
+    json_t *parents = json_array(), *texts = json_array(), *held = json_array();
+    int n_held = 0;
+    for (int i = 0; i < d->n_rows; i++) {
+        json_t *bytes;
+        const bool holds = d->held >> i & 1;
+        json_array_append_new(parents, json_integer(d->parent[i]));
+        json_array_append_new(texts, logprobs_text(a->call->api->c.model->tok, d->token[i], &bytes));
+        json_array_append_new(held, json_boolean(holds));
+        json_decref(bytes);
+        n_held += holds;
+    }
+    json_decref(a->drafts);
+    a->drafts = json_pack("{s:i, s:i, s:o, s:o, s:o}", "drafted", d->n_rows - 1, "accepted", n_held - 1, "parents",
+                          parents, "texts", texts, "held", held);
 }
 
 static void finish_text(api_answer *a)
@@ -394,7 +444,14 @@ static void on_done(void *ud, facet_status status, const text_report *r, const f
     if (--c->n_left == 0) end_call(c);
 }
 
-static const text_ops ops = {may_run, on_start, on_token, on_done};
+static const text_ops ops = {
+    .may_run = may_run, .on_start = on_start, .on_token = on_token, .on_drafts = on_drafts, .on_done = on_done};
+static const text_ops logprobs_ops = {.may_run = may_run,
+                                      .on_start = on_start,
+                                      .on_token = on_token,
+                                      .on_logprobs = on_logprobs,
+                                      .on_drafts = on_drafts,
+                                      .on_done = on_done};
 
 /* ---- submitting ---- */
 
@@ -433,8 +490,9 @@ static bool find_limit(const api_call *c, const api_prompt *p, int32_t *out, api
 
 static void put_prompt(api_answer *a, const api_prompt *p)
 {
+    const tokenizer *t = a->call->api->c.model->tok;
     detokenizer d = {.show_special = true};
-    for (size_t i = 0; i < p->n; i++) detokenizer_push(&d, a->call->api->c.model->tok, p->ids[i], &a->echo);
+    for (size_t i = p->ids[0] == tokenizer_special(t)->bos; i < p->n; i++) detokenizer_push(&d, t, p->ids[i], &a->echo);
     detokenizer_finish(&d, &a->echo);
 }
 
@@ -450,12 +508,15 @@ static bool open_answer(api_call *c, int i, api_error *e)
                             .sampling = c->sampling,
                             .params = facet_generate_params_default(),
                             .leader = choice ? &c->answers[i - choice].text : NULL,
-                            .ops = &ops,
+                            .ops = c->wants_logprobs ? &logprobs_ops : &ops,
                             .ud = a};
     a->text.sampling.seed += (uint64_t)i;
     a->text.sampling.bias = c->bias;
     a->text.params.ignore_eos = c->ignores_eos;
     a->text.params.speculation = c->speculation;
+    a->text.params.n_logprobs = c->n_top_logprobs;
+    a->held_logprobs = json_array();
+    a->logprobs = json_array();
     if (!c->is_chat) {
         a->text.params.stop = c->stop;
         a->text.params.n_stop = c->n_stop;
@@ -463,7 +524,7 @@ static bool open_answer(api_call *c, int i, api_error *e)
                FACET_OK) {
         return api_fail_with(e, &err);
     }
-    if (c->echoes) put_prompt(a, p);
+    if (c->echoes && p->n) put_prompt(a, p);
     a->in_thought = c->starts_in_thought;
     return a->calls ? find_limit(c, p, &a->text.n_predict, e) : api_fail_memory(e);
 }

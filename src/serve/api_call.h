@@ -5,8 +5,9 @@
 
 #include "base/buf.h"
 #include "serve/api.h"
+#include "serve/spec_json.h"
 
-enum { API_MAX_STOP = 64, API_MAX_TOP_LOGPROBS = 20 };
+enum { API_MAX_STOP = 64, API_MAX_TOP_LOGPROBS = FACET_MAX_LOGPROBS };
 
 typedef struct api_call api_call;
 typedef struct api_answer api_answer;
@@ -40,13 +41,17 @@ struct api_answer {
     api_finish finish;
     int stop_index; /* of the stop text that ended it; -1 = none */
     bool is_ended;  /* by a stop text or a call; what comes is dropped */
-    bool in_thought, is_thought_cut;
+    bool in_thought, in_call, is_thought_cut;
     int32_t n_thought;   /* tokens */
     bool is_priming;     /* the parser sees what the request made the answer begin with: nothing is handed on */
     buf echo;            /* the prompt as text, where that was asked for */
     int block, n_blocks; /* the dialect's: kind of the open block of content, 0 = none; blocks so far */
     json_t *items;       /* the dialect's */
     size_t block_start;  /* the dialect's: where the open block begins in content or reasoning */
+    /* log-probabilities: of the token that comes next; of content that is held; of content that was handed on (in
+     * streams: with this piece) */
+    json_t *next_logprob, *held_logprobs, *logprobs;
+    json_t *drafts; /* of the last step, until they were sent; NULL = none */
     text_report report;
 };
 
@@ -68,9 +73,11 @@ struct api_call {
     facet_logit_bias *bias;
     const char *stop[API_MAX_STOP];
     size_t n_stop;
-    bool is_stream, wants_usage, ignores_eos, echoes;
+    bool is_stream, wants_usage, ignores_eos, echoes, wants_drafts;
     int n_choices;
     int32_t max_tokens; /* -1: not said */
+    bool wants_logprobs;
+    int32_t n_top_logprobs;
     bool is_chat, is_thinking, starts_in_thought, may_call_twice;
     int32_t thinking_budget;  /* -1 = none */
     json_t *messages, *tools; /* chats; owned; tools NULL = none */
@@ -115,7 +122,6 @@ void call_send_error(api_call *c, const api_error *e);
 
 /* What replies share. */
 json_t *call_timings(const api_answer *a);
-json_t *call_speculation(const api_answer *a);
 text_report call_total(const api_call *c); /* of all texts; a prompt counts once */
 int32_t call_thought_tokens(const api_call *c);
 

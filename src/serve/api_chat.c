@@ -26,15 +26,24 @@ static json_t *envelope(const api_call *c, const char *object, json_t *choices)
                      "model", c->api->c.model_id, "choices", choices);
 }
 
+static json_t *logprobs_json(const api_answer *a)
+{
+    if (!a->call->wants_logprobs) return json_null();
+    return json_pack("{s:O, s:n}", "content", a->logprobs, "refusal");
+}
+
 /* delta is taken. */
 static void send_delta(api_answer *a, json_t *delta, const char *finish)
 {
     json_t *choices =
-        json_pack("[{s:i, s:o, s:n, s:s?}]", "index", a->index, "delta", delta, "logprobs", "finish_reason", finish);
+        json_pack("[{s:i, s:o, s:o, s:s?}]", "index", a->index, "delta", delta, "logprobs",
+                  json_object_get(delta, "content") ? logprobs_json(a) : json_null(), "finish_reason", finish);
     json_t *j = envelope(a->call, "chat.completion.chunk", choices);
+    if (a->drafts) json_object_set_new(j, "drafts", a->drafts);
+    a->drafts = NULL;
     if (finish) {
         json_object_set_new(j, "timings", call_timings(a));
-        json_object_set_new(j, "speculation", call_speculation(a));
+        json_object_set_new(j, "speculation", spec_json(&a->report.spec));
     }
     call_send(a->call, NULL, j);
 }
@@ -103,13 +112,13 @@ static json_t *whole(api_call *c)
     json_t *choices = json_array();
     for (int i = 0; i < c->n_answers; i++) {
         const api_answer *a = &c->answers[i];
-        json_array_append_new(choices, json_pack("{s:i, s:o, s:n, s:s}", "index", i, "message", message(a), "logprobs",
-                                                 "finish_reason", finish_name(a->finish)));
+        json_array_append_new(choices, json_pack("{s:i, s:o, s:o, s:s}", "index", i, "message", message(a), "logprobs",
+                                                 logprobs_json(a), "finish_reason", finish_name(a->finish)));
     }
     json_t *j = envelope(c, "chat.completion", choices);
     json_object_set_new(j, "usage", usage(c));
     json_object_set_new(j, "timings", call_timings(&c->answers[0]));
-    json_object_set_new(j, "speculation", call_speculation(&c->answers[0]));
+    json_object_set_new(j, "speculation", spec_json(&c->answers[0].report.spec));
     return j;
 }
 
@@ -135,6 +144,15 @@ static bool read_tools(api_call *c, api_error *e)
     return call_read_tool_choice(c, e);
 }
 
+static bool read_logprobs(api_call *c, api_error *e)
+{
+    if (!field_bool(c->body, "logprobs", &c->wants_logprobs, e)) return false;
+    if (!field_int32(c->body, "top_logprobs", 0, API_MAX_TOP_LOGPROBS, &c->n_top_logprobs, e)) return false;
+    if (c->n_top_logprobs && !c->wants_logprobs)
+        return api_fail(e, 400, "top_logprobs", "%d: want logprobs to be true with it", (int)c->n_top_logprobs);
+    return true;
+}
+
 static bool read_call(api_call *c, api_error *e)
 {
     static const char *const max_names[] = {"max_completion_tokens", "max_tokens", "max_output_tokens", NULL};
@@ -142,7 +160,7 @@ static bool read_call(api_call *c, api_error *e)
     if (!field_array(c->body, "messages", &messages, e)) return false;
     c->messages = json_incref((json_t *)(uintptr_t)messages);
     return call_read_sampling(c, max_names, e) && call_read_stop(c, "stop", e) && read_tools(c, e) &&
-           call_read_thinking(c, e) && call_render_chat(c, e);
+           read_logprobs(c, e) && call_read_thinking(c, e) && call_render_chat(c, e);
 }
 
 void api_chat(api *a, http_exchange *x)

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "serve/api_call.h"
 #include "serve/api_fields.h"
+#include "serve/api_logprobs.h"
 
 enum { DEFAULT_MAX_TOKENS = 16 }; /* the interface's */
 
@@ -31,7 +32,10 @@ static json_t *envelope(const api_call *c, json_t *choices)
 
 static json_t *choice(const api_answer *a, const char *text, size_t n, const char *finish)
 {
-    return json_pack("{s:i, s:s%, s:n, s:s?}", "index", a->index, "text", text, n, "logprobs", "finish_reason", finish);
+    const size_t offset = a->call->is_stream && n <= a->content.len ? a->content.len - n : 0;
+    json_t *lists = a->call->wants_logprobs && n ? logprobs_lists(a->logprobs, offset) : json_null();
+    return json_pack("{s:i, s:s%, s:o, s:s?}", "index", a->index, "text", text, n, "logprobs", lists, "finish_reason",
+                     finish);
 }
 
 static void send_text(api_answer *a, const char *text, size_t n, const char *finish)
@@ -39,7 +43,7 @@ static void send_text(api_answer *a, const char *text, size_t n, const char *fin
     json_t *j = envelope(a->call, json_pack("[o]", choice(a, text, n, finish)));
     if (finish) {
         json_object_set_new(j, "timings", call_timings(a));
-        json_object_set_new(j, "speculation", call_speculation(a));
+        json_object_set_new(j, "speculation", spec_json(&a->report.spec));
     }
     call_send(a->call, NULL, j);
 }
@@ -81,7 +85,7 @@ static json_t *whole(api_call *c)
     json_t *j = envelope(c, choices);
     json_object_set_new(j, "usage", usage(c));
     json_object_set_new(j, "timings", call_timings(&c->answers[0]));
-    json_object_set_new(j, "speculation", call_speculation(&c->answers[0]));
+    json_object_set_new(j, "speculation", spec_json(&c->answers[0].report.spec));
     return j;
 }
 
@@ -157,7 +161,11 @@ static bool read_call(api_call *c, api_error *e)
     if (best_of && best_of != c->n_choices)
         return api_fail(e, 400, "best_of", "%d: want the value of n (%d)", (int)best_of, c->n_choices);
     if (field_get(c->body, "suffix")) return api_fail(e, 400, "suffix", "this server only goes on from a prompt");
+    if (!field_int32(c->body, "logprobs", 0, API_MAX_TOP_LOGPROBS, &c->n_top_logprobs, e)) return false;
+    c->wants_logprobs = field_get(c->body, "logprobs") != NULL;
     if (!field_bool(c->body, "echo", &c->echoes, e)) return false;
+    if (c->echoes && c->wants_logprobs)
+        return api_fail(e, 400, "logprobs", "not together with echo: this server has none of prompts");
     return read_prompt(c, e);
 }
 

@@ -36,18 +36,18 @@ static json_t *sampling_json(const facet_sampling *s)
 void api_props(api *a, http_exchange *x)
 {
     static const char *const generations[] = {"april", "may", "july"};
-    static const char *const methods[] = {"none", "mtp", "dflash", "ngram", "auto"};
     const chat_format *f = &a->c.model->chat;
     server_engine_stats s;
     server_engine_stats_read(a->c.engine, &s);
     api_reply_json(x, 200,
                    json_pack("{s:s, s:s, s:i, s:i, s:i, s:s, s:o, s:{s:s, s:b, s:b}, s:{s:I, s:I, s:i}}", "version",
                              facet_version(), "model", a->c.model_id, "n_ctx", (int)a->c.n_ctx, "n_parallel",
-                             s.n_parallel, "n_queue", s.n_queue, "speculation", methods[a->c.speculation.method],
-                             "default_sampling", sampling_json(&a->c.sampling), "chat_template", "generation",
-                             generations[f->generation], "is_large", f->is_large, "in_file", f->has_template,
-                             "prefix_cache", "prompt_tokens", (json_int_t)s.n_prompt_tokens, "cached_tokens",
-                             (json_int_t)s.n_cached_tokens, "slots", s.n_slots));
+                             s.n_parallel, "n_queue", s.n_queue, "speculation",
+                             facet_spec_method_name(a->c.speculation.method), "default_sampling",
+                             sampling_json(&a->c.sampling), "chat_template", "generation", generations[f->generation],
+                             "is_large", f->is_large, "in_file", f->has_template, "prefix_cache", "prompt_tokens",
+                             (json_int_t)s.n_prompt_tokens, "cached_tokens", (json_int_t)s.n_cached_tokens, "slots",
+                             s.n_slots));
 }
 
 void api_slots(api *a, http_exchange *x)

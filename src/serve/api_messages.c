@@ -104,7 +104,7 @@ static void finish(api_answer *a)
     call_send(a->call, "message_delta",
               json_pack("{s:s, s:{s:s, s:s?}, s:o, s:o, s:o}", "type", "message_delta", "delta", "stop_reason",
                         stop_reason(a), "stop_sequence", stop_sequence(a), "usage", usage(a), "timings",
-                        call_timings(a), "speculation", call_speculation(a)));
+                        call_timings(a), "speculation", spec_json(&a->report.spec)));
 }
 
 static void end(api_call *c)
@@ -139,7 +139,7 @@ static json_t *whole(api_call *c)
     const api_answer *a = &c->answers[0];
     json_t *j = envelope(a, blocks(a), stop_reason(a));
     json_object_set_new(j, "timings", call_timings(a));
-    json_object_set_new(j, "speculation", call_speculation(a));
+    json_object_set_new(j, "speculation", spec_json(&a->report.spec));
     return j;
 }
 

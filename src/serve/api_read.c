@@ -98,15 +98,9 @@ static bool read_cuts(api_call *c, api_error *e)
 
 static bool read_speculation(api_call *c, api_error *e)
 {
-    static const char *const names[] = {"none", "mtp", "dflash", "ngram", "auto"};
     const char *name = NULL;
     if (!field_string(c->body, "speculation", &name, e)) return false;
-    if (!name) return true;
-    for (int i = 0; i < 5; i++) {
-        if (strcmp(name, names[i]) != 0) continue;
-        c->speculation.method = (facet_spec_method)i;
-        return true;
-    }
+    if (!name || facet_spec_method_by_name(name, &c->speculation.method)) return true;
     return field_wrong(field_get(c->body, "speculation"), "speculation", "none, mtp, dflash, ngram or auto", e);
 }
 
@@ -139,6 +133,7 @@ bool call_read_sampling(api_call *c, const char *const *max_names, api_error *e)
     if (!field_bool(c->body, "ignore_eos", &c->ignores_eos, e)) return false;
     if (!field_object(c->body, "stream_options", &options, e)) return false;
     if (options && !field_bool(options, "include_usage", &c->wants_usage, e)) return false;
+    if (options && !field_bool(options, "include_drafts", &c->wants_drafts, e)) return false;
     return api_constraint_read(c->body, e);
 }
 

@@ -59,7 +59,7 @@ static json_t *final_json(const api_call *c)
     json_t *j = response_json(c, final_status(a), a->items);
     json_object_set_new(j, "usage", usage(c));
     json_object_set_new(j, "timings", call_timings(a));
-    json_object_set_new(j, "speculation", call_speculation(a));
+    json_object_set_new(j, "speculation", spec_json(&a->report.spec));
     return j;
 }
 

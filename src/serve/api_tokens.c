@@ -1,25 +1,16 @@
 /* api_tokens.c: POST /tokenize and /detokenize. */
-#include <stdio.h>
-
 #include "base/mem.h"
 #include "serve/api.h"
 #include "serve/api_fields.h"
+#include "serve/api_logprobs.h"
 
-/* A piece of text, or the bytes where it is none by itself. */
+/* A token's text, or its byte where it is a part of a character. */
 static json_t *piece_json(const tokenizer *t, int32_t id)
 {
-    buf text = {0};
-    detokenizer d = {.show_special = true};
-    detokenizer_push(&d, t, id, &text);
-    json_t *j;
-    if (d.n_pending) {
-        j = json_array();
-        for (int i = 0; i < d.n_pending; i++) json_array_append_new(j, json_integer((unsigned char)d.pending[i]));
-    } else {
-        j = json_stringn(text.data ? text.data : "", text.len);
-    }
-    buf_free(&text);
-    return j;
+    json_t *bytes, *text = logprobs_text(t, id, &bytes);
+    const bool is_byte = json_array_size(bytes) == 1 && json_string_length(text) > 1;
+    json_decref(is_byte ? text : bytes);
+    return is_byte ? bytes : text;
 }
 
 static json_t *tokens_json(const tokenizer *t, const int32_t *ids, size_t n, bool has_pieces)

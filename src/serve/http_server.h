@@ -16,10 +16,10 @@ typedef struct http_config {
     int max_connections, max_per_address; /* max_per_address 0: no limit */
     size_t max_header_bytes, max_body_bytes;
     int send_buffer_bytes; /* of a connection, in the kernel */
-    int idle_timeout_s;  /* a connection without a complete request header */
-    int body_timeout_s;  /* from the header to the end of the body */
-    int stall_timeout_s; /* a reply of which nothing more is taken */
-    int ping_s;          /* a stream that is silent so long gets an empty comment; 0: none */
+    int idle_timeout_s;    /* a connection without a complete request header */
+    int body_timeout_s;    /* from the header to the end of the body */
+    int stall_timeout_s;   /* a reply of which nothing more is taken */
+    int ping_s;            /* a stream that is silent so long gets an empty comment; 0: none */
     /* When the header is there: may reply, then the body is read but not kept. */
     void (*admit)(void *ud, http_exchange *x);
     /* When the body is there and admit did not reply: must reply, now or later. */

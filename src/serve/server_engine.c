@@ -113,6 +113,18 @@ static bool on_token(void *ud, int32_t token, const char *text, size_t n)
     return t->ops->on_token(t->ud, token, text, n) && !atomic_load(&t->is_cancelled);
 }
 
+static void on_logprobs(void *ud, int32_t token, float logprob, const facet_logprob *top, int n_top)
+{
+    const server_text *t = ud;
+    t->ops->on_logprobs(t->ud, token, logprob, top, n_top);
+}
+
+static void on_drafts(void *ud, const generation_drafts *d)
+{
+    const server_text *t = ud;
+    t->ops->on_drafts(t->ud, d);
+}
+
 facet_status server_text_force(server_text *t, const int32_t *tokens, size_t n, facet_error *err)
 {
     FACET_TRY(remember(t, tokens, n, err));
@@ -133,10 +145,12 @@ static facet_status add(server_text *t, facet_error *err)
                            .sampling = t->sampling,
                            .params = t->params,
                            .wish = wish,
+                           .on_drafts = t->ops->on_drafts ? on_drafts : NULL,
                            .done = on_done,
                            .done_ud = t};
     r.params.n_predict = t->n_predict - t->report.n_tokens;
     r.params.on_token = on_token;
+    if (t->ops->on_logprobs) r.params.on_logprobs = on_logprobs;
     r.params.ud = t;
     return scheduler_add(e->sc, &r, err);
 }

@@ -5,7 +5,7 @@
 
 #include <stdatomic.h>
 
-#include "base/error.h"
+#include "decode/generation.h"
 
 typedef struct server_engine server_engine;
 typedef struct server_text server_text;
@@ -25,6 +25,9 @@ typedef struct text_ops {
     /* A token with the text that became complete. False: the text ends here (FACET_STOP_CANCELLED), or goes on behind
      * what server_text_force was given. */
     bool (*on_token)(void *ud, int32_t token, const char *text, size_t n);
+    /* Before on_token; NULL: nobody wants to know. params.n_logprobs tells how many. */
+    void (*on_logprobs)(void *ud, int32_t token, float logprob, const facet_logprob *top, int n_top);
+    void (*on_drafts)(void *ud, const generation_drafts *d); /* likewise */
     /* Exactly once for each text that was taken; it may be freed from then on, a leader once its followers may. err:
      * NULL with FACET_OK. */
     void (*on_done)(void *ud, facet_status status, const text_report *r, const facet_error *err);

@@ -4,7 +4,7 @@
 #define FACET_TESTS_SERVER_WORLD_H
 
 #include "decode/engine.h"
-#include "http_client.h"
+#include "serve/http_client.h"
 #include "serve/server.h"
 
 #define WORLD_MODEL FACET_SOURCE_DIR "/models/facet-small-Q4_K_M.gguf"
