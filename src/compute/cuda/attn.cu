@@ -62,9 +62,29 @@ typedef struct attn_state {
     float max, sum, o[DIMS_PER_THREAD];
 } attn_state;
 
-static __device__ void find_keys(const attn_args &a, int row, int first, int n, attn_shared *s)
+/* The keys that a row sees: positions begin .. end - 1. */
+typedef struct attn_range {
+    int begin, end, first_group, n_groups;
+    int seq, base; /* of the row: its sequence, and where its draft tree begins */
+} attn_range;
+
+static __device__ inline attn_range range_of(const attn_args &a, int source)
 {
-    int base = a.in.base[row], seq = a.in.seq[row];
+    const int pos = a.in.pos[source];
+    attn_range r;
+    r.seq = a.in.seq[source];
+    r.base = a.in.base[source];
+    r.begin = a.window > 0 ? max(0, pos - a.window + 1) : 0;
+    r.end = a.sight == SIGHT_COMMITTED ? a.in.committed[source] : a.sight == SIGHT_BLOCK ? a.in.end[source] : pos + 1;
+    r.first_group = group_of(a.window > 0, r.begin);
+    r.n_groups = r.end > r.begin ? group_of(a.window > 0, r.end - 1) - r.first_group + 1 : 0;
+    r.n_groups = min(r.n_groups, a.max_groups); /* a sequence longer than the cache has no such pages */
+    return r;
+}
+
+static __device__ void find_keys(const attn_args &a, const attn_range &r, int row, int first, int n, attn_shared *s)
+{
+    const int base = r.base, seq = r.seq;
     const uint8_t *path = a.in.path + (size_t)row * BATCH_MAX_TREE;
     for (int j = (int)threadIdx.x; j < n; j += BLOCK) {
         int p = first + j, slot = p < base ? p : base + path[p - base];
@@ -139,10 +159,10 @@ template <int SPANS> static __device__ inline void add_values(const attn_args &a
 
 /* Keys first .. first + n of one split into *out. */
 template <int SPANS>
-static __device__ inline void attend_split(const attn_args &a, const float (&q)[SPANS][LANE_DIMS], int row, int kv_head,
-                                           int first, int n, attn_shared *s, attn_state *out)
+static __device__ inline void attend_split(const attn_args &a, const float (&q)[SPANS][LANE_DIMS], const attn_range &r,
+                                           int row, int kv_head, int first, int n, attn_shared *s, attn_state *out)
 {
-    find_keys(a, row, first, n, s);
+    find_keys(a, r, row, first, n, s);
     __syncthreads();
     score_keys<SPANS>(a, q, kv_head, n, s);
     __syncthreads();
@@ -175,23 +195,6 @@ static __device__ void fold(attn_state *all, const attn_state &split)
     for (int i = 0; i < DIMS_PER_THREAD; i++) all->o[i] = __fmaf_rn(all->o[i], old, __fmul_rn(split.o[i], add));
 }
 
-/* The keys that a row sees: positions begin .. end - 1. */
-typedef struct attn_range {
-    int begin, end, first_group, n_groups;
-} attn_range;
-
-static __device__ inline attn_range range_of(const attn_args &a, int source)
-{
-    const int pos = a.in.pos[source];
-    attn_range r;
-    r.begin = a.window > 0 ? max(0, pos - a.window + 1) : 0;
-    r.end = a.sight == SIGHT_COMMITTED ? a.in.committed[source] : a.sight == SIGHT_BLOCK ? a.in.end[source] : pos + 1;
-    r.first_group = group_of(a.window > 0, r.begin);
-    r.n_groups = r.end > r.begin ? group_of(a.window > 0, r.end - 1) - r.first_group + 1 : 0;
-    r.n_groups = min(r.n_groups, a.max_groups); /* a sequence longer than the cache has no such pages */
-    return r;
-}
-
 /* One group, its splits folded in order. */
 template <int SPANS>
 static __device__ inline void attend_group(const attn_args &a, const float (&q)[SPANS][LANE_DIMS], const attn_range &r,
@@ -202,7 +205,7 @@ static __device__ inline void attend_group(const attn_args &a, const float (&q)[
     attn_state split;
     *all = {-CUDART_INF_F, 0, {}};
     for (int first = begin; first < end; first = (first / SPLIT + 1) * SPLIT) {
-        attend_split<SPANS>(a, q, source, kv_head, first, min(end, (first / SPLIT + 1) * SPLIT) - first, s, &split);
+        attend_split<SPANS>(a, q, r, source, kv_head, first, min(end, (first / SPLIT + 1) * SPLIT) - first, s, &split);
         fold(all, split);
     }
 }
