@@ -189,13 +189,17 @@ typedef struct facet_spec_stats {
     uint64_t tree_steps, moves;
     double draft_ms, verify_ms, other_ms;
     double mean_accepted; /* tokens committed per step */
-    /* Share of drafts at position i + 1 that were accepted, given those before them; deeper ones share the last. */
+    /* Steps in which a draft at position i + 1 was verified and those before it were accepted, and those of them in
+     * which it was accepted, too; the last entries count deeper positions as well. acceptance: their ratio. */
+    uint64_t reached[FACET_SPEC_DEPTHS], held[FACET_SPEC_DEPTHS];
     double acceptance[FACET_SPEC_DEPTHS];
-    uint64_t verified[FACET_SPEC_DEPTHS];
     uint64_t method_steps[FACET_SPEC_AUTO]; /* drafting steps by facet_spec_method */
 } facet_spec_stats;
+/* Adds the counts of one generation to a sum (zeroes at first), and takes its ratios anew. */
+FACET_API void facet_spec_stats_add(facet_spec_stats *sum, const facet_spec_stats *s);
 
-/* Called per token with the text that became complete (n may be 0). Return false to stop. */
+/* Called per token with the text that became complete (n may be 0). Return false to stop. Other sessions of the engine
+ * may run in it; what the generating session holds is settled only when the generation has ended. */
 typedef bool (*facet_token_fn)(void *ud, int32_t token, const char *text, size_t n);
 
 typedef struct facet_generate_params {

@@ -30,10 +30,15 @@ void error_prefix(facet_error *err, const char *fmt, ...)
     memcpy(old, err->message, sizeof old);
     va_list ap;
     va_start(ap, fmt);
-    int n = vsnprintf(err->message, sizeof err->message, fmt, ap);
+    const int n = vsnprintf(err->message, sizeof err->message, fmt, ap);
     va_end(ap);
-    if (n < 0) n = 0;
-    if ((size_t)n < sizeof err->message) snprintf(err->message + n, sizeof err->message - (size_t)n, ": %s", old);
+    size_t at = n < 0 ? 0 : (size_t)n;
+    if (at + 2 < sizeof err->message) {
+        memcpy(err->message + at, ": ", 2);
+        at += 2;
+        memcpy(err->message + at, old, sizeof old - at); /* what does not fit is cut off */
+        err->message[sizeof err->message - 1] = 0;
+    }
     flatten(err->message);
 }
 

@@ -10,6 +10,7 @@
 static _Atomic uint64_t calls_made;
 static _Atomic uint64_t fail_call; /* 0 = never */
 static _Atomic int64_t n_live;
+static _Atomic uint64_t pretended_available; /* 0 = ask the system */
 
 static bool must_fail(void)
 {
@@ -123,5 +124,11 @@ uint64_t mem_peak_rss(void)
 
 uint64_t mem_available(void)
 {
-    return proc_field("/proc/meminfo", "MemAvailable");
+    const uint64_t pretended = atomic_load(&pretended_available);
+    return pretended ? pretended : proc_field("/proc/meminfo", "MemAvailable");
+}
+
+void mem_pretend_available(uint64_t bytes)
+{
+    atomic_store(&pretended_available, bytes);
 }

@@ -45,7 +45,9 @@ static inline bool checked_add(size_t a, size_t b, size_t *out)
 
 /* Peak resident set of this process in bytes (VmHWM), 0 when unknown. */
 uint64_t mem_peak_rss(void);
-/* Physical memory that new allocations can take without swapping, in bytes (MemAvailable). */
+/* Physical memory that new allocations can take without swapping, in bytes (MemAvailable), 0 when unknown. */
 uint64_t mem_available(void);
+/* Makes mem_available() answer this number; 0 = the truth again. For tests. */
+void mem_pretend_available(uint64_t bytes);
 
 #endif

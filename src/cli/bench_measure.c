@@ -112,7 +112,7 @@ static facet_status speculate(bench_run *run, facet_session *s, const chooser *c
     speculation sp;
     int32_t pending = (int32_t)rng_below(&run->rng, (uint32_t)facet_model_n_vocab(run->model));
     FACET_TRY(session_append(s, &pending, 1, err));
-    FACET_TRY(speculation_begin(&sp, s, &run->o->common.generate.speculation, err));
+    FACET_TRY(speculation_begin(&sp, s, &run->o->common.generate.speculation, NULL, err));
     FACET_TRY(verify_first(s, c, &pending, err));
     const uint64_t t0 = clock_ns();
     for (int32_t made = 0; made < n;) {
@@ -123,6 +123,7 @@ static facet_status speculate(bench_run *run, facet_session *s, const chooser *c
         made += m;
     }
     speculation_report(&sp, &out->spec);
+    speculation_end(&sp);
     out->median_ms = out->best_ms = (double)(clock_ns() - t0) * 1e-6 / (double)out->spec.committed;
     return FACET_OK;
 }

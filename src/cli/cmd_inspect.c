@@ -109,6 +109,9 @@ static facet_status print_context(const facet_model *m, const cli_options *o, fa
     kv_type k, v;
     if (!kv_type_by_name(o->engine.cache_type_k, &k) || !kv_type_by_name(o->engine.cache_type_v, &v))
         return error_set(err, FACET_ERR_ARG, "cache type: supported are %s", kv_type_list());
+    if (o->engine.n_ctx > facet_model_n_ctx(m))
+        return error_set(err, FACET_ERR_LIMIT, "context of %d tokens: the model takes 1 to %d", o->engine.n_ctx,
+                         facet_model_n_ctx(m));
     engine_needs n;
     const engine_config c = {.model = m, .n_sessions = 1, .k = k, .v = v, .use_mmap = o->engine.use_mmap};
     FACET_TRY(engine_estimate(&c, o->engine.n_ctx, &n, err));

@@ -23,7 +23,7 @@ static json_t *by_method(const facet_spec_stats *s)
 json_t *cli_spec_json(const facet_spec_stats *s)
 {
     json_t *acceptance = json_array();
-    for (int i = 0; i < FACET_SPEC_DEPTHS && s->verified[i]; i++)
+    for (int i = 0; i < FACET_SPEC_DEPTHS && s->reached[i]; i++)
         json_array_append_new(acceptance, json_real(s->acceptance[i]));
     return json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:f, s:I, s:I, s:o, s:o, s:{s:f, s:f, s:f}}", "method",
                      main_method(s), "tree", s->tree_steps > 0, "steps", (json_int_t)s->steps, "drafted",
@@ -42,6 +42,6 @@ void cli_print_spec(FILE *f, const facet_spec_stats *s)
             main_method(s), s->tree_steps ? ", trees" : "", (unsigned long long)s->steps,
             (unsigned long long)s->plain_steps, (unsigned long long)s->accepted, (unsigned long long)s->drafted,
             100.0 * (double)s->accepted / (double)s->drafted, s->mean_accepted, s->draft_ms, s->verify_ms, s->other_ms);
-    for (int i = 0; i < FACET_SPEC_DEPTHS && s->verified[i]; i++) fprintf(f, " %.2f", s->acceptance[i]);
+    for (int i = 0; i < FACET_SPEC_DEPTHS && s->reached[i]; i++) fprintf(f, " %.2f", s->acceptance[i]);
     fputc('\n', f);
 }

@@ -82,6 +82,8 @@ facet_status row_access_check(const plan *p, int value, int row, int n, int rows
 facet_status backend_open(const char *device, const backend_config *cfg, backend **out, facet_error *err);
 
 facet_status backend_cpu_open(const backend_config *cfg, bool is_ref, backend **out, facet_error *err);
+/* What the CPU backend's own copy of a weight takes (0: it has none), unless it runs from the mapped file. */
+uint64_t backend_cpu_weight_bytes(const weight *w);
 /* FACET_ERR_DEVICE when this build has no CUDA, or there is no driver, no device, or only too old a one. */
 facet_status backend_cuda_open(const backend_config *cfg, backend **out, facet_error *err);
 /* One line per CUDA device for --version; "" without any. */

@@ -215,6 +215,19 @@ facet_status kv_seq_reserve(kv_pool *p, kv_seq *s, int32_t begin, int32_t end, k
     return FACET_OK;
 }
 
+void kv_seq_undo_copies(kv_pool *p, kv_seq *s, const kv_copy *copies, int n)
+{
+    for (int k = 0; k < n; k++) {
+        page_group *g = &p->groups[copies[k].group];
+        int32_t *table = s->table[copies[k].group], i = 0;
+        while (table[i] != copies[k].dst) i++;
+        drop_page(g, &table[i]);
+        table[i] = copies[k].src;
+        assert(g->refs[table[i]] > 0);
+        g->refs[table[i]]++;
+    }
+}
+
 void kv_seq_release_window(kv_pool *p, kv_seq *s, int32_t pos)
 {
     for (int g = 0; g < p->n_groups; g++) {

@@ -78,6 +78,9 @@ typedef struct kv_copy {
  * changed. */
 facet_status kv_seq_reserve(kv_pool *p, kv_seq *s, int32_t begin, int32_t end, kv_copy *copies, int *n_copies,
                             facet_error *err);
+/* Takes copies back that a step which failed may not have made: the table points at the shared pages again. Nothing
+ * else may have used the pool since they were reserved. */
+void kv_seq_undo_copies(kv_pool *p, kv_seq *s, const kv_copy *copies, int n);
 /* Gives local pages back that no query at a position >= pos can see. */
 void kv_seq_release_window(kv_pool *p, kv_seq *s, int32_t pos);
 /* Drops everything at slots >= n (whole pages only). */

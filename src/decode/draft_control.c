@@ -1,6 +1,7 @@
 #include "decode/draft_control.h"
 
 #include <math.h>
+#include <stddef.h>
 
 enum { TRIAL_STEPS = 4, TRIAL_MISSES = 2, FIRST_INTERVAL = 4, MAX_SKIPS = 16 };
 
@@ -109,20 +110,21 @@ static bool is_cut_later(const draft_arm *a, const draft_offer *o)
     return a->desc.has_conf && !a->desc.is_cost_per_token && !o->conf;
 }
 
-static promise promise_at(const draft_control *c, int64_t n_ctx, int arm, const double *reach, int k)
+static promise promise_at(const draft_control *c, int64_t n_ctx, int arm, double accepted, int k)
 {
-    double expected = 1;
-    for (int i = 0; i < k; i++) expected += reach[i];
-    return (promise){.arm = arm, .k = k, .rate = expected / draft_control_step_ms(c, n_ctx, arm, k, k)};
+    return (promise){.arm = arm, .k = k, .rate = (1 + accepted) / draft_control_step_ms(c, n_ctx, arm, k, k)};
 }
 
-/* The width of k >= 1 with the best rate, up to k_max. */
-static promise best_width_of(const draft_control *c, int64_t n_ctx, int arm, const double *reach, int k_max)
+/* The width of k >= 1 with the best rate, up to k_max; *kept (may be NULL) gets the promise at width keep_k. */
+static promise best_width_of(const draft_control *c, int64_t n_ctx, int arm, const double *reach, int k_max, int keep_k,
+                             promise *kept)
 {
     promise best = {.arm = arm};
+    double accepted = 0;
     for (int k = 1; k <= k_max; k++) {
-        const promise p = promise_at(c, n_ctx, arm, reach, k);
+        const promise p = promise_at(c, n_ctx, arm, accepted += reach[k - 1], k);
         if (p.rate > best.rate) best = p;
+        if (k == keep_k && kept) *kept = p;
     }
     return best;
 }
@@ -143,13 +145,12 @@ static promise promise_of(const draft_control *c, int64_t n_ctx, int arm, const 
     const int n = offered(o);
     if (n < 1) return (promise){.arm = DRAFT_NO_ARM};
     expected_reach(a, o->conf, n, reach);
-    promise p = best_width_of(c, n_ctx, arm, reach, n);
+    promise kept = {0}, p = best_width_of(c, n_ctx, arm, reach, n, a->k, &kept);
     if (o->conf) return p;
-    if (a->k >= 1 && a->k <= n && !is_cut_later(a, o)) {
-        const promise kept = promise_at(c, n_ctx, arm, reach, a->k);
-        if (p.rate <= (1 + c->params.hysteresis) * kept.rate) p = kept;
-    }
-    if (is_cut_later(a, o)) p.k = n;
+    if (is_cut_later(a, o))
+        p.k = n;
+    else if (p.rate <= (1 + c->params.hysteresis) * kept.rate)
+        p = kept;
     if (a->n_cuts > 0) p.rate = fmax(p.rate, cut_rate(c, n_ctx, arm, p.k));
     return p;
 }
@@ -183,7 +184,7 @@ static promise blank_promise(const draft_control *c, int64_t n_ctx, int arm, con
     static const draft_reach blank;
     double reach[DRAFT_REACH_MAX_ITEMS];
     draft_reach_of_chain(&blank, 0, offered(o), reach);
-    return best_width_of(c, n_ctx, arm, reach, offered(o));
+    return best_width_of(c, n_ctx, arm, reach, offered(o), 0, NULL);
 }
 
 /* An arm is tried at least as wide as one about which nothing is known, and as wide as the arm in use. */
@@ -201,7 +202,27 @@ static draft_plan plan_trial(const draft_control *c, int64_t n_ctx, const draft_
 static draft_plan begin_trial(draft_control *c, int64_t n_ctx, const draft_offer *offers, int arm, draft_reason reason)
 {
     c->trial = (draft_trial){.arm = arm, .n_left = TRIAL_STEPS, .reason = reason};
+    c->arm[arm].rests_until = 0;
+    c->arm[arm].used_at = c->n_tokens; /* its turn, even if the credit does not cover it */
     return plan_trial(c, n_ctx, offers);
+}
+
+/* The next step of a trial that goes on, or the first of an arm that never drafted. A trial that the credit does not
+ * cover is given up. */
+static bool plan_any_trial(draft_control *c, int64_t n_ctx, const draft_offer *offers, draft_plan *out)
+{
+    if (c->trial.arm >= 0 && offers[c->trial.arm].k_max > 0) {
+        *out = plan_trial(c, n_ctx, offers);
+        if (out->arm >= 0) return true;
+        c->trial.arm = DRAFT_NO_ARM;
+    }
+    for (int i = 0; i < c->n_arms; i++) {
+        if (offers[i].k_max < 1 || c->arm[i].n_steps > 0) continue;
+        *out = begin_trial(c, n_ctx, offers, i, DRAFT_FIRST_TRIES);
+        if (out->arm >= 0) return true;
+        c->trial.arm = DRAFT_NO_ARM;
+    }
+    return false;
 }
 
 static bool is_resting(const draft_control *c, int arm)
@@ -221,13 +242,6 @@ static promise best_promise(const draft_control *c, int64_t n_ctx, const draft_o
     return best.rate > (1 + c->params.hysteresis) * kept.rate ? best : kept;
 }
 
-static int untried_arm(const draft_control *c, const draft_offer *offers)
-{
-    for (int i = 0; i < c->n_arms; i++)
-        if (offers[i].k_max > 0 && c->arm[i].n_steps == 0) return i;
-    return DRAFT_NO_ARM;
-}
-
 /* The offered arm, other than `except`, that has waited longest. */
 static int waiting_arm(const draft_control *c, const draft_offer *offers, int except, bool skips_count)
 {
@@ -239,7 +253,8 @@ static int waiting_arm(const draft_control *c, const draft_offer *offers, int ex
     return best;
 }
 
-/* Nothing promises to pay: plain steps, and after a rest one of the arms is tried again. */
+/* Nothing promises to pay: plain steps, and after a rest the arm that waited longest is tried again, passing over those
+ * that the credit does not cover. */
 static draft_plan plan_without_promise(draft_control *c, int64_t n_ctx, const draft_offer *offers)
 {
     for (int i = 0; i < c->n_arms; i++)
@@ -248,11 +263,18 @@ static draft_plan plan_without_promise(draft_control *c, int64_t n_ctx, const dr
     if (c->current >= 0) c->retried_at = c->n_tokens;
     c->current = DRAFT_NO_ARM;
     if (c->n_tokens - c->retried_at < c->params.rest_tokens) return plain(DRAFT_PLAIN_BEST);
-    const int arm = waiting_arm(c, offers, DRAFT_NO_ARM, false);
-    if (arm < 0) return plain(DRAFT_PLAIN_BEST);
     c->retried_at = c->n_tokens;
-    draft_reach_age(&c->arm[arm].reach, RETRY_AGE);
-    return begin_trial(c, n_ctx, offers, arm, DRAFT_RETRY);
+    draft_plan p = plain(DRAFT_PLAIN_BEST);
+    for (int i = 0; i < c->n_arms && p.arm < 0; i++) {
+        const int arm = waiting_arm(c, offers, DRAFT_NO_ARM, false);
+        if (arm < 0) break;
+        p = begin_trial(c, n_ctx, offers, arm, DRAFT_RETRY);
+        if (p.arm >= 0)
+            draft_reach_age(&c->arm[arm].reach, RETRY_AGE);
+        else
+            c->trial.arm = DRAFT_NO_ARM;
+    }
+    return p;
 }
 
 static int wider(int k)
@@ -274,26 +296,24 @@ static draft_plan plan_exploration(draft_control *c, int64_t n_ctx, const draft_
     return afford(c, n_ctx, p, o, DRAFT_EXPLORE);
 }
 
-/* The trial in progress, or that of an arm which was never tried; a plain step when there is none, or when it has to
- * wait for credit: meanwhile what pays goes on, and earns it. */
-static draft_plan plan_next_trial(draft_control *c, int64_t n_ctx, const draft_offer *offers)
-{
-    if (c->trial.arm >= 0 && offers[c->trial.arm].k_max > 0) return plan_trial(c, n_ctx, offers);
-    const int untried = untried_arm(c, offers);
-    if (untried < 0) return plain(DRAFT_PLAIN_BEST);
-    return begin_trial(c, n_ctx, offers, untried, DRAFT_FIRST_TRIES);
-}
-
 static draft_plan choose(draft_control *c, int64_t n_ctx, const draft_offer *offers)
 {
     if (!draft_cost_is_known(&c->cost)) return plain(DRAFT_PLAIN_UNMEASURED);
     const promise best = best_promise(c, n_ctx, offers);
     c->best_rate = best.rate;
-    const draft_plan trial = plan_next_trial(c, n_ctx, offers);
-    if (trial.arm >= 0) return trial;
-    if (best.rate < (1 + c->params.min_gain) * draft_control_plain_rate(c, n_ctx))
-        return trial.reason == DRAFT_PLAIN_CREDIT ? trial : plan_without_promise(c, n_ctx, offers);
-    if (c->n_since_explore >= c->explore_interval) return plan_exploration(c, n_ctx, offers, best);
+    draft_plan p = plain(DRAFT_PLAIN_BEST);
+    if (plan_any_trial(c, n_ctx, offers, &p)) return p;
+    if (best.rate < (1 + c->params.min_gain) * draft_control_plain_rate(c, n_ctx)) {
+        const bool is_refused = p.reason == DRAFT_PLAIN_CREDIT;
+        p = plan_without_promise(c, n_ctx, offers);
+        if (p.reason == DRAFT_PLAIN_BEST && is_refused) p.reason = DRAFT_PLAIN_CREDIT;
+        return p;
+    }
+    if (c->n_since_explore >= c->explore_interval) {
+        p = plan_exploration(c, n_ctx, offers, best);
+        if (p.arm >= 0) return p;
+        c->trial.arm = DRAFT_NO_ARM;
+    }
     return afford(c, n_ctx, best, &offers[best.arm], DRAFT_BEST);
 }
 
@@ -301,7 +321,7 @@ draft_plan draft_control_plan(draft_control *c, int64_t n_ctx, const draft_offer
 {
     const draft_plan p = choose(c, n_ctx, offers);
     if (p.reason == DRAFT_BEST) {
-        c->n_switches += p.arm != c->current || p.k != c->arm[p.arm].k;
+        c->n_switches += p.arm != c->current || (p.k != c->arm[p.arm].k && !offers[p.arm].conf);
         c->current = p.arm;
         c->arm[p.arm].k = p.k;
     }
@@ -348,7 +368,8 @@ static void learn_mean(double *mean, double ms, bool is_known)
 static void learn_costs(draft_control *c, const draft_outcome *o)
 {
     draft_cost_observe(&c->cost, o->n_ctx, 1 + o->n_verified, o->verify_ms);
-    learn_mean(&c->other_ms, o->other_ms, c->n_steps > 1);
+    learn_mean(&c->other_ms, o->other_ms, c->has_other);
+    c->has_other |= o->other_ms >= 0;
     if (c->plan.arm < 0 || o->n_drafted < 1 || !(o->draft_ms >= 0)) return;
     draft_arm *a = &c->arm[c->plan.arm];
     learn_mean(&a->draft_ms, a->desc.is_cost_per_token ? o->draft_ms / o->n_drafted : o->draft_ms, a->has_cost);
@@ -409,15 +430,19 @@ static void learn_arm(draft_control *c, const draft_outcome *o)
     if (c->plan.arm == c->trial.arm) follow_trial(c, a, o);
 }
 
-void draft_control_observe(draft_control *c, const draft_outcome *o)
+void draft_control_observe(draft_control *c, const draft_outcome *outcome)
 {
-    const int tokens = 1 + o->n_accepted;
+    draft_outcome o = *outcome;
+    if (o.n_drafted > DRAFT_REACH_MAX_ITEMS) o.n_drafted = DRAFT_REACH_MAX_ITEMS;
+    if (o.n_verified > o.n_drafted) o.n_verified = o.n_drafted;
+    const int tokens = 1 + o.n_accepted;
     c->n_steps++;
     c->n_tokens += tokens;
-    learn_costs(c, o);
-    if (c->plan.arm >= 0) learn_arm(c, o);
-    const double ms = draft_control_step_ms(c, o->n_ctx, c->plan.arm, o->n_drafted, o->n_verified);
-    const double saved = tokens - ms * draft_control_plain_rate(c, o->n_ctx);
+    learn_costs(c, &o);
+    if (!draft_cost_is_known(&c->cost)) return;
+    if (c->plan.arm >= 0) learn_arm(c, &o);
+    const double ms = draft_control_step_ms(c, o.n_ctx, c->plan.arm, o.n_drafted, o.n_verified);
+    const double saved = tokens - ms * draft_control_plain_rate(c, o.n_ctx);
     c->credit = fmin(c->params.grant, c->credit + saved + tokens * c->params.allowance);
 }
 

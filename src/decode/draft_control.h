@@ -78,10 +78,10 @@ typedef struct draft_offer {
 /* One step that was run. */
 typedef struct draft_outcome {
     int64_t n_ctx;       /* positions committed before it */
-    int n_drafted;       /* drafts made, those included that were dropped before verification */
+    int n_drafted;       /* drafts made, dropped ones included; at most DRAFT_REACH_MAX_ITEMS count */
     int n_verified;      /* of them run through the target: rows - 1 */
     int n_accepted;      /* accepted ones, before the cut at stop tokens and budget */
-    const float *conf;   /* [n_drafted] confidences of a chain, or weights of a tree's nodes; NULL when not known */
+    const float *conf;   /* [n_drafted] confidences of a chain (NULL: not known), or weights of a tree's nodes */
     const uint8_t *path; /* trees: [n_accepted + 1] accepted rows, path[0] = 0 */
     double draft_ms, verify_ms, other_ms; /* negative = not measured */
 } draft_outcome;
@@ -94,7 +94,7 @@ typedef struct draft_arm {
     bool has_cost;   /* draft_ms was measured */
     int k;           /* the width it last drafted by choice; 0 = none yet */
     int n_steps;     /* it drafted in */
-    int64_t used_at; /* token count when it drafted last */
+    int64_t used_at; /* token count when it drafted last, or had its turn to */
     int64_t rests_until;
     int n_skips, skips_left;     /* exploration turns it sits out after one that promised nothing */
     int n_cuts;                  /* has_conf: running means over its drafts, each cut at the best width */
@@ -111,6 +111,7 @@ typedef struct draft_control {
     draft_control_params params;
     draft_cost cost;
     double other_ms; /* running mean of a step's remaining time */
+    bool has_other;
     int n_arms;
     draft_arm arm[DRAFT_MAX_ARMS];
     int current; /* arm in use, DRAFT_NO_ARM while decoding plainly */

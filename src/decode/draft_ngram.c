@@ -28,7 +28,7 @@ struct draft_ngram {
 
 draft_ngram_params draft_ngram_params_default(void)
 {
-    return (draft_ngram_params){.n_min = 2, .n_max = 4, .n_candidates = 1, .max_tokens = 262144};
+    return (draft_ngram_params){.n_min = 2, .n_max = 4, .n_candidates = 16, .max_tokens = 262144};
 }
 
 static int32_t token_at(const draft_ngram *d, int32_t pos)
@@ -288,6 +288,11 @@ int draft_ngram_propose(const draft_ngram *d, int k, int32_t *out, int *n_match)
         out[i] = from < d->n_tokens ? token_at(d, from) : out[from - d->n_tokens];
     }
     return k;
+}
+
+float draft_ngram_confidence(int n_match)
+{
+    return n_match > 0 ? (float)n_match / (float)(n_match + 1) : 0;
 }
 
 size_t draft_ngram_bytes(const draft_ngram *d)

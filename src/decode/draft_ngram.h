@@ -30,7 +30,7 @@ typedef struct draft_ngram_params {
     uint64_t seed; /* of the hash, so that a client cannot aim for collisions; does not change results */
 } draft_ngram_params;
 
-/* Lengths 4 to 2, one candidate, 262144 tokens. */
+/* Lengths 4 to 2, 16 candidates (measured: docs/speculation.md), 262144 tokens. */
 draft_ngram_params draft_ngram_params_default(void);
 
 typedef struct draft_ngram draft_ngram;
@@ -51,6 +51,10 @@ int32_t draft_ngram_n_tokens(const draft_ngram *d);
 /* Writes up to k tokens that may follow the last one; returns how many: k, or 0 when nothing matches. *n_match (may be
  * NULL) gets the length of the match in tokens, n_min to DRAFT_NGRAM_MAX_MATCH. */
 int draft_ngram_propose(const draft_ngram *d, int k, int32_t *out, int *n_match);
+
+/* What a match of this length is worth as a confidence in [0, 1) for draft_reach.h: n / (n + 1). Only its order matters
+ * in the long run, since the bins learn what is accepted. */
+float draft_ngram_confidence(int n_match);
 
 /* Bytes held now. */
 size_t draft_ngram_bytes(const draft_ngram *d);

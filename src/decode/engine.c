@@ -45,11 +45,10 @@ static facet_status describe_cache(const engine_config *c, int32_t n_ctx, kv_des
     return FACET_OK;
 }
 
-static uint64_t matrix_bytes(const weights *w)
+static uint64_t copied_bytes(const weights *w)
 {
     uint64_t sum = 0;
-    for (int i = 0; i < w->n; i++)
-        if (w->list[i].is_matrix) sum += w->list[i].bytes;
+    for (int i = 0; i < w->n; i++) sum += backend_cpu_weight_bytes(&w->list[i]);
     return sum;
 }
 
@@ -60,35 +59,47 @@ facet_status engine_estimate(const engine_config *c, int32_t n_ctx, engine_needs
     *out = (engine_needs){.kv = kv_total_bytes(&d)};
     mem_free(d.layers);
     if (c->use_mmap) return FACET_OK;
-    out->weights = matrix_bytes(&c->model->w);
-    for (int i = 0; i < c->n_drafters; i++) out->weights += matrix_bytes(&c->drafters[i]->w);
+    out->weights = copied_bytes(&c->model->w);
+    for (int i = 0; i < c->n_drafters; i++) out->weights += copied_bytes(&c->drafters[i]->w);
     return FACET_OK;
 }
 
-/* The context that was asked for, when it fits; the model's limit, halved until the cache takes at most half of what
- * the weights leave, when none was. */
-static facet_status choose_context(const engine_config *c, int32_t wanted, int32_t *n_ctx, facet_error *err)
+/* FACET_ERR_MEMORY when the weights and a cache for n_ctx tokens are more than what is available (0 = unknown). */
+static facet_status check_fits(const engine_config *c, int32_t n_ctx, uint64_t available, facet_error *err)
 {
+    engine_needs needs;
+    FACET_TRY(engine_estimate(c, n_ctx, &needs, err));
+    const double loaded = (double)needs.weights / 0x1p30, kv = (double)needs.kv / 0x1p30,
+                 free = (double)available / 0x1p30;
+    if (!available || (needs.weights <= available && needs.kv <= available - needs.weights)) return FACET_OK;
+    if (needs.weights > available)
+        return error_set(err, FACET_ERR_MEMORY,
+                         "the weights need %.2f GiB, and %.2f GiB are free: use a smaller file, or on the CPU run from "
+                         "the mapped file (--mmap)",
+                         loaded, free);
+    return error_set(err, FACET_ERR_MEMORY,
+                     "context of %d tokens needs %.2f GiB for the KV cache beside %.2f GiB of weights, and %.2f GiB "
+                     "are free: use a smaller context or cache type",
+                     n_ctx, kv, loaded, free);
+}
+
+/* The context that was asked for; where none was, the model's limit, halved until the cache takes at most half of what
+ * the weights leave (but not below MIN_CTX). Either must fit into what the backend has available (0 = unknown). */
+static facet_status choose_context(const engine_config *c, uint64_t available, int32_t wanted, int32_t *n_ctx,
+                                   facet_error *err)
+{
+    enum { MIN_CTX = 1024 };
     const int32_t limit = (int32_t)c->model->h.n_ctx_train;
     if (wanted < 0 || wanted > limit)
         return error_set(err, FACET_ERR_LIMIT, "context of %d tokens: the model takes 1 to %d", wanted, limit);
-    const uint64_t available = mem_available();
-    engine_needs needs;
-    if (wanted) {
-        FACET_TRY(engine_estimate(c, wanted, &needs, err));
-        if (available && needs.weights + needs.kv > available)
-            return error_set(err, FACET_ERR_MEMORY,
-                             "context of %d tokens needs %.2f GiB for the KV cache beside %.2f GiB of weights, and "
-                             "%.2f GiB are free: use a smaller context or cache type",
-                             wanted, (double)needs.kv / 0x1p30, (double)needs.weights / 0x1p30,
-                             (double)available / 0x1p30);
-        *n_ctx = wanted;
-        return FACET_OK;
+    int32_t n = wanted ? wanted : limit;
+    for (; !wanted && available && n > MIN_CTX; n /= 2) {
+        engine_needs needs;
+        FACET_TRY(engine_estimate(c, n, &needs, err));
+        if (needs.weights < available && needs.kv <= (available - needs.weights) / 2) break;
     }
-    for (*n_ctx = limit; *n_ctx > 1024; *n_ctx /= 2) {
-        FACET_TRY(engine_estimate(c, *n_ctx, &needs, err));
-        if (!available || (needs.weights < available && needs.kv <= (available - needs.weights) / 2)) break;
-    }
+    FACET_TRY(check_fits(c, n, available, err));
+    *n_ctx = n;
     return FACET_OK;
 }
 
@@ -115,6 +126,10 @@ static facet_status check_params(const facet_engine_params *p, facet_error *err)
         return error_set(err, FACET_ERR_ARG, "tree_temp is %g, wanted 0.001 to 1000", (double)p->tree_temp);
     if (p->n_captures < 0 || p->n_captures > MAX_CAPTURES)
         return error_set(err, FACET_ERR_ARG, "n_captures is %d, wanted 0 to %d", p->n_captures, MAX_CAPTURES);
+    for (int i = 1; i < p->n_captures; i++)
+        if (p->capture_layers[i] <= p->capture_layers[i - 1])
+            return error_set(err, FACET_ERR_ARG, "capture_layers: layer %d behind layer %d, wanted ascending layers",
+                             p->capture_layers[i], p->capture_layers[i - 1]);
     return FACET_OK;
 }
 
@@ -176,7 +191,10 @@ static facet_status open_into(facet_engine *e, const facet_engine_params *p, fac
     const backend_config cfg = {
         .n_threads = p->n_threads, .use_mmap = p->use_mmap, .progress = p->progress, .progress_ud = p->progress_ud};
     FACET_TRY(backend_open(p->device ? p->device : "auto", &cfg, &e->be, err));
-    FACET_TRY(choose_context(&c, p->n_ctx, &e->n_ctx, err));
+    backend_info info;
+    e->be->ops->info(e->be, &info);
+    if (strcmp(info.name, "ref") == 0) c.use_mmap = true; /* it multiplies from the file's layout */
+    FACET_TRY(choose_context(&c, info.memory_free, p->n_ctx, &e->n_ctx, err));
     FACET_TRY(describe_cache(&c, e->n_ctx, &e->kv, err));
     FACET_TRY(drafter_join_weights(e->model, p->drafters, p->n_drafters, &e->weights, &e->n_weights, err));
     FACET_TRY(make_plan(e, p, err));
@@ -248,6 +266,7 @@ static facet_status prepare(facet_engine *e, kv_seq *s, int32_t start, int n, in
 {
     int n_copies = 0;
     e->logits_owner = NULL;
+    e->n_runs++;
     for (int i = 0; i < n; i++) { /* before pages are reserved: their pending copies must not be lost */
         if (e->token[i] < 0 || e->token[i] >= (int32_t)e->model->h.n_vocab)
             return error_set(err, FACET_ERR_ARG, "token %d at position %d: the vocabulary has %u entries", e->token[i],
@@ -279,12 +298,19 @@ static facet_status prepare_chain(facet_engine *e, kv_seq *s, const int32_t *tok
     return prepare(e, s, start, n, n_out, out, err);
 }
 
+static facet_status run(facet_engine *e, kv_seq *s, const step *st, facet_error *err)
+{
+    const facet_status status = e->be->ops->run(e->be, e->compiled, &st->in, err);
+    if (status != FACET_OK) kv_seq_undo_copies(e->pool, s, st->in.copies, st->in.n_copies);
+    return status;
+}
+
 facet_status engine_eval(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
                          facet_error *err)
 {
     step st;
     FACET_TRY(prepare_chain(e, s, tokens, start, n, n_out, &st, err));
-    return e->be->ops->run(e->be, e->compiled, &st.in, err);
+    return run(e, s, &st, err);
 }
 
 facet_status engine_eval_tree(facet_engine *e, kv_seq *s, const draft_tree *t, int32_t start, facet_error *err)
@@ -293,7 +319,7 @@ facet_status engine_eval_tree(facet_engine *e, kv_seq *s, const draft_tree *t, i
     draft_tree_rows(t, start, t->n_rows, DRAFT_PAD_ROOT, e->token, e->pos, e->slot, e->path);
     FACET_TRY(prepare(e, s, start, t->n_rows, t->n_rows, &st, err));
     st.in.path = (const uint8_t(*)[BATCH_MAX_TREE])e->path;
-    return e->be->ops->run(e->be, e->compiled, &st.in, err);
+    return run(e, s, &st, err);
 }
 
 facet_status engine_eval_timed(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
@@ -301,5 +327,7 @@ facet_status engine_eval_timed(facet_engine *e, kv_seq *s, const int32_t *tokens
 {
     step st;
     FACET_TRY(prepare_chain(e, s, tokens, start, n, n_out, &st, err));
-    return e->be->ops->run_timed(e->be, e->compiled, &st.in, op_ms, err);
+    const facet_status status = e->be->ops->run_timed(e->be, e->compiled, &st.in, op_ms, err);
+    if (status != FACET_OK) kv_seq_undo_copies(e->pool, s, st.in.copies, st.in.n_copies);
+    return status;
 }

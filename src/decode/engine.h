@@ -32,6 +32,7 @@ struct facet_engine {
     draft_control control; /* what drafting costs here, and how well it goes */
     bool has_control;
     const facet_session *logits_owner; /* whose logits the outputs of the last step are; NULL = nobody's */
+    uint64_t n_runs;                   /* steps of the target so far */
     /* buffers of one step */
     int32_t token[ENGINE_MAX_ROWS], pos[ENGINE_MAX_ROWS], slot[ENGINE_MAX_ROWS], seq[ENGINE_MAX_ROWS];
     uint8_t path[DRAFT_TREE_MAX_ROWS][DRAFT_TREE_MAX_ROWS];
@@ -60,6 +61,8 @@ typedef struct engine_config {
     kv_type k, v;
     bool use_mmap;
 } engine_config;
+/* Bytes of the weights that the CPU backend copies (none from a mapped file) and of the cache of all sessions, as
+ * facet_engine_memory reports them afterwards. */
 typedef struct engine_needs {
     uint64_t weights, kv;
 } engine_needs;

@@ -180,7 +180,9 @@ facet_status engine_draft_block(facet_engine *e, kv_seq *s, int32_t pending, int
                       .out_row = wanted,
                       .n_copies = n_copies,
                       .copies = e->copies};
-    FACET_TRY(e->be->ops->run(e->be, p->compiled, &in, err));
+    const facet_status status = e->be->ops->run(e->be, p->compiled, &in, err);
+    if (status != FACET_OK) kv_seq_undo_copies(e->pool, s, e->copies, n_copies);
+    FACET_TRY(status);
     FACET_TRY(e->be->ops->read(e->be, p->compiled, p->plan->v_top_ids, 0, k, ids, err));
     FACET_TRY(e->be->ops->read(e->be, p->compiled, p->plan->v_top_logp, 0, k, logp, err));
     out->n = 0;

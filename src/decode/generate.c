@@ -1,4 +1,6 @@
 /* generate.c: the decoding loop with stop tokens and stop strings, with drafts or without. */
+#include "decode/generate.h"
+
 #include <string.h>
 
 #include "base/clock.h"
@@ -137,14 +139,15 @@ static facet_status check_params(const facet_generate_params *p, facet_error *er
     return FACET_OK;
 }
 
-facet_status facet_generate(facet_session *s, const int32_t *prompt, size_t n_prompt, const facet_sampling *sampling,
-                            const facet_generate_params *p, facet_generate_result *out, facet_error *err)
+facet_status generate_with(facet_session *s, const int32_t *prompt, size_t n_prompt, const facet_sampling *sampling,
+                           const facet_generate_params *p, const strategy_ops *ops, facet_generate_result *out,
+                           facet_error *err)
 {
     FACET_TRY(check_params(p, err));
     generation g = {.s = s, .p = p, .detok = {.show_special = p->show_special}};
     facet_generate_result r = {0};
     const int32_t n_vocab = (int32_t)s->engine->model->h.n_vocab;
-    FACET_TRY(speculation_begin(&g.spec, s, &p->speculation, err));
+    FACET_TRY(speculation_begin(&g.spec, s, &p->speculation, ops, err));
     FACET_TRY(sampler_open(sampling, n_vocab, &g.chooser.sampler, err));
     facet_status status = FACET_OK;
     if (!(g.chooser.logits = mem_alloc((size_t)n_vocab * sizeof(float))))
@@ -160,9 +163,16 @@ facet_status facet_generate(facet_session *s, const int32_t *prompt, size_t n_pr
                                 .decode_ms = (double)(clock_ns() - t1) * 1e-6,
                                 .n_prefill = (int32_t)n_prompt - n_kept};
     speculation_report(&g.spec, &r.spec);
+    speculation_end(&g.spec);
     sampler_close(g.chooser.sampler);
     mem_free(g.chooser.logits);
     buf_free(&g.held);
     if (status == FACET_OK) *out = r;
     return status;
+}
+
+facet_status facet_generate(facet_session *s, const int32_t *prompt, size_t n_prompt, const facet_sampling *sampling,
+                            const facet_generate_params *p, facet_generate_result *out, facet_error *err)
+{
+    return generate_with(s, prompt, n_prompt, sampling, p, NULL, out, err);
 }

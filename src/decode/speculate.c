@@ -13,9 +13,11 @@ enum { GAMMA_DEFAULT = 4, NGRAM_MAX_DEFAULT = 15, TREE_BUDGET_DEFAULT = 22 };
 static facet_status check(const facet_engine *e, const facet_speculation *o, facet_error *err)
 {
     if ((unsigned)o->method > FACET_SPEC_AUTO)
-        return error_set(err, FACET_ERR_ARG, "speculation method %d: there is none", (int)o->method);
+        return error_set(err, FACET_ERR_ARG, "speculation method is %d, wanted 0 to %d", (int)o->method,
+                         (int)FACET_SPEC_AUTO);
     if ((unsigned)o->adapt > FACET_ADAPT_OFF)
-        return error_set(err, FACET_ERR_ARG, "speculation.adapt %d: there is none", (int)o->adapt);
+        return error_set(err, FACET_ERR_ARG, "speculation adapt is %d, wanted 0 to %d", (int)o->adapt,
+                         (int)FACET_ADAPT_OFF);
     if (o->draft_max < 0 || o->draft_max > DRAFT_TREE_MAX_NODES)
         return error_set(err, FACET_ERR_ARG, "draft_max is %d, wanted 0 to %d", o->draft_max, DRAFT_TREE_MAX_NODES);
     if (o->mtp_gamma < 0 || o->mtp_gamma > ENGINE_MTP_MAX)
@@ -96,37 +98,49 @@ static double guess_rise(const facet_engine *e)
     return (many / one - 1) / (ROWS - 1) + (strcmp(info.name, "cuda") == 0 ? 0.02 : 0.12);
 }
 
-/* The engine's controller keeps what it learned as long as the same strategies are at hand. */
+/* What earlier generations learned holds as long as the same strategies are at hand. */
 static void begin_control(speculation *sp)
 {
-    facet_engine *e = sp->s->engine;
+    const facet_engine *e = sp->s->engine;
     draft_arm_desc desc[DRAFT_MAX_ARMS];
     bool is_same = e->has_control && e->control.n_arms == sp->n_arms;
     for (int i = 0; i < sp->n_arms; i++) {
         desc[i] = sp->arm[i].ops->desc;
         is_same = is_same && strcmp(e->control.arm[i].desc.name, desc[i].name) == 0;
     }
-    if (!is_same) {
-        draft_control_init(&e->control, NULL, desc, sp->n_arms, NULL, 0);
-        draft_cost_guess(&e->control.cost, guess_rise(e));
+    if (is_same) {
+        sp->control = e->control;
+    } else {
+        draft_control_init(&sp->control, NULL, desc, sp->n_arms, NULL, 0);
+        draft_cost_guess(&sp->control.cost, guess_rise(e));
     }
-    e->has_control = true;
-    draft_control_begin(&e->control);
-    sp->control = &e->control;
+    sp->has_control = true;
+    draft_control_begin(&sp->control);
 }
 
-facet_status speculation_begin(speculation *sp, facet_session *s, const facet_speculation *opts, facet_error *err)
+void speculation_end(speculation *sp)
+{
+    if (!sp->has_control) return;
+    sp->s->engine->control = sp->control;
+    sp->s->engine->has_control = true;
+}
+
+facet_status speculation_begin(speculation *sp, facet_session *s, const facet_speculation *opts,
+                               const strategy_ops *ops, facet_error *err)
 {
     FACET_TRY(check(s->engine, opts, err));
     memset(sp, 0, sizeof *sp);
     sp->s = s;
     sp->opts = *opts;
     sp->last_arm = DRAFT_NO_ARM;
-    if (opts->method == FACET_SPEC_NONE) return FACET_OK;
-    choose_arms(sp);
+    if (ops)
+        add_arm(sp, ops, DRAFT_TREE_MAX_NODES, DRAFT_TREE_MAX_NODES);
+    else if (opts->method != FACET_SPEC_NONE)
+        choose_arms(sp);
+    if (sp->n_arms == 0) return FACET_OK;
+    const draft_adaptive_mode mode = opts->adapt == FACET_ADAPT_WINDOW ? DRAFT_ADAPTIVE_ON : DRAFT_ADAPTIVE_OFF;
     const bool is_moe = s->engine->model->h.n_experts > 0;
-    draft_adaptive_init(&sp->window, opts->adapt == FACET_ADAPT_WINDOW ? DRAFT_ADAPTIVE_ON : DRAFT_ADAPTIVE_OFF, is_moe,
-                        sp->arm[0].k_fixed + 1, 0);
+    draft_adaptive_init(&sp->window, mode, is_moe, sp->arm[0].k_fixed + 1, 0);
     if (opts->adapt == FACET_ADAPT_COST) begin_control(sp);
     return FACET_OK;
 }
@@ -149,7 +163,8 @@ static facet_status ask(speculation *sp, int32_t pending, int room, facet_error 
             st->ops->offer(st, sp->s, pending, least(st->k_max, room), &offer[i].k_max, known[i], &has_known, err));
         if (has_known) offer[i].conf = known[i];
     }
-    sp->plan = draft_control_plan(sp->control, sp->s->n_tokens, offer);
+    sp->plan = draft_control_plan(&sp->control, sp->s->n_tokens, offer);
+    sp->is_planned = true;
     return FACET_OK;
 }
 
@@ -169,10 +184,11 @@ static facet_status draft(speculation *sp, const chooser *c, int32_t pending, in
     const facet_session *s = sp->s;
     const int room = least(s->engine->n_ctx - s->n_tokens - 1, n_left - 1);
     sp->plan = (draft_plan){.arm = DRAFT_NO_ARM};
+    sp->is_planned = false;
     sp->proposal.n = sp->n_drafted = 0;
     sp->proposal.is_tree = false;
     if (sp->n_arms == 0 || room < 1) return FACET_OK;
-    FACET_TRY(sp->control ? ask(sp, pending, room, err) : ask_fixed(sp, pending, room, err));
+    FACET_TRY(sp->has_control ? ask(sp, pending, room, err) : ask_fixed(sp, pending, room, err));
     if (sp->plan.arm == DRAFT_NO_ARM || sp->plan.k < 1) return FACET_OK;
     strategy *st = &sp->arm[sp->plan.arm];
     proposal *p = &sp->proposal;
@@ -180,8 +196,8 @@ static facet_status draft(speculation *sp, const chooser *c, int32_t pending, in
     sp->n_drafted = p->n;
     if (c->made_up) made_up_confidences(c->made_up, p);
     if (p->has_conf) memcpy(sp->conf, p->conf, (size_t)p->n * sizeof *p->conf);
-    if (!sp->control || p->n == 0) return FACET_OK;
-    p->n = draft_control_width(sp->control, s->n_tokens, p->has_conf ? sp->conf : NULL, p->n);
+    if (!sp->has_control || p->n == 0) return FACET_OK;
+    p->n = draft_control_width(&sp->control, s->n_tokens, p->has_conf ? sp->conf : NULL, p->n);
     if (p->is_tree) draft_tree_shrink(&p->tree, p->n + 1);
     return FACET_OK;
 }
@@ -218,7 +234,7 @@ static void observe(speculation *sp, int m, int n_moves, int64_t n_ctx, double o
     spec_stats_add(&sp->stats, &step);
     if (sp->plan.arm != DRAFT_NO_ARM && p->n > 0) sp->method_steps[sp->arm[sp->plan.arm].ops->method]++;
     if (sp->opts.adapt == FACET_ADAPT_WINDOW && p->n > 0) draft_adaptive_observe(&sp->window, n_accepted + 1, p->n + 1);
-    if (!sp->control) return;
+    if (!sp->is_planned) return;
     const draft_outcome o = {.n_ctx = n_ctx,
                              .n_drafted = sp->n_drafted,
                              .n_verified = p->n,
@@ -228,7 +244,7 @@ static void observe(speculation *sp, int m, int n_moves, int64_t n_ctx, double o
                              .draft_ms = sp->draft_ms,
                              .verify_ms = sp->verify_ms,
                              .other_ms = other_ms};
-    draft_control_observe(sp->control, &o);
+    draft_control_observe(&sp->control, &o);
 }
 
 facet_status speculation_commit(speculation *sp, int m, facet_error *err)
@@ -243,6 +259,33 @@ facet_status speculation_commit(speculation *sp, int m, facet_error *err)
 
 /* ---- report ---- */
 
+static void take_ratios(facet_spec_stats *s)
+{
+    s->mean_accepted = s->steps ? (double)s->committed / (double)s->steps : 0;
+    for (int i = 0; i < FACET_SPEC_DEPTHS; i++)
+        s->acceptance[i] = s->reached[i] ? (double)s->held[i] / (double)s->reached[i] : 0;
+}
+
+void facet_spec_stats_add(facet_spec_stats *sum, const facet_spec_stats *s)
+{
+    sum->steps += s->steps;
+    sum->drafted += s->drafted;
+    sum->accepted += s->accepted;
+    sum->committed += s->committed;
+    sum->plain_steps += s->plain_steps;
+    sum->tree_steps += s->tree_steps;
+    sum->moves += s->moves;
+    sum->draft_ms += s->draft_ms;
+    sum->verify_ms += s->verify_ms;
+    sum->other_ms += s->other_ms;
+    for (int i = 0; i < FACET_SPEC_DEPTHS; i++) {
+        sum->reached[i] += s->reached[i];
+        sum->held[i] += s->held[i];
+    }
+    for (int i = 0; i < FACET_SPEC_AUTO; i++) sum->method_steps[i] += s->method_steps[i];
+    take_ratios(sum);
+}
+
 void speculation_report(const speculation *sp, facet_spec_stats *out)
 {
     const spec_stats *s = &sp->stats;
@@ -255,11 +298,12 @@ void speculation_report(const speculation *sp, facet_spec_stats *out)
                               .moves = s->n_moves,
                               .draft_ms = s->draft_ms,
                               .verify_ms = s->verify_ms,
-                              .other_ms = s->other_ms,
-                              .mean_accepted = spec_stats_tokens_per_step(s)};
-    for (int i = 0; i < FACET_SPEC_DEPTHS; i++) {
-        out->acceptance[i] = spec_stats_given(s, i + 1);
-        out->verified[i] = s->verified[i];
+                              .other_ms = s->other_ms};
+    for (int i = 0; i < SPEC_STATS_DEPTHS; i++) {
+        const int at = least(i, FACET_SPEC_DEPTHS - 1);
+        out->reached[at] += s->reached[i];
+        out->held[at] += s->accepted[i];
     }
     for (int i = 0; i < FACET_SPEC_AUTO; i++) out->method_steps[i] = sp->method_steps[i];
+    take_ratios(out);
 }

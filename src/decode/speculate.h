@@ -13,13 +13,15 @@ typedef struct speculation {
     facet_speculation opts;
     int n_arms;
     strategy arm[DRAFT_MAX_ARMS];
-    draft_control *control; /* the engine's, which learned from earlier generations */
-    draft_adaptive window;  /* FACET_ADAPT_WINDOW */
+    bool has_control;      /* FACET_ADAPT_COST, and there is something to decide */
+    draft_control control; /* the engine's, as it was at the beginning: generations may run inside one another */
+    draft_adaptive window; /* FACET_ADAPT_WINDOW */
     proposal proposal;
     verdict verdict;
     /* of the step in progress */
     draft_plan plan;
-    int n_drafted; /* drafts made; proposal.n of them are verified */
+    bool is_planned; /* by the controller, which then wants to know what came of it */
+    int n_drafted;   /* drafts made; proposal.n of them are verified */
     float conf[DRAFT_TREE_MAX_NODES];
     bool is_switched;
     int last_arm;
@@ -28,14 +30,20 @@ typedef struct speculation {
     uint64_t method_steps[FACET_SPEC_AUTO];
 } speculation;
 
-/* FACET_ERR_ARG names the option that is out of its range or wants a drafter that the engine lacks. */
-facet_status speculation_begin(speculation *sp, facet_session *s, const facet_speculation *opts, facet_error *err);
+/* ops: one strategy of the caller's, up to opts->draft_max drafts a step (0 = DRAFT_TREE_MAX_NODES); NULL: those that
+ * opts->method names. FACET_ERR_ARG names the option that is out of its range or wants a drafter that the engine lacks.
+ */
+facet_status speculation_begin(speculation *sp, facet_session *s, const facet_speculation *opts,
+                               const strategy_ops *ops, facet_error *err);
 
 /* Drafts after `pending` and verifies: sp->verdict holds the rows that hold. At most n_left further tokens are wanted
  * (>= 1). */
 facet_status speculation_step(speculation *sp, const chooser *c, int32_t pending, int32_t n_left, facet_error *err);
 /* Keeps the first m rows of the verdict, and learns. */
 facet_status speculation_commit(speculation *sp, int m, facet_error *err);
+
+/* Leaves what was learned to the engine. */
+void speculation_end(speculation *sp);
 
 void speculation_report(const speculation *sp, facet_spec_stats *out);
 

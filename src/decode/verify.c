@@ -102,6 +102,7 @@ facet_status verify_run(facet_session *s, const chooser *c, int32_t pending, con
     }
     if (status == FACET_OK) status = walk(s, c, pending, p, out, err);
     if (status != FACET_OK) kv_seq_truncate(s->engine->pool, &s->kv, s->n_tokens);
+    out->run = s->engine->n_runs;
     return status;
 }
 
@@ -122,6 +123,11 @@ static facet_status compact(facet_session *s, const verdict *v, int m, int *n_mo
 facet_status verify_commit(facet_session *s, const verdict *v, int m, int *n_moves, facet_error *err)
 {
     int32_t rows[DRAFT_TREE_MAX_ROWS];
+    *n_moves = 0;
+    if (v->run != s->engine->n_runs) {
+        kv_seq_truncate(s->engine->pool, &s->kv, s->n_tokens);
+        return session_append(s, v->token, (size_t)m, err);
+    }
     for (int i = 0; i < m; i++) rows[i] = v->path[i];
     facet_status status = compact(s, v, m, n_moves, err);
     if (status == FACET_OK) status = session_commit(s, v->token, rows, m, err);

@@ -33,7 +33,8 @@ typedef struct made_up {
 } made_up;
 
 typedef struct verdict {
-    int n_path; /* rows that hold, that of the pending token included */
+    uint64_t run; /* the engine's step whose outputs it is about */
+    int n_path;   /* rows that hold, that of the pending token included */
     uint8_t path[DRAFT_TREE_MAX_ROWS];
     int32_t token[DRAFT_TREE_MAX_ROWS];  /* of the row path[i] */
     int32_t choice[DRAFT_TREE_MAX_ROWS]; /* the target's token after it; equals token[i + 1] but for the last */
@@ -49,7 +50,8 @@ facet_status verify_first(facet_session *s, const chooser *c, int32_t *out, face
 facet_status verify_run(facet_session *s, const chooser *c, int32_t pending, const proposal *p, verdict *out,
                         facet_error *err);
 /* Keeps the first m rows of the path (1 .. n_path): tokens, cache, the drafter's context; drops the rest. *n_moves gets
- * the rows that were moved in the cache. */
+ * the rows that were moved in the cache. Other sessions may have run since verify_run: then the outputs are gone, and
+ * the rows that are kept are evaluated again. */
 facet_status verify_commit(facet_session *s, const verdict *v, int m, int *n_moves, facet_error *err);
 
 #endif

@@ -1,8 +1,4 @@
-/* codec.h: what the families of block types share. Inside src/quant.
- *
- * Every block type is one formula, y = s * q - m, with an integer code q, a scale s per group of 16 or 32 values and,
- * for some types, a minimum m. An unpacker takes the formula's parts out of the file's bytes; decoders and the scalar
- * product (act_dot.c) are written once on top of it. */
+/* codec.h: what the families of block types share. Inside src/quant. */
 #ifndef FACET_QUANT_CODEC_H
 #define FACET_QUANT_CODEC_H
 
@@ -11,25 +7,7 @@
 #include <stdint.h>
 
 #include "quant/block.h"
-
-typedef struct unpacked {
-    _Alignas(64) int8_t q[256]; /* signed: the offset of Q4_0, Q5_0, Q3_K, Q6_K is taken out */
-    float s[16];                /* of each group; every product that makes it is rounded once */
-    float m[16];                /* of each group, where the type has minima (Q4_1, Q5_1: the file's m negated) */
-} unpacked;
-
-/* Unpacks n <= 256 values (a multiple of the block's length). */
-typedef void (*unpack_fn)(const void *src, size_t n, unpacked *out);
-
-typedef struct unpack_rule {
-    unpack_fn unpack;
-    uint16_t block_len, block_bytes;
-    uint8_t group; /* 16 or 32 values per scale */
-    bool has_min;
-} unpack_rule;
-
-/* NULL for types that are not block-quantised. */
-const unpack_rule *unpack_rule_get(uint32_t type_id);
+#include "quant/unpack.h"
 
 extern const unpack_rule rule_q4_0, rule_q4_1, rule_q5_0, rule_q5_1, rule_q8_0, rule_q2_K, rule_q3_K, rule_q4_K,
     rule_q5_K, rule_q6_K, rule_iq4_nl, rule_iq4_xs, rule_mxfp4, rule_nvfp4;

@@ -280,6 +280,37 @@ static void test_window_resume(void **state)
     kv_pool_close(p);
 }
 
+/* A step that failed before it made its copies: the next one asks for them again. */
+static void test_undone_copies(void **state)
+{
+    (void)state;
+    kv_pool *p = open_pool(20, 20);
+    kv_seq a = {0}, b = {0};
+    kv_copy copies[32];
+    facet_error err;
+    for (int begin = 130; begin < 200; begin += 30) { /* the shared page, and new ones behind it */
+        int n = 0;
+        assert_ok(kv_seq_reserve(p, &a, 0, 192, copies, &n, &err), err);
+        assert_ok(kv_seq_fork(p, &a, &b, &err), err);
+        for (int try = 0; try < 3; try++) {
+            n = 0;
+            assert_ok(kv_seq_reserve(p, &b, begin, 300, copies, &n, &err), err);
+            assert_int_equal(n, begin < 192 ? 2 : 0);
+            for (int g = 0; g < 2 && begin < 192; g++) assert_int_not_equal(b.table[g][2], a.table[g][2]);
+            if (try == 2) break;
+            kv_seq_undo_copies(p, &b, copies, n);
+            for (int g = 0; g < 2; g++) {
+                for (int i = 0; i < 3; i++) assert_int_equal(b.table[g][i], a.table[g][i]);
+                assert_int_equal(kv_pool_free_pages(p, g), 20 - 5);
+            }
+        }
+        kv_seq_free(p, &a);
+        kv_seq_free(p, &b);
+        for (int g = 0; g < 2; g++) assert_int_equal(kv_pool_free_pages(p, g), 20);
+    }
+    kv_pool_close(p);
+}
+
 static void test_allocation_faults(void **state)
 {
     (void)state;
@@ -319,10 +350,15 @@ static void test_allocation_faults(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_types),         cmocka_unit_test(test_pitfall_18_finer_type),
-        cmocka_unit_test(test_sizes),         cmocka_unit_test(test_pages_needed),
-        cmocka_unit_test(test_random),        cmocka_unit_test(test_exhausted),
-        cmocka_unit_test(test_window_resume), cmocka_unit_test(test_allocation_faults),
+        cmocka_unit_test(test_types),
+        cmocka_unit_test(test_pitfall_18_finer_type),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_pages_needed),
+        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_exhausted),
+        cmocka_unit_test(test_window_resume),
+        cmocka_unit_test(test_undone_copies),
+        cmocka_unit_test(test_allocation_faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -154,6 +154,30 @@ static void noisy_times_do_little_harm(void **state)
     }
 }
 
+/* Nothing was measured beforehand: the first step is plain, the costs of all widths are learned from the steps. */
+static void costs_learned_on_the_way_do_nearly_as_well(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof hopeful / sizeof *hopeful; i++) {
+        double ratio = 0;
+        for (uint64_t seed = 1; seed <= N_SEEDS; seed++) {
+            start(&the_run, &hopeful[i], seed);
+            draft_cost_init(&the_run.c.cost, NULL, 0);
+            const double ms = advance_to(&the_run, N_TOKENS);
+            ratio += ms / best_fixed(&hopeful[i], seed, 0, N_TOKENS) / N_SEEDS;
+        }
+        report(hopeful[i].name, ratio);
+        if (ratio > 1.06) fail_msg("%s: %.4f of the best fixed choice", hopeful[i].name, ratio);
+    }
+    for (size_t i = 0; i < sizeof hopeless / sizeof *hopeless; i++) {
+        start(&the_run, &hopeless[i], 1);
+        draft_cost_init(&the_run.c.cost, NULL, 0);
+        const double ms = advance_to(&the_run, N_TOKENS) / (N_TOKENS * plain_ms(&hopeless[i]));
+        report(hopeless[i].name, ms);
+        assert_true(ms < 1.04);
+    }
+}
+
 /* A drafter whose cost nobody stated costs one step to find out, and no more. */
 static void an_unknown_cost_is_one_surprise(void **state)
 {
@@ -415,6 +439,7 @@ int main(void)
         cmocka_unit_test(the_bound_holds_whatever_the_drafters_do),
         cmocka_unit_test(a_good_drafter_is_used_within_five_percent),
         cmocka_unit_test(noisy_times_do_little_harm),
+        cmocka_unit_test(costs_learned_on_the_way_do_nearly_as_well),
         cmocka_unit_test(an_unknown_cost_is_one_surprise),
         cmocka_unit_test(one_good_drafter_among_four),
         cmocka_unit_test(drafters_that_come_and_go_are_combined),

@@ -40,6 +40,22 @@ static void one_measured_width_is_assumed_flat(void **state)
     for (int n = 1; n <= 64; n++) assert_near(draft_cost_ms(&c, 100, n), 10);
 }
 
+/* A guess of what a further row costs stands in until wider steps were measured, and as a lower bound after. */
+static void a_guess_stands_in_for_wider_steps(void **state)
+{
+    (void)state;
+    draft_cost c;
+    draft_cost_init(&c, NULL, 0);
+    draft_cost_guess(&c, 0.1);
+    draft_cost_observe(&c, 0, 1, 10);
+    assert_near(draft_cost_ms(&c, 0, 1), 10);
+    assert_near(draft_cost_ms(&c, 0, 5), 14);
+    draft_cost_observe(&c, 0, 5, 12); /* cheaper than guessed */
+    assert_near(draft_cost_ms(&c, 0, 3), 11);
+    assert_near(draft_cost_ms(&c, 0, 5), 12);
+    assert_near(draft_cost_ms(&c, 0, 7), 14);
+}
+
 static void a_wider_step_never_costs_less(void **state)
 {
     (void)state;
@@ -157,6 +173,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(measured_widths_and_lines_between_them),
         cmocka_unit_test(one_measured_width_is_assumed_flat),
+        cmocka_unit_test(a_guess_stands_in_for_wider_steps),
         cmocka_unit_test(a_wider_step_never_costs_less),
         cmocka_unit_test(padded_widths_cost_what_runs),
         cmocka_unit_test(measurements_converge_and_hiccups_do_not_count),

@@ -133,6 +133,7 @@ static void proposals_equal_a_search_of_the_text(void **state)
     for (uint64_t seed = 0; seed < 12; seed++) {
         run_random(seed, draft_ngram_params_default(), 3 + 40 * (uint32_t)(seed % 3));
         run_random(seed, params(1, 1, 1, 4096), 30);
+        run_random(seed, params(2, 4, 1, 262144), 6);
         run_random(seed, params(2, 8, 5, 100000), 4);
         run_random(seed, params(3, 3, 64, 8192), 2);
     }
@@ -146,6 +147,8 @@ static void a_full_window_forgets_the_oldest(void **state)
         run_random(seed, params(1, 8, 4, 300), 5);
         run_random(seed, params(2, 4, 1, 1024), 4);
         run_random(seed, params(2, 4, 3, 1500), 40);
+        run_random(seed, params(2, 2, 1, 1024), 30);  /* tables nearly half full, most pairs occur again */
+        run_random(seed, params(2, 4, 1, 64), 10000); /* hardly any does: entries come and go, thousands of times */
     }
 }
 
@@ -283,6 +286,15 @@ static void the_choice_among_matches(void **state)
     assert_proposes((const int32_t[]){9, 1, 2, 3, 1, 2, 3}, 7, 1, (const int32_t[]){1, 2, 3, 1, 2, 3, 1}, 7, 3);
 }
 
+static void longer_matches_are_trusted_more(void **state)
+{
+    (void)state;
+    assert_true(draft_ngram_confidence(0) == 0);
+    assert_true(draft_ngram_confidence(3) == 0.75f);
+    for (int n = 0; n < DRAFT_NGRAM_MAX_MATCH; n++)
+        assert_true(draft_ngram_confidence(n) < draft_ngram_confidence(n + 1) && draft_ngram_confidence(n + 1) < 1);
+}
+
 static void parameters_out_of_range_are_named(void **state)
 {
     (void)state;
@@ -351,6 +363,7 @@ int main(void)
         cmocka_unit_test(a_session_of_256k_tokens),
         cmocka_unit_test(a_text_of_one_token),
         cmocka_unit_test(the_choice_among_matches),
+        cmocka_unit_test(longer_matches_are_trusted_more),
         cmocka_unit_test(parameters_out_of_range_are_named),
         cmocka_unit_test(memory_failures_leave_the_index_as_it_was),
     };

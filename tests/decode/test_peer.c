@@ -257,7 +257,7 @@ static void check_offtask(const fixture *f)
             fail_msg("%s, off-task prompt %d, step %zu: margin %g", f->name, n - 1, d.step, (double)d.margin);
     }
     assert_int_equal(n, N_OFFTASK);
-    if (n_wide > 2)
+    if (n_wide > N_OFFTASK / 4)
         fail_msg("%s: %d of %d first differences have a margin of 0.1 or more", f->name, n_wide, n_different);
 }
 

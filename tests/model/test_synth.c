@@ -30,8 +30,9 @@ static void has_public_sizes(void **state)
         uint64_t n;
         double billions; /* of weights, as published */
     } list[] = {
-        {"31b", 833, 30.7}, {"26b-a4b", 658, 25.23}, {"12b", 667, 11.91},      {"e4b", 720, 7.5},
-        {"e2b", 601, 4.65}, {"31b-mtp", 49, 0.47},   {"31b-dflash", 58, 1.55}, {"26b-a4b-dflash", 58, 0.43},
+        {"31b", 833, 30.7},     {"26b-a4b", 658, 25.23}, {"12b", 667, 11.91},      {"e4b", 720, 7.5},
+        {"e2b", 601, 4.65},     {"31b-mtp", 49, 0.47},   {"31b-dflash", 58, 1.55}, {"26b-a4b-dflash", 58, 0.43},
+        {"e2b-mtp", 49, 0.078}, {"e4b-mtp", 49, 0.078},
     };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         facet_error err = {0};
@@ -140,6 +141,42 @@ static void target_loads(void **state)
     unlink(path);
 }
 
+static void expect_matrix(const gguf_file *f, const char *name, uint64_t n_in, uint64_t n_out)
+{
+    const gguf_tensor *t = gguf_find_tensor(f, name);
+    assert_non_null(t);
+    if (t->ne[0] != n_in || t->ne[1] != n_out)
+        fail_msg("%s is [%d, %d], wanted [%d, %d]", name, (int)t->ne[0], (int)t->ne[1], (int)n_in, (int)n_out);
+}
+
+/* Four query heads, of the donor's width; three local layers and a global one. */
+static void check_mtp_e2b(const gguf_file *f)
+{
+    static const char *const names[] = {"block_count",
+                                        "embedding_length",
+                                        "embedding_length_out",
+                                        "attention.head_count",
+                                        "attention.shared_kv_layers",
+                                        "feed_forward_length",
+                                        "attention.sliding_window"};
+    static const uint64_t want[] = {4, 256, 1536, 4, 4, 2048, 512};
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        char key[80];
+        uint64_t v = 0;
+        facet_error err;
+        snprintf(key, sizeof key, "gemma4-assistant.%s", names[i]);
+        assert_ok(gguf_get_u64(f, key, true, 0, 1 << 20, &v, &err), err);
+        if (v != want[i]) fail_msg("%s is %d, wanted %d", key, (int)v, (int)want[i]);
+    }
+    expect_matrix(f, "nextn.pre_projection.weight", 2 * 1536, 256);
+    expect_matrix(f, "nextn.post_projection.weight", 256, 1536);
+    expect_matrix(f, "blk.0.attn_q.weight", 256, 4 * 256);
+    expect_matrix(f, "blk.3.attn_q.weight", 256, 4 * 512);
+    expect_matrix(f, "blk.3.attn_output.weight", 4 * 512, 256);
+    expect_matrix(f, "blk.1.ffn_down.weight", 2048, 256);
+    assert_null(gguf_find_tensor(f, "blk.0.attn_k.weight")); /* K and V are the target's */
+}
+
 static void drafters_load(void **state)
 {
     (void)state;
@@ -152,9 +189,7 @@ static void drafters_load(void **state)
         check_finite(f);
         check_text(f);
         if (i == 0) {
-            uint64_t width = 0;
-            assert_ok(gguf_get_u64(f, "gemma4-assistant.embedding_length_out", true, 0, 1 << 20, &width, &err), err);
-            assert_int_equal(width, 1536);
+            check_mtp_e2b(f);
         } else {
             const gguf_kv *taps = gguf_find(f, "dflash.target_layers");
             static const int64_t want[] = {2, 3, 4, 6, 7, 8}; /* 1 + round(1 + 6 k / 5) */

@@ -440,7 +440,7 @@ static void expect_refusal(const buf *file, facet_status want, const char *key)
 
 static void put_int_key(buf *b, const char *key, uint32_t v)
 {
-    put_str(b, key);
+    put_name(b, key);
     put_u32(b, GGUF_U32);
     put_u32(b, v);
 }
@@ -505,9 +505,9 @@ static void accepts_llama_with_the_pre_key(void **state)
 {
     (void)state;
     buf file = {0}, extra = {0};
-    put_str(&extra, "tokenizer.ggml.pre");
+    put_name(&extra, "tokenizer.ggml.pre");
     put_u32(&extra, GGUF_STRING);
-    put_str(&extra, "gemma4");
+    put_name(&extra, "gemma4");
     put_array_key(&extra, "tokenizer.ggml.suppress_tokens", GGUF_I32, 2);
     put_u32(&extra, 7);
     put_u32(&extra, 9);

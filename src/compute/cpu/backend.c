@@ -21,6 +21,11 @@ static size_t packed_size(const weight *w)
     return n_tiles * linear_tile_bytes(w->type, (uint32_t)w->ne[0]) * (size_t)w->ne[2];
 }
 
+uint64_t backend_cpu_weight_bytes(const weight *w)
+{
+    return w->is_matrix && linear_can_pack(w->type, (uint32_t)w->ne[0]) ? packed_size(w) : 0;
+}
+
 typedef struct pack_job {
     const weight *w;
     packed_matrix *p;
@@ -69,7 +74,7 @@ static facet_status pack_weight(cpu_backend *be, int i, facet_error *err)
 
 static bool wants_packing(const cpu_backend *be, const weight *w)
 {
-    return !be->is_ref && !be->cfg.use_mmap && w->is_matrix && linear_can_pack(w->type, (uint32_t)w->ne[0]);
+    return !be->is_ref && !be->cfg.use_mmap && backend_cpu_weight_bytes(w) > 0;
 }
 
 static facet_status cpu_load(backend *b, const weight *weights, int n, facet_error *err)
@@ -248,10 +253,17 @@ static facet_status collect_freqs(compiled *c, facet_error *err)
     return FACET_OK;
 }
 
+static uint64_t compiled_bytes(const compiled *c)
+{
+    uint64_t sum = c->memory_bytes + c->scratch_bytes + c->parts_bytes + c->thread_scratch_bytes;
+    for (int t = 0; t < c->n_freqs; t++) sum += c->rope_bytes[t];
+    return sum;
+}
+
 static void cpu_release(backend *b, compiled *c)
 {
     if (!c) return;
-    if (b) self(b)->compute_bytes -= c->memory_bytes + c->scratch_bytes + c->thread_scratch_bytes;
+    if (b) self(b)->compute_bytes -= compiled_bytes(c);
     mem_unmap(c->memory, c->memory_bytes);
     mem_unmap(c->scratch, c->scratch_bytes);
     mem_unmap(c->parts, c->parts_bytes);
@@ -318,7 +330,7 @@ static facet_status compile_into(cpu_backend *be, compiled *c, facet_error *err)
     bool ok = c->scratch && c->parts && c->thread_scratch;
     for (int t = 0; t < c->n_freqs; t++) ok &= (c->rope[t] = mem_map(c->rope_bytes[t])) != NULL;
     if (!ok) return error_memory(err, "scratch memory", c->scratch_bytes + c->parts_bytes + c->thread_scratch_bytes);
-    be->compute_bytes += c->memory_bytes + c->scratch_bytes + c->thread_scratch_bytes;
+    be->compute_bytes += compiled_bytes(c);
     return FACET_OK;
 }
 

@@ -4,7 +4,8 @@
 #include <math.h>
 
 #include "compute/cpu/linear_tile.h"
-#include "quant/codec.h"
+#include "quant/block.h"
+#include "quant/unpack.h"
 
 enum {
     ROWS = 8,              /* rows of the input that share one unpacking */

@@ -1,0 +1,353 @@
+/* What an engine takes: its memory against the estimate made before anything is loaded, what does not fit, parameters
+ * out of range; and a model in several files against the same in one. */
+#define _GNU_SOURCE
+#include "testing.h"
+
+#include <math.h>
+
+#include "base/mem.h"
+#include "decode/session.h"
+#include "file/gguf_write.h"
+#include "file/temp_dir.h"
+
+#define MODELS FACET_SOURCE_DIR "/models/facet-small-"
+#define MODEL MODELS "Q4_K_M.gguf"
+
+static facet_model *open_model(const char *path)
+{
+    facet_model *m = NULL;
+    facet_error err;
+    assert_ok(facet_model_open(path, &m, &err), err);
+    return m;
+}
+
+static facet_engine_params params(const char *device, int32_t n_ctx, int n_sessions)
+{
+    facet_engine_params p = facet_engine_params_default();
+    p.device = device;
+    p.n_threads = 2;
+    p.n_ctx = n_ctx;
+    p.n_sessions = n_sessions;
+    return p;
+}
+
+/* ---- memory ---- */
+
+static engine_needs estimate(const facet_model *m, const facet_engine_params *p)
+{
+    engine_config c = {.model = m,
+                       .drafters = p->drafters,
+                       .n_drafters = p->n_drafters,
+                       .n_sessions = p->n_sessions,
+                       .draft_ctx = p->draft_ctx,
+                       .use_mmap = p->use_mmap};
+    assert_true(kv_type_by_name(p->cache_type_k, &c.k) && kv_type_by_name(p->cache_type_v, &c.v));
+    engine_needs n;
+    facet_error err;
+    assert_ok(engine_estimate(&c, p->n_ctx, &n, &err), err);
+    return n;
+}
+
+static void the_estimate_is_what_is_taken(void **state)
+{
+    (void)state;
+    static const struct {
+        int32_t n_ctx;
+        int n_sessions;
+        const char *k, *v;
+        bool use_mmap;
+        int n_drafters;
+    } cases[] = {
+        {1, 1, "f16", "f16", false, 0},      {1000, 1, "f16", "q8_0", false, 0}, {1000, 1, "f32", "f32", true, 0},
+        {4096, 3, "q8_0", "q8_0", false, 0}, {32768, 1, "f16", "f16", false, 0}, {2048, 2, "f16", "f16", false, 2},
+        {2048, 1, "q8_0", "f16", true, 2},
+    };
+    facet_model *m = open_model(MODEL);
+    facet_drafter *drafters[2];
+    facet_error err;
+    assert_ok(facet_drafter_open(MODELS "mtp-Q8_0.gguf", m, &drafters[0], &err), err);
+    assert_ok(facet_drafter_open(MODELS "dflash-Q8_0.gguf", m, &drafters[1], &err), err);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        facet_engine_params p = params("cpu", cases[i].n_ctx, cases[i].n_sessions);
+        p.cache_type_k = cases[i].k;
+        p.cache_type_v = cases[i].v;
+        p.use_mmap = cases[i].use_mmap;
+        p.drafters = drafters;
+        p.n_drafters = cases[i].n_drafters;
+        p.draft_ctx = 512;
+        facet_engine *e;
+        facet_memory got;
+        const engine_needs want = estimate(m, &p);
+        assert_ok(facet_engine_open(m, &p, &e, &err), err);
+        facet_engine_memory(e, &got);
+        assert_true(want.kv > 0 && (want.weights > 0) == !cases[i].use_mmap);
+        if (got.kv != want.kv || got.weights != want.weights)
+            fail_msg("case %zu: KV %llu, weights %llu; estimated %llu, %llu", i, (unsigned long long)got.kv,
+                     (unsigned long long)got.weights, (unsigned long long)want.kv, (unsigned long long)want.weights);
+        assert_true(got.compute > 1 << 20 && got.device == 0);
+        facet_engine_close(e);
+    }
+    for (int i = 0; i < 2; i++) facet_drafter_close(drafters[i]);
+    facet_model_close(m);
+}
+
+/* The program's figures: facet inspect before, facet run --json after. */
+static void inspect_says_what_run_takes(void **state)
+{
+    (void)state;
+    static char out[1 << 16];
+    static const char command[] = "%s/facet inspect " MODEL " -c 4096 -ctk q8_0; %s/facet run -m " MODEL
+                                  " --device cpu -c 4096 -ctk q8_0 -n 1 --json hi";
+    char filled[2048];
+    snprintf(filled, sizeof filled, command, FACET_BINARY_DIR, FACET_BINARY_DIR);
+    FILE *p = popen(filled, "r");
+    assert_non_null(p);
+    out[fread(out, 1, sizeof out - 1, p)] = 0;
+    assert_int_equal(pclose(p), 0);
+    const char *before = strstr(out, "context of 4096 tokens, K q8_0, V f16: weights "),
+               *after = strstr(out, "\"memory\"");
+    assert_true(before && after);
+    double loaded, kv;
+    long long weight_bytes, kv_bytes;
+    assert_int_equal(
+        sscanf(before, "context of 4096 tokens, K q8_0, V f16: weights %lf MiB, KV cache %lf MiB,", &loaded, &kv), 2);
+    assert_int_equal(sscanf(after, "\"memory\":{\"weights\":%lld,\"kv\":%lld,", &weight_bytes, &kv_bytes), 2);
+    assert_true(fabs(loaded - (double)weight_bytes / 0x1p20) < 0.051);
+    assert_true(fabs(kv - (double)kv_bytes / 0x1p20) < 0.051);
+}
+
+/* Contexts and sessions beyond everything do not wrap around. */
+static void absurd_sizes_are_estimated_as_such(void **state)
+{
+    (void)state;
+    facet_model *m = open_model(MODEL);
+    facet_engine_params p = params("cpu", INT32_MAX, 4096);
+    p.cache_type_k = p.cache_type_v = "f32";
+    p.draft_ctx = 1 << 24;
+    assert_true(estimate(m, &p).kv > 1ull << 48);
+    facet_model_close(m);
+}
+
+static void what_does_not_fit_is_refused(void **state)
+{
+    (void)state;
+    facet_model *m = open_model(MODEL);
+    facet_error err;
+    facet_engine *e;
+    facet_engine_params p = params("cpu", 32768, 1);
+    const engine_needs n = estimate(m, &p);
+    char want[256];
+
+    mem_pretend_available(n.weights + n.kv); /* exactly enough */
+    assert_ok(facet_engine_open(m, &p, &e, &err), err);
+    assert_int_equal(facet_engine_n_ctx(e), 32768);
+    facet_engine_close(e);
+
+    mem_pretend_available(n.weights + n.kv - 1);
+    assert_int_equal(facet_engine_open(m, &p, &e, &err), FACET_ERR_MEMORY);
+    snprintf(
+        want, sizeof want,
+        "context of 32768 tokens needs %.2f GiB for the KV cache beside %.2f GiB of weights, and %.2f GiB are free: "
+        "use a smaller context or cache type",
+        (double)n.kv / 0x1p30, (double)n.weights / 0x1p30, (double)(n.weights + n.kv) / 0x1p30);
+    assert_string_equal(err.message, want);
+
+    p.n_ctx = 16384;
+    const engine_needs half = estimate(m, &p);
+    p.n_ctx = 0; /* as much as leaves the other half of the memory free */
+    for (int less = 0; less < 2; less++) {
+        mem_pretend_available(n.weights + 2 * half.kv - (uint64_t)less);
+        assert_ok(facet_engine_open(m, &p, &e, &err), err);
+        assert_int_equal(facet_engine_n_ctx(e), less ? 8192 : 16384);
+        facet_engine_close(e);
+    }
+
+    mem_pretend_available(n.weights + (2 << 20)); /* not even the least context */
+    assert_int_equal(facet_engine_open(m, &p, &e, &err), FACET_ERR_MEMORY);
+    assert_non_null(strstr(err.message, "context of 1024 tokens needs 0.01 GiB"));
+
+    mem_pretend_available(n.weights - 1);
+    assert_int_equal(facet_engine_open(m, &p, &e, &err), FACET_ERR_MEMORY);
+    assert_non_null(strstr(err.message, "the weights need 0.00 GiB, and 0.00 GiB are free: use a smaller file"));
+    p.n_ctx = 64;
+    p.use_mmap = true;
+    assert_ok(facet_engine_open(m, &p, &e, &err), err);
+    facet_engine_close(e);
+
+    mem_pretend_available((uint64_t)1 << 40); /* many sessions in a whole terabyte */
+    p = params("cpu", 32768, 4096);
+    p.cache_type_k = p.cache_type_v = "f32";
+    assert_int_equal(facet_engine_open(m, &p, &e, &err), FACET_ERR_MEMORY);
+    assert_non_null(strstr(err.message, "and 1024.00 GiB are free"));
+    mem_pretend_available(0);
+    facet_model_close(m);
+}
+
+/* ---- parameters ---- */
+
+static void parameters_out_of_range(void **state)
+{
+    (void)state;
+    const facet_engine_params d = params("cpu", 64, 1);
+    struct {
+        facet_engine_params p;
+        facet_status status;
+        const char *message;
+    } bad[16];
+    int n = 0;
+#define BAD(field, value, want, text)                                                                                  \
+    (bad[n].p = d, bad[n].p.field = (value), bad[n].status = (want), bad[n++].message = (text))
+    BAD(struct_size, 8, FACET_ERR_ARG, "facet_engine_params.struct_size is 8, this library wants");
+    BAD(device, "gpu", FACET_ERR_ARG, "device 'gpu': wanted cpu, cuda");
+    BAD(device, "cuda:x", FACET_ERR_ARG, "device 'cuda:x'");
+    BAD(n_threads, -1, FACET_ERR_ARG, "threads: -1, wanted 0 to 1024");
+    BAD(n_threads, 1025, FACET_ERR_ARG, "threads: 1025");
+    BAD(n_ctx, -1, FACET_ERR_LIMIT, "context of -1 tokens: the model takes 1 to 32768");
+    BAD(n_ctx, 32769, FACET_ERR_LIMIT, "context of 32769 tokens: the model takes 1 to 32768");
+    BAD(n_sessions, 0, FACET_ERR_ARG, "n_sessions is 0, wanted 1 to 4096");
+    BAD(n_sessions, 4097, FACET_ERR_ARG, "n_sessions is 4097");
+    BAD(cache_type_k, "q4", FACET_ERR_ARG, "cache type of K 'q4': supported are");
+    BAD(cache_type_v, NULL, FACET_ERR_ARG, "cache type of V ''");
+    BAD(n_captures, -1, FACET_ERR_ARG, "n_captures is -1, wanted 0 to 16");
+    BAD(n_captures, 17, FACET_ERR_ARG, "n_captures is 17");
+    BAD(n_drafters, 3, FACET_ERR_ARG, "n_drafters is 3, wanted 0 to 2");
+    BAD(draft_ctx, -1, FACET_ERR_ARG, "draft_ctx is -1");
+    BAD(tree_temp, 0, FACET_ERR_ARG, "tree_temp is 0");
+#undef BAD
+    facet_model *m = open_model(MODEL);
+    for (int i = 0; i < n; i++) {
+        facet_engine *e = NULL;
+        facet_error err = {0};
+        const int64_t live = mem_n_live();
+        if (facet_engine_open(m, &bad[i].p, &e, &err) != bad[i].status || !strstr(err.message, bad[i].message))
+            fail_msg("wanted \"%s\", got %d, \"%s\"", bad[i].message, (int)err.status, err.message);
+        assert_null(e);
+        assert_int_equal(mem_n_live(), live);
+    }
+    static const int layers[][2] = {{0, 0}, {3, 2}, {0, 6}, {-1, 2}};
+    for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) {
+        facet_engine_params p = d;
+        facet_engine *e = NULL;
+        facet_error err = {0};
+        p.n_captures = 2;
+        p.capture_layers = layers[i];
+        assert_int_equal(facet_engine_open(m, &p, &e, &err), FACET_ERR_ARG);
+        if (!strstr(err.message, "capture")) fail_msg("%s", err.message);
+    }
+    facet_model_close(m);
+}
+
+/* ---- split files ---- */
+
+static void put_split_keys(gguf_writer *w, int no, int count, uint64_t n_tensors)
+{
+    facet_error err;
+    assert_ok(gguf_put_u32(w, "split.no", (uint32_t)no, &err), err);
+    assert_ok(gguf_put_u32(w, "split.count", (uint32_t)count, &err), err);
+    assert_ok(gguf_put_u32(w, "split.tensors.count", (uint32_t)n_tensors, &err), err);
+}
+
+/* Part `no` of `count`: all keys in the first, the tensors in turn. */
+static void write_part(const gguf_file *f, int no, int count)
+{
+    facet_error err;
+    gguf_writer *w;
+    char name[64];
+    snprintf(name, sizeof name, "m-%05d-of-%05d.gguf", no + 1, count);
+    assert_ok(gguf_writer_new(&w, &err), err);
+    for (uint64_t i = 0; i < f->n_kv && no == 0; i++) assert_ok(gguf_put_kv(w, &f->kv[i], &err), err);
+    put_split_keys(w, no, count, f->n_tensors);
+    const uint64_t begin = f->n_tensors * (uint64_t)no / (uint64_t)count,
+                   end = f->n_tensors * (uint64_t)(no + 1) / (uint64_t)count;
+    for (uint64_t i = begin; i < end; i++) {
+        const gguf_tensor *t = &f->tensors[i];
+        assert_ok(gguf_add_tensor(w, t->name, (tensor_type)t->type, t->n_dims, t->ne, &err), err);
+    }
+    assert_ok(gguf_begin_data(w, temp_file(name), &err), err);
+    for (uint64_t i = begin; i < end; i++) {
+        const gguf_tensor *t = &f->tensors[i];
+        const uint64_t n = t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
+        assert_ok(gguf_write_data(w, t->data, type_bytes(type_get(t->type), n), &err), err);
+    }
+    assert_ok(gguf_finish(w, &err), err);
+    gguf_writer_free(w);
+}
+
+typedef struct tokens {
+    int32_t ids[64];
+    int n;
+} tokens;
+
+static bool collect(void *ud, int32_t token, const char *text, size_t n)
+{
+    (void)text, (void)n;
+    tokens *t = ud;
+    if (token >= 0 && t->n < 64) t->ids[t->n++] = token;
+    return true;
+}
+
+static tokens answer(const char *path, bool use_mmap)
+{
+    static const char prompt[] = "<bos><|turn>user\nTell a short story about a small fox.<turn|>\n<|turn>model\n";
+    facet_model *m = open_model(path);
+    facet_engine_params p = params("cpu", 256, 1);
+    p.use_mmap = use_mmap;
+    facet_engine *e;
+    facet_session *s;
+    facet_error err;
+    int32_t *ids;
+    size_t n;
+    tokens t = {0};
+    assert_ok(facet_engine_open(m, &p, &e, &err), err);
+    assert_ok(facet_session_open(e, &s, &err), err);
+    assert_ok(facet_tokenize(m, prompt, strlen(prompt), true, true, &ids, &n, &err), err);
+    const facet_sampling greedy = facet_sampling_default();
+    facet_generate_params g = facet_generate_params_default();
+    facet_generate_result r;
+    g.n_predict = 64;
+    g.on_token = collect;
+    g.ud = &t;
+    assert_ok(facet_generate(s, ids, n, &greedy, &g, &r, &err), err);
+    facet_free(ids);
+    facet_session_close(s);
+    facet_engine_close(e);
+    facet_model_close(m);
+    return t;
+}
+
+static void a_split_model_gives_the_same_tokens(void **state)
+{
+    (void)state;
+    const tokens want = answer(MODEL, false);
+    assert_true(want.n > 10);
+    static const int counts[] = {2, 5, 85}; /* 85: a tensor each */
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        gguf_file *f;
+        facet_error err;
+        assert_ok(gguf_open(MODEL, &f, &err), err);
+        assert_int_equal(f->n_tensors, 85);
+        for (int no = 0; no < counts[i]; no++) write_part(f, no, counts[i]);
+        gguf_close(f);
+        char first[64];
+        snprintf(first, sizeof first, "m-00001-of-%05d.gguf", counts[i]);
+        for (int use_mmap = 0; use_mmap < 2; use_mmap++) {
+            const tokens got = answer(temp_file(first), use_mmap);
+            assert_int_equal(got.n, want.n);
+            assert_memory_equal(got.ids, want.ids, sizeof want.ids);
+        }
+        temp_dir_empty();
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_estimate_is_what_is_taken),
+        cmocka_unit_test(inspect_says_what_run_takes),
+        cmocka_unit_test(absurd_sizes_are_estimated_as_such),
+        cmocka_unit_test(what_does_not_fit_is_refused),
+        cmocka_unit_test(parameters_out_of_range),
+        cmocka_unit_test(a_split_model_gives_the_same_tokens),
+    };
+    return cmocka_run_group_tests_name("engine", tests, temp_dir_make, temp_dir_remove);
+}
