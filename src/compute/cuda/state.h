@@ -4,6 +4,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include "compute/cuda/attn.h"
 #include "compute/cuda/host.h"
 
 enum {
@@ -103,13 +104,21 @@ struct compiled {
     const plan *p; /* borrowed, as plans outlive what was compiled from them */
     int max_rows, max_out;
     bool uses_kv, sees_committed; /* sees_committed: no row sees or writes a slot from its sequence's base on */
-    uint8_t *covers; /* [n_ops] ops that the op's launch does: itself and neighbours; 0: an earlier one does */
-    size_t *offsets; /* [n_values] into values */
+    int n_attn_classes;
+    attn_class *attn_classes;
+    int16_t *attn_class_of; /* [n_ops], -1: no attention, or of a layer that attn_any.cu serves */
+    size_t attn_items_cap, attn_parts_bytes, attn_counters_bytes;
+    attn_list *attn_host_lists, *attn_lists; /* [class][ATTN_MAX_WAVES], in the batch blocks */
+    attn_item *attn_host_items, *attn_items; /* [attn_items_cap], likewise */
+    float *attn_parts;
+    int *attn_counters; /* zero between launches */
+    uint8_t *covers;    /* [n_ops] ops that the op's launch does: itself and neighbours; 0: an earlier one does */
+    size_t *offsets;    /* [n_values] into values */
     uint8_t *values;
-    size_t values_bytes, batch_bytes;
-    uint8_t *host_batch, *device_batch; /* batch_bytes each; host is pinned */
-    dev_batch in_host, in;              /* the arrays inside them */
-    dev_turns *tables_of_turns;         /* [n_tables] */
+    size_t values_bytes, batch_bytes, items_at, path_at; /* the latter three: of the batch blocks */
+    uint8_t *host_batch, *device_batch;                  /* batch_bytes each; host is pinned */
+    dev_batch in_host, in;                               /* the arrays inside them */
+    dev_turns *tables_of_turns;                          /* [n_tables] */
     int n_tables;
     dev_turns **turns;         /* [n_ops] into those, NULL where the op has no rotation */
     int32_t *suppress, *order; /* device; order: of OP_CENTROIDS */
@@ -157,6 +166,8 @@ facet_status cuda_measure(backend *b, backend_ceilings *out, facet_error *err);
 
 /* product.cu: the workspace of products, once per backend. */
 facet_status cuda_products_open(cuda_backend *b, facet_error *err);
+/* attn.cu: the shared memory that its kernels may have. */
+facet_status cuda_attn_open(cuda_backend *b, facet_error *err);
 /* join.c: fills c->covers. */
 facet_status cuda_join_ops(compiled *c, facet_error *err);
 /* plan_layout() in which everything that a launch touches keeps its own memory. */
@@ -171,6 +182,11 @@ facet_status cuda_pages_prepare(cuda_backend *b, const batch *in, facet_error *e
 facet_status cuda_batch_check(const compiled *c, const batch *in, facet_error *err);
 facet_status cuda_copies_check(const cuda_backend *b, const batch *in, facet_error *err);
 facet_status cuda_batch_stage(compiled *c, const batch *in, int n_rows, int n_out, facet_error *err);
+
+/* attn_work.c: fills attn_classes, attn_class_of and the sizes. */
+facet_status cuda_attn_classes(compiled *c, facet_error *err);
+/* The lists and items of a step of n_rows and n_out rows, padding included; returns how many items. */
+int cuda_attn_make_lists(compiled *c, const batch *in, int n_rows, int n_out);
 
 /* ops.cu: an op's shape check (once, at compile), and its launch, whose error is left in cudaGetLastError(). */
 facet_status cuda_op_check(const compiled *c, int op, facet_error *err);
