@@ -84,12 +84,16 @@ void cli_print_options_but(FILE *f, unsigned groups, int left_out); /* left_out:
 /* -ctk and -ctv, -md and the like are written with one dash: turned into long options in place. */
 void cli_expand_short(int argc, char **argv);
 
+/* getopt_long, which says what is wrong by cli_usage (argv[0] is the command) and then returns '?'. */
+int cli_next_option(int argc, char **argv, const char *letters, const struct option *table);
+
 /* Numbers; print "facet CMD: --NAME: …" and return false when malformed or out of range. */
 bool cli_int(const char *name, const char *arg, long long min, long long max, long long *out);
 bool cli_float(const char *name, const char *arg, double min, double max, double *out);
 
 /* "facet: message" on stderr; the exit status that fits the error. */
 int cli_fail(const facet_error *err);
+/* "facet CMD: …" on stderr; EXIT_USAGE. */
 int cli_usage(const char *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* The model of the options, or the bundled one (said on stderr). Engine with a progress bar on a terminal. */

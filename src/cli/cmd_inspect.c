@@ -170,7 +170,7 @@ int cmd_inspect(int argc, char **argv)
     cli_long_options(table + 5, 0);
     cli_options_init(&o);
     cli_expand_short(argc, argv);
-    for (int c; (c = getopt_long(argc, argv, "m:c:t:h", table, NULL)) != -1;) {
+    for (int c; (c = cli_next_option(argc, argv, "m:c:t:h", table)) != -1;) {
         switch (c) {
         case OPT_PLAN: wants_plan = true; break;
         case OPT_TENSOR: tensor = optarg; break;

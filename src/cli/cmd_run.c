@@ -31,7 +31,7 @@ static void help(void)
 {
     printf("usage: facet run [OPTIONS] [PROMPT]\n"
            "Completes a prompt (argument, -f FILE, or standard input).\n\n"
-           "  -f,  --file FILE           read the prompt from FILE\n"
+           "  -f, --file FILE            read the prompt from FILE\n"
            "       --chat                wrap the prompt as a user turn\n"
            "       --think               with --chat: let the model think first\n"
            "       --no-special          do not parse special tokens in the prompt\n"
@@ -49,7 +49,7 @@ static int parse(int argc, char **argv, run_options *o, const char **prompt)
                                {"help", no_argument, NULL, OPT_HELP}};
     cli_long_options(table + 6, CLI_GENERATION);
     cli_expand_short(argc, argv);
-    for (int c; (c = getopt_long(argc, argv, "m:c:t:n:f:h", table, NULL)) != -1;) {
+    for (int c; (c = cli_next_option(argc, argv, "m:c:t:n:f:h", table)) != -1;) {
         switch (c) {
         case 'f': o->file = optarg; break;
         case OPT_CHAT: o->is_chat = true; break;

@@ -133,7 +133,7 @@ int eval_tasks(int argc, char **argv)
     cli_options_init(&o);
     cli_expand_short(argc, argv);
     if (!cli_options_from_environment(&o)) return EXIT_USAGE;
-    for (int c; (c = getopt_long(argc, argv, "m:c:t:n:h", table, NULL)) != -1;) {
+    for (int c; (c = cli_next_option(argc, argv, "m:c:t:n:h", table)) != -1;) {
         if (c == 'h' || c == OPT_HELP) return help(), EXIT_OK;
         if (cli_option(&o, c, optarg) != 1) return EXIT_USAGE;
     }

@@ -293,6 +293,19 @@ int cli_fail(const facet_error *err)
     return err->status == FACET_ERR_CANCELLED ? EXIT_INTERRUPTED : EXIT_FAILED;
 }
 
+int cli_next_option(int argc, char **argv, const char *letters, const struct option *table)
+{
+    char quiet[64];
+    snprintf(quiet, sizeof quiet, ":%s", letters); /* ':' tells a missing value from an unknown option */
+    opterr = 0;
+    const int c = getopt_long(argc, argv, quiet, table, NULL);
+    if (c != '?' && c != ':') return c;
+    const char letter[] = {'-', (char)optopt, 0}, *word = argv[optind - 1];
+    const bool is_long = strncmp(word, "--", 2) == 0 || optopt <= 0 || optopt > 127;
+    cli_usage(argv[0], c == ':' ? "%s wants a value" : "there is no option %s", is_long ? word : letter);
+    return '?';
+}
+
 int cli_usage(const char *command, const char *fmt, ...)
 {
     va_list ap;

@@ -1,22 +1,22 @@
 /* spec_report.c: what speculation did, for people and for programs. */
 #include "cli/spec_report.h"
 
-static const char *const names[] = {"none", "mtp", "dflash", "ngram"};
-
 /* The method that drafted most; "none" when nothing was drafted. */
 static const char *main_method(const facet_spec_stats *s)
 {
     int best = FACET_SPEC_NONE;
     for (int i = 1; i < FACET_SPEC_AUTO; i++)
         if (s->method_steps[i] > s->method_steps[best]) best = i;
-    return names[best];
+    return facet_spec_method_name((facet_spec_method)best);
 }
 
 static json_t *by_method(const facet_spec_stats *s)
 {
     json_t *j = json_object();
     for (int i = 1; i < FACET_SPEC_AUTO; i++)
-        if (s->method_steps[i]) json_object_set_new(j, names[i], json_integer((json_int_t)s->method_steps[i]));
+        if (s->method_steps[i])
+            json_object_set_new(j, facet_spec_method_name((facet_spec_method)i),
+                                json_integer((json_int_t)s->method_steps[i]));
     return j;
 }
 

@@ -254,80 +254,93 @@ batch_seq engine_view(const facet_engine *e, const kv_seq *s, int32_t base, int3
     return view;
 }
 
-/* A batch and what it points to beside the engine's buffers. */
-typedef struct step {
-    batch in;
-    batch_seq view;
-    int32_t out_row[ENGINE_MAX_OUT];
-} step;
-
-/* The rows stand in the engine's buffers; the last n_out are wanted. */
-static facet_status prepare(facet_engine *e, kv_seq *s, int32_t start, int n, int n_out, step *out, facet_error *err)
+void engine_step_begin(facet_engine *e)
 {
-    int n_copies = 0;
-    e->logits_owner = NULL;
-    e->n_runs++;
-    for (int i = 0; i < n; i++) { /* before pages are reserved: their pending copies must not be lost */
-        if (e->token[i] < 0 || e->token[i] >= (int32_t)e->model->h.n_vocab)
-            return error_set(err, FACET_ERR_ARG, "token %d at position %d: the vocabulary has %u entries", e->token[i],
-                             e->pos[i], e->model->h.n_vocab);
-        e->seq[i] = 0;
+    e->step.n_parts = e->step.n_rows = e->step.n_out = e->step.n_copies = 0;
+    e->step.has_tree = false;
+}
+
+static facet_status check_tokens(const facet_engine *e, const engine_part *p, facet_error *err)
+{
+    const int32_t *tokens = p->tree ? p->tree->token : p->tokens;
+    for (int i = 0; i < p->n; i++)
+        if (tokens[i] < 0 || tokens[i] >= (int32_t)e->model->h.n_vocab)
+            return error_set(err, FACET_ERR_ARG, "token %d at position %d: the vocabulary has %u entries", tokens[i],
+                             p->start + i, e->model->h.n_vocab);
+    return FACET_OK;
+}
+
+static void put_rows(facet_engine *e, const engine_part *p)
+{
+    const int at = p->first_row;
+    for (int i = 0; i < p->n; i++) e->seq[at + i] = e->step.n_parts;
+    if (p->tree) {
+        draft_tree_rows(p->tree, p->start, p->n, DRAFT_PAD_ROOT, e->token + at, e->pos + at, e->slot + at,
+                        e->path + at);
+        return;
     }
-    FACET_TRY(kv_seq_reserve(e->pool, s, start, start + n, e->copies, &n_copies, err));
-    for (int i = 0; i < n_out; i++) out->out_row[i] = n - n_out + i;
-    out->view = engine_view(e, s, start, start + n);
-    out->in = (batch){.n_rows = n,
+    memcpy(e->token + at, p->tokens, (size_t)p->n * sizeof *p->tokens);
+    for (int i = 0; i < p->n; i++) e->pos[at + i] = e->slot[at + i] = p->start + i;
+}
+
+facet_status engine_step_add(facet_engine *e, engine_part *p, facet_error *err)
+{
+    engine_step *st = &e->step;
+    if (st->n_parts == ENGINE_MAX_PARTS || p->n > ENGINE_MAX_ROWS - st->n_rows || p->n_out > ENGINE_MAX_OUT - st->n_out)
+        return error_set(err, FACET_ERR_ARG, "a step of more than %d sequences, %d rows or %d wanted rows",
+                         ENGINE_MAX_PARTS, ENGINE_MAX_ROWS, ENGINE_MAX_OUT);
+    FACET_TRY(check_tokens(e, p, err)); /* before pages are reserved: their pending copies must not be lost */
+    p->first_row = st->n_rows;
+    p->first_out = st->n_out;
+    p->first_copy = st->n_copies;
+    FACET_TRY(kv_seq_reserve(e->pool, p->seq, p->start, p->start + p->n, e->copies, &st->n_copies, err));
+    p->n_copies = st->n_copies - p->first_copy;
+    put_rows(e, p);
+    for (int i = 0; i < p->n_out; i++) st->out_row[st->n_out + i] = p->first_row + p->n - p->n_out + i;
+    /* beside trees a chain has no paths of its own: its keys lie in the slots of their positions, as those before base
+     */
+    st->view[st->n_parts] = engine_view(e, p->seq, p->tree ? p->start : p->start + p->n, p->start + p->n);
+    st->has_tree |= p->tree != NULL;
+    st->part[st->n_parts++] = p;
+    st->n_rows += p->n;
+    st->n_out += p->n_out;
+    return FACET_OK;
+}
+
+facet_status engine_step_run(facet_engine *e, double *op_ms, facet_error *err)
+{
+    const engine_step *st = &e->step;
+    const batch in = {.n_rows = st->n_rows,
                       .token = e->token,
                       .pos = e->pos,
                       .slot = e->slot,
                       .seq = e->seq,
-                      .n_seqs = 1,
-                      .seqs = &out->view,
-                      .n_out = n_out,
-                      .out_row = out->out_row,
-                      .n_copies = n_copies,
+                      .path = st->has_tree ? (const uint8_t(*)[BATCH_MAX_TREE])e->path : NULL,
+                      .n_seqs = st->n_parts,
+                      .seqs = st->view,
+                      .n_out = st->n_out,
+                      .out_row = st->out_row,
+                      .n_copies = st->n_copies,
                       .copies = e->copies};
-    return FACET_OK;
-}
-
-static facet_status prepare_chain(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
-                                  step *out, facet_error *err)
-{
-    memcpy(e->token, tokens, (size_t)n * sizeof *tokens);
-    for (int i = 0; i < n; i++) e->pos[i] = e->slot[i] = start + i;
-    return prepare(e, s, start, n, n_out, out, err);
-}
-
-static facet_status run(facet_engine *e, kv_seq *s, const step *st, facet_error *err)
-{
-    const facet_status status = e->be->ops->run(e->be, e->compiled, &st->in, err);
-    if (status != FACET_OK) kv_seq_undo_copies(e->pool, s, st->in.copies, st->in.n_copies);
+    e->n_runs++;
+    const facet_status status = op_ms ? e->be->ops->run_timed(e->be, e->compiled, &in, op_ms, err)
+                                      : e->be->ops->run(e->be, e->compiled, &in, err);
+    for (int i = st->n_parts - 1; i >= 0 && status != FACET_OK; i--)
+        kv_seq_undo_copies(e->pool, st->part[i]->seq, e->copies + st->part[i]->first_copy, st->part[i]->n_copies);
     return status;
-}
-
-facet_status engine_eval(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
-                         facet_error *err)
-{
-    step st;
-    FACET_TRY(prepare_chain(e, s, tokens, start, n, n_out, &st, err));
-    return run(e, s, &st, err);
-}
-
-facet_status engine_eval_tree(facet_engine *e, kv_seq *s, const draft_tree *t, int32_t start, facet_error *err)
-{
-    step st;
-    draft_tree_rows(t, start, t->n_rows, DRAFT_PAD_ROOT, e->token, e->pos, e->slot, e->path);
-    FACET_TRY(prepare(e, s, start, t->n_rows, t->n_rows, &st, err));
-    st.in.path = (const uint8_t(*)[BATCH_MAX_TREE])e->path;
-    return run(e, s, &st, err);
 }
 
 facet_status engine_eval_timed(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
                                double *op_ms, facet_error *err)
 {
-    step st;
-    FACET_TRY(prepare_chain(e, s, tokens, start, n, n_out, &st, err));
-    const facet_status status = e->be->ops->run_timed(e->be, e->compiled, &st.in, op_ms, err);
-    if (status != FACET_OK) kv_seq_undo_copies(e->pool, s, st.in.copies, st.in.n_copies);
-    return status;
+    engine_part part = {.seq = s, .start = start, .n = n, .n_out = n_out, .tokens = tokens};
+    engine_step_begin(e);
+    FACET_TRY(engine_step_add(e, &part, err));
+    return engine_step_run(e, op_ms, err);
+}
+
+facet_status engine_eval(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
+                         facet_error *err)
+{
+    return engine_eval_timed(e, s, tokens, start, n, n_out, NULL, err);
 }

@@ -8,7 +8,28 @@
 #include "decode/draft_tree.h"
 #include "model/drafter.h"
 
-enum { ENGINE_MAX_ROWS = 512, ENGINE_MAX_OUT = 64 };
+enum { ENGINE_MAX_ROWS = 512, ENGINE_MAX_OUT = 64, ENGINE_MAX_PARTS = 64 };
+
+/* The rows of one sequence in a step of the target: a chain or a draft tree. */
+typedef struct engine_part {
+    kv_seq *seq;
+    int32_t start;          /* position of the first row */
+    int n, n_out;           /* rows, and how many of the last of them are wanted (a tree: all) */
+    const int32_t *tokens;  /* [n] of a chain */
+    const draft_tree *tree; /* NULL: a chain; else node j lies in slot start + j */
+    /* set by engine_step_add: where its rows and its wanted rows begin among those of the step */
+    int first_row, first_out;
+    int first_copy, n_copies;
+} engine_part;
+
+/* A step of the target that is being put together. */
+typedef struct engine_step {
+    int n_parts, n_rows, n_out, n_copies;
+    bool has_tree;
+    engine_part *part[ENGINE_MAX_PARTS];
+    batch_seq view[ENGINE_MAX_PARTS];
+    int32_t out_row[ENGINE_MAX_OUT];
+} engine_step;
 
 /* A plan, made ready. */
 typedef struct engine_plan {
@@ -31,21 +52,29 @@ struct facet_engine {
     int32_t n_ctx;
     draft_control control; /* what drafting costs here, and how well it goes */
     bool has_control;
-    const facet_session *logits_owner; /* whose logits the outputs of the last step are; NULL = nobody's */
-    uint64_t n_runs;                   /* steps of the target so far */
+    uint64_t n_runs; /* steps of the target so far: outputs can be read until the next one */
     /* buffers of one step */
+    engine_step step;
     int32_t token[ENGINE_MAX_ROWS], pos[ENGINE_MAX_ROWS], slot[ENGINE_MAX_ROWS], seq[ENGINE_MAX_ROWS];
-    uint8_t path[DRAFT_TREE_MAX_ROWS][DRAFT_TREE_MAX_ROWS];
-    kv_copy copies[KV_MAX_GROUPS * (ENGINE_MAX_ROWS / KV_PAGE_LEN + 4)];
+    uint8_t path[ENGINE_MAX_ROWS][DRAFT_TREE_MAX_ROWS];
+    kv_copy copies[KV_MAX_GROUPS * (ENGINE_MAX_ROWS / KV_PAGE_LEN + 2 * ENGINE_MAX_PARTS)];
 };
+
+/* One step of the target over the rows of several sequences: begin, add each part, run. Nothing else may use the engine
+ * in between. The parts and what they point to must live until the run. engine_step_add reserves pages; on
+ * FACET_ERR_LIMIT (pages) and FACET_ERR_ARG (a token) nothing has changed, and the step goes on without the part. A
+ * step holds ENGINE_MAX_PARTS parts, ENGINE_MAX_ROWS rows, ENGINE_MAX_OUT wanted rows. A row has the same bits whatever
+ * other parts there are. */
+void engine_step_begin(facet_engine *e);
+facet_status engine_step_add(facet_engine *e, engine_part *part, facet_error *err);
+/* op_ms: gets the milliseconds of each op of the plan, where not NULL. */
+facet_status engine_step_run(facet_engine *e, double *op_ms, facet_error *err);
 
 /* Evaluates tokens at positions [start, start + n), n <= ENGINE_MAX_ROWS, of one sequence; the last n_out rows (<=
  * ENGINE_MAX_OUT) are wanted. Their values can then be read at rows 0 .. n_out - 1. */
 facet_status engine_eval(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
                          facet_error *err);
 
-/* The same for a draft tree whose root stands at position start: node j lies in slot start + j. All rows are wanted. */
-facet_status engine_eval_tree(facet_engine *e, kv_seq *s, const draft_tree *t, int32_t start, facet_error *err);
 /* engine_eval, and the milliseconds of each op of the plan. */
 facet_status engine_eval_timed(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
                                double *op_ms, facet_error *err);

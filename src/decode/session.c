@@ -17,7 +17,6 @@ facet_status facet_session_open(facet_engine *e, facet_session **out, facet_erro
 void facet_session_close(facet_session *s)
 {
     if (!s) return;
-    if (s->engine->logits_owner == s) s->engine->logits_owner = NULL;
     kv_seq_free(s->engine->pool, &s->mark);
     kv_seq_free(s->engine->pool, &s->kv);
     draft_ngram_close(s->ngram);
@@ -62,23 +61,44 @@ void session_drop_mark(facet_session *s)
     s->n_mark = 0;
 }
 
-facet_status session_commit(facet_session *s, const int32_t *tokens, const int32_t *rows, int n, facet_error *err)
+facet_status session_commit(facet_session *s, const int32_t *tokens, const int32_t *rows, int n, int out_row,
+                            facet_error *err)
 {
     FACET_TRY(engine_draft_inject(s->engine, &s->kv, rows, n, s->n_tokens, err));
     memmove(s->tokens + s->n_tokens, tokens, (size_t)n * sizeof *tokens);
     s->n_tokens += n;
+    s->out_row = out_row;
+    s->out_run = out_row < 0 ? 0 : s->engine->n_runs;
     /* a page back, so that a prompt which ends a little earlier can go on from there */
     kv_seq_release_window(s->engine->pool, &s->kv, s->n_tokens - KV_PAGE_LEN);
     return FACET_OK;
 }
 
-/* One step of up to ENGINE_MAX_ROWS rows. The pool has room for it without the mark (engine.c, count_pages). */
-static facet_status step(facet_session *s, const int32_t *tokens, int n_rows, bool is_last, facet_error *err)
+facet_status session_commit_part(facet_session *s, const engine_part *part, facet_error *err)
 {
-    facet_status status = engine_eval(s->engine, &s->kv, tokens, s->n_tokens, n_rows, is_last, err);
+    int32_t rows[ENGINE_MAX_ROWS];
+    for (int i = 0; i < part->n; i++) rows[i] = part->first_row + i;
+    const int out_row = part->n_out ? part->first_out + part->n_out - 1 : -1;
+    return session_commit(s, part->tokens, rows, part->n, out_row, err);
+}
+
+facet_status session_add(facet_session *s, engine_part *part, facet_error *err)
+{
+    /* the pool has room for a step of every session without marks (engine.c, count_pages) */
+    const facet_status status = engine_step_add(s->engine, part, err);
     if (status != FACET_ERR_LIMIT || !s->n_mark) return status;
     session_drop_mark(s);
-    return engine_eval(s->engine, &s->kv, tokens, s->n_tokens, n_rows, is_last, err);
+    return engine_step_add(s->engine, part, err);
+}
+
+/* One step of up to ENGINE_MAX_ROWS rows. */
+static facet_status step(facet_session *s, const int32_t *tokens, int n_rows, bool is_last, facet_error *err)
+{
+    engine_part part = {.seq = &s->kv, .start = s->n_tokens, .n = n_rows, .n_out = is_last, .tokens = tokens};
+    engine_step_begin(s->engine);
+    FACET_TRY(session_add(s, &part, err));
+    FACET_TRY(engine_step_run(s->engine, NULL, err));
+    return session_commit_part(s, &part, err);
 }
 
 static facet_status append(facet_session *s, const int32_t *tokens, size_t n, facet_progress_fn progress, void *ud,
@@ -91,11 +111,8 @@ static facet_status append(facet_session *s, const int32_t *tokens, size_t n, fa
             return error_set(err, FACET_ERR_CANCELLED, "cancelled");
         const int rows = n - done < ENGINE_MAX_ROWS ? (int)(n - done) : ENGINE_MAX_ROWS;
         FACET_TRY(step(s, tokens + done, rows, done + (size_t)rows == n, err));
-        FACET_TRY(session_commit(s, tokens + done, NULL, rows, err));
         done += (size_t)rows;
     }
-    s->out_row = 0;
-    s->engine->logits_owner = s;
     if (progress) progress(ud, "prefill", n, n);
     return FACET_OK;
 }
@@ -110,6 +127,7 @@ facet_status session_append(facet_session *s, const int32_t *tokens, size_t n, f
 static facet_status rewind_to(facet_session *s, int32_t *keep, facet_error *err)
 {
     kv_pool *pool = s->engine->pool;
+    s->out_run = 0;
     if (*keep < s->n_tokens && !kv_seq_can_resume(pool, &s->kv, *keep)) {
         kv_seq kv = {0};
         if (*keep > s->n_mark) *keep = s->n_mark;
@@ -128,29 +146,39 @@ static facet_status rewind_to(facet_session *s, int32_t *keep, facet_error *err)
     return FACET_OK;
 }
 
-static facet_status sync_to(facet_session *s, const int32_t *tokens, size_t n, facet_progress_fn progress, void *ud,
-                            facet_error *err)
+facet_status session_keep(facet_session *s, const int32_t *tokens, size_t n, facet_error *err)
 {
     if (n < 1) return error_set(err, FACET_ERR_ARG, "an empty prompt: give at least one token");
     FACET_TRY(session_reserve(s, n, err));
     int32_t keep = 0;
     while (keep < s->n_tokens && (size_t)keep < n && s->tokens[keep] == tokens[keep]) keep++;
-    if ((size_t)keep == n && keep == s->n_tokens && s->engine->logits_owner == s) {
-        s->n_kept = keep;
-        return FACET_OK;
+    if ((size_t)keep < n || keep < s->n_tokens || !session_has_outputs(s)) {
+        if ((size_t)keep == n) keep--; /* the last token is evaluated again for its logits */
+        FACET_TRY(rewind_to(s, &keep, err));
     }
-    if ((size_t)keep == n) keep--; /* the last token is evaluated again for its logits */
-    FACET_TRY(rewind_to(s, &keep, err));
     s->n_kept = keep;
-    return append(s, tokens + keep, n - (size_t)keep, progress, ud, err);
+    return FACET_OK;
+}
+
+static facet_status sync_to(facet_session *s, const int32_t *tokens, size_t n, facet_progress_fn progress, void *ud,
+                            facet_error *err)
+{
+    FACET_TRY(session_keep(s, tokens, n, err));
+    const size_t n_kept = (size_t)s->n_kept;
+    return n_kept == n ? FACET_OK : append(s, tokens + n_kept, n - n_kept, progress, ud, err);
+}
+
+void session_set_mark(facet_session *s)
+{
+    session_drop_mark(s);
+    if (kv_seq_fork(s->engine->pool, &s->kv, &s->mark, NULL) == FACET_OK) s->n_mark = s->n_tokens;
 }
 
 facet_status session_sync(facet_session *s, const int32_t *tokens, size_t n, facet_progress_fn progress, void *ud,
                           facet_error *err)
 {
     FACET_TRY(sync_to(s, tokens, n, progress, ud, err));
-    session_drop_mark(s);
-    if (kv_seq_fork(s->engine->pool, &s->kv, &s->mark, NULL) == FACET_OK) s->n_mark = s->n_tokens;
+    session_set_mark(s);
     return FACET_OK;
 }
 
@@ -168,7 +196,7 @@ facet_status session_read(facet_session *s, int value, void *out, facet_error *e
 {
     if (!s->n_tokens) return error_set(err, FACET_ERR_ARG, "this session has no logits yet: sync it to a prompt first");
     /* another session ran since: the last token is evaluated again */
-    if (s->engine->logits_owner != s) FACET_TRY(sync_to(s, s->tokens, (size_t)s->n_tokens, NULL, NULL, err));
+    if (!session_has_outputs(s)) FACET_TRY(sync_to(s, s->tokens, (size_t)s->n_tokens, NULL, NULL, err));
     return s->engine->be->ops->read(s->engine->be, s->engine->compiled, value, s->out_row, 1, out, err);
 }
 

@@ -12,22 +12,43 @@ struct facet_session {
     kv_seq kv;
     int32_t *tokens; /* [n_tokens], all evaluated */
     int32_t n_tokens, cap_tokens;
-    int32_t n_kept;     /* tokens that the last sync took from the cache */
-    int out_row;        /* row of the engine's wanted values that belongs to the last token, while it owns the logits */
+    int32_t n_kept; /* tokens that the last sync took from the cache */
+    /* Row of the engine's wanted values that belongs to the last token, while the engine's step out_run is its last one
+     * (0 = none). */
+    int out_row;
+    uint64_t out_run;
     draft_ngram *ngram; /* index of the tokens so far; NULL until n-gram drafting is used */
     kv_seq mark;        /* the pages as they were at the end of the last synced prompt: where kv has lost its window */
     int32_t n_mark;     /* tokens[0, n_mark) are what mark holds; 0 = no mark */
     atomic_bool is_cancelled;
 };
 
+/* True while the outputs of the last token can be read from the engine. */
+static inline bool session_has_outputs(const facet_session *s)
+{
+    return s->out_run && s->out_run == s->engine->n_runs;
+}
+
+/* Cuts the session to the longest beginning of tokens [n >= 1] from which it can go on; s->n_kept gets the length.
+ * When all of them are there and their outputs too, nothing is left to evaluate (n_kept = n); else at least one token
+ * is. FACET_ERR_LIMIT above the context. */
+facet_status session_keep(facet_session *s, const int32_t *tokens, size_t n, facet_error *err);
+/* Keeps the pages as they are now for a next prompt that begins like this one; without if the pool is too full. */
+void session_set_mark(facet_session *s);
+/* Adds rows of the session to the engine's step; gives up the mark where the pool needs it. */
+facet_status session_add(facet_session *s, engine_part *part, facet_error *err);
+
 /* facet_session_sync with progress ("prefill", before each step and at the end; NULL = none), which may cancel. */
 facet_status session_sync(facet_session *s, const int32_t *tokens, size_t n, facet_progress_fn progress, void *ud,
                           facet_error *err);
 /* Evaluates n further tokens; logits after the last one are wanted. */
 facet_status session_append(facet_session *s, const int32_t *tokens, size_t n, facet_error *err);
-/* Makes the tokens of an evaluated step the session's: rows[i] of the step (NULL: i) holds tokens[i]; n >= 1 of them.
- * Their keys lie in slots n_tokens .. n_tokens + n - 1 already. */
-facet_status session_commit(facet_session *s, const int32_t *tokens, const int32_t *rows, int n, facet_error *err);
+/* Makes the tokens of the engine's last step the session's: rows[i] of the step holds tokens[i]; n >= 1 of them. Their
+ * keys lie in slots n_tokens .. n_tokens + n - 1 already. out_row: the wanted row of the last one, -1 = none. */
+facet_status session_commit(facet_session *s, const int32_t *tokens, const int32_t *rows, int n, int out_row,
+                            facet_error *err);
+/* The same for a chain's part. */
+facet_status session_commit_part(facet_session *s, const engine_part *part, facet_error *err);
 /* Room for n tokens in all. FACET_ERR_LIMIT above the context. */
 facet_status session_reserve(facet_session *s, size_t n, facet_error *err);
 /* Gives up the mark, whose pages a step may need. */

@@ -179,10 +179,9 @@ static facet_status ask_fixed(speculation *sp, int32_t pending, int room, facet_
 }
 
 /* Which strategy, and how much; drafts are made; the proposal holds what is to be verified. */
-static facet_status draft(speculation *sp, const chooser *c, int32_t pending, int32_t n_left, facet_error *err)
+static facet_status draft(speculation *sp, const chooser *c, int32_t pending, int room, facet_error *err)
 {
     const facet_session *s = sp->s;
-    const int room = least(s->engine->n_ctx - s->n_tokens - 1, n_left - 1);
     sp->plan = (draft_plan){.arm = DRAFT_NO_ARM};
     sp->is_planned = false;
     sp->proposal.n = sp->n_drafted = 0;
@@ -202,16 +201,38 @@ static facet_status draft(speculation *sp, const chooser *c, int32_t pending, in
     return FACET_OK;
 }
 
-facet_status speculation_step(speculation *sp, const chooser *c, int32_t pending, int32_t n_left, facet_error *err)
+facet_status speculation_draft(speculation *sp, const chooser *c, int32_t pending, int32_t n_left, int max_rows,
+                               facet_error *err)
 {
     const uint64_t t0 = clock_ns();
-    FACET_TRY(draft(sp, c, pending, n_left, err));
+    const int room = least(sp->s->engine->n_ctx - sp->s->n_tokens - 1, n_left - 1);
+    FACET_TRY(draft(sp, c, pending, least(room, max_rows - 1), err));
     sp->draft_ms = ms_since(t0);
     sp->is_switched = sp->plan.arm != sp->last_arm;
     sp->last_arm = sp->plan.arm;
-    const uint64_t t1 = clock_ns();
-    const facet_status status = verify_run(sp->s, c, pending, &sp->proposal, &sp->verdict, err);
-    sp->verify_ms = ms_since(t1);
+    return verify_part(sp->s, pending, &sp->proposal, &sp->part, err);
+}
+
+facet_status speculation_read(speculation *sp, const chooser *c, int32_t pending, double step_ms, bool is_shared,
+                              facet_error *err)
+{
+    const uint64_t t0 = clock_ns();
+    FACET_TRY(verify_read(sp->s, c, pending, &sp->proposal, &sp->part, &sp->verdict, err));
+    sp->verify_ms = step_ms + ms_since(t0);
+    sp->is_shared = is_shared;
+    return FACET_OK;
+}
+
+facet_status speculation_step(speculation *sp, const chooser *c, int32_t pending, int32_t n_left, facet_error *err)
+{
+    facet_engine *e = sp->s->engine;
+    FACET_TRY(speculation_draft(sp, c, pending, n_left, ENGINE_MAX_OUT, err));
+    const uint64_t t0 = clock_ns();
+    engine_step_begin(e);
+    facet_status status = session_add(sp->s, &sp->part, err);
+    if (status == FACET_OK) status = engine_step_run(e, NULL, err);
+    if (status == FACET_OK) status = speculation_read(sp, c, pending, ms_since(t0), false, err);
+    if (status != FACET_OK) verify_abandon(sp->s);
     return status;
 }
 
@@ -242,8 +263,8 @@ static void observe(speculation *sp, int m, int n_moves, int64_t n_ctx, double o
                              .conf = sp->n_drafted > 0 && p->has_conf ? sp->conf : NULL,
                              .path = p->is_tree ? sp->verdict.path : NULL,
                              .draft_ms = sp->draft_ms,
-                             .verify_ms = sp->verify_ms,
-                             .other_ms = other_ms};
+                             .verify_ms = sp->is_shared ? -1 : sp->verify_ms,
+                             .other_ms = sp->is_shared ? -1 : other_ms};
     draft_control_observe(&sp->control, &o);
 }
 

@@ -17,6 +17,7 @@ typedef struct speculation {
     draft_control control; /* the engine's, as it was at the beginning: generations may run inside one another */
     draft_adaptive window; /* FACET_ADAPT_WINDOW */
     proposal proposal;
+    engine_part part;
     verdict verdict;
     /* of the step in progress */
     draft_plan plan;
@@ -25,6 +26,7 @@ typedef struct speculation {
     float conf[DRAFT_TREE_MAX_NODES];
     bool is_switched;
     int last_arm;
+    bool is_shared;
     double draft_ms, verify_ms;
     spec_stats stats;
     uint64_t method_steps[FACET_SPEC_AUTO];
@@ -36,8 +38,15 @@ typedef struct speculation {
 facet_status speculation_begin(speculation *sp, facet_session *s, const facet_speculation *opts,
                                const strategy_ops *ops, facet_error *err);
 
-/* Drafts after `pending` and verifies: sp->verdict holds the rows that hold. At most n_left further tokens are wanted
- * (>= 1). */
+/* Drafts after `pending`: sp->part are the rows to verify, max_rows (>= 1) at most. At most n_left further tokens are
+ * wanted (>= 1). */
+facet_status speculation_draft(speculation *sp, const chooser *c, int32_t pending, int32_t n_left, int max_rows,
+                               facet_error *err);
+/* After the step with sp->part: sp->verdict holds the rows that hold. step_ms: what the step took, or its share of one
+ * in which other sessions had rows, too; then nothing is learned about costs. */
+facet_status speculation_read(speculation *sp, const chooser *c, int32_t pending, double step_ms, bool is_shared,
+                              facet_error *err);
+/* All of it as a step of its own. */
 facet_status speculation_step(speculation *sp, const chooser *c, int32_t pending, int32_t n_left, facet_error *err);
 /* Keeps the first m rows of the verdict, and learns. */
 facet_status speculation_commit(speculation *sp, int m, facet_error *err);

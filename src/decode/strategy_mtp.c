@@ -10,7 +10,7 @@ static facet_status offer(strategy *st, facet_session *s, int32_t pending, int k
     (void)st, (void)pending, (void)known, (void)err;
     *has_known = false;
     /* it starts from the hidden state whose logits gave the pending token, which lies in the engine's outputs */
-    *k = s->n_tokens > 0 && s->engine->logits_owner == s ? k_max : 0;
+    *k = s->n_tokens > 0 && session_has_outputs(s) ? k_max : 0;
     return FACET_OK;
 }
 

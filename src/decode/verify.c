@@ -55,13 +55,17 @@ void made_up_confidences(const made_up *m, proposal *p)
     }
 }
 
-static facet_status walk(facet_session *s, const chooser *c, int32_t pending, const proposal *p, verdict *out,
-                         facet_error *err)
+facet_status verify_read(facet_session *s, const chooser *c, int32_t pending, const proposal *p,
+                         const engine_part *part, verdict *out, facet_error *err)
 {
     facet_engine *e = s->engine;
     const bool is_greedy = sampler_is_argmax(c->sampler);
     int32_t best[ENGINE_MAX_OUT];
-    if (is_greedy) FACET_TRY(e->be->ops->read(e->be, e->compiled, e->plan->v_argmax, 0, p->n + 1, best, err));
+    if (is_greedy)
+        FACET_TRY(e->be->ops->read(e->be, e->compiled, e->plan->v_argmax, part->first_out, p->n + 1, best, err));
+    out->run = e->n_runs;
+    out->first_row = part->first_row;
+    out->first_out = part->first_out;
     out->n_path = 0;
     int32_t token = pending;
     for (int row = 0; row >= 0;) {
@@ -71,7 +75,7 @@ static facet_status walk(facet_session *s, const chooser *c, int32_t pending, co
         if (is_greedy)
             token = best[row];
         else
-            FACET_TRY(choose(s, c, row, s->n_tokens + i + 1, &token, err));
+            FACET_TRY(choose(s, c, part->first_out + row, s->n_tokens + i + 1, &token, err));
         if (c->made_up) token = decree(s, c->made_up, p, i, row, token);
         if (token < 0)
             return error_set(err, FACET_ERR_NUMERIC, "non-finite logits after token %d: the model file may be damaged",
@@ -82,27 +86,36 @@ static facet_status walk(facet_session *s, const chooser *c, int32_t pending, co
     return FACET_OK;
 }
 
-static facet_status run_rows(facet_session *s, int32_t pending, const proposal *p, facet_error *err)
+facet_status verify_part(facet_session *s, int32_t pending, proposal *p, engine_part *out, facet_error *err)
 {
-    int32_t rows[DRAFT_TREE_MAX_ROWS];
-    if (p->is_tree) return engine_eval_tree(s->engine, &s->kv, &p->tree, s->n_tokens, err);
-    rows[0] = pending;
-    for (int i = 0; i < p->n; i++) rows[i + 1] = p->token[i];
-    return engine_eval(s->engine, &s->kv, rows, s->n_tokens, p->n + 1, p->n + 1, err);
+    const int n = p->n + 1;
+    FACET_TRY(session_reserve(s, (size_t)s->n_tokens + (size_t)n, err));
+    p->rows[0] = pending;
+    for (int i = 0; i < p->n && !p->is_tree; i++) p->rows[i + 1] = p->token[i];
+    *out = (engine_part){.seq = &s->kv,
+                         .start = s->n_tokens,
+                         .n = n,
+                         .n_out = n,
+                         .tokens = p->rows,
+                         .tree = p->is_tree ? &p->tree : NULL};
+    return FACET_OK;
 }
 
-facet_status verify_run(facet_session *s, const chooser *c, int32_t pending, const proposal *p, verdict *out,
+void verify_abandon(facet_session *s)
+{
+    kv_seq_truncate(s->engine->pool, &s->kv, s->n_tokens);
+}
+
+facet_status verify_run(facet_session *s, const chooser *c, int32_t pending, proposal *p, verdict *out,
                         facet_error *err)
 {
-    FACET_TRY(session_reserve(s, (size_t)s->n_tokens + (size_t)p->n + 1, err));
-    facet_status status = run_rows(s, pending, p, err);
-    if (status == FACET_ERR_LIMIT && s->n_mark) { /* the pool has room for a step without the mark */
-        session_drop_mark(s);
-        status = run_rows(s, pending, p, err);
-    }
-    if (status == FACET_OK) status = walk(s, c, pending, p, out, err);
-    if (status != FACET_OK) kv_seq_truncate(s->engine->pool, &s->kv, s->n_tokens);
-    out->run = s->engine->n_runs;
+    engine_part part;
+    engine_step_begin(s->engine);
+    facet_status status = verify_part(s, pending, p, &part, err);
+    if (status == FACET_OK) status = session_add(s, &part, err);
+    if (status == FACET_OK) status = engine_step_run(s->engine, NULL, err);
+    if (status == FACET_OK) status = verify_read(s, c, pending, p, &part, out, err);
+    if (status != FACET_OK) verify_abandon(s);
     return status;
 }
 
@@ -128,12 +141,9 @@ facet_status verify_commit(facet_session *s, const verdict *v, int m, int *n_mov
         kv_seq_truncate(s->engine->pool, &s->kv, s->n_tokens);
         return session_append(s, v->token, (size_t)m, err);
     }
-    for (int i = 0; i < m; i++) rows[i] = v->path[i];
+    for (int i = 0; i < m; i++) rows[i] = v->first_row + v->path[i];
     facet_status status = compact(s, v, m, n_moves, err);
-    if (status == FACET_OK) status = session_commit(s, v->token, rows, m, err);
+    if (status == FACET_OK) status = session_commit(s, v->token, rows, m, v->first_out + v->path[m - 1], err);
     kv_seq_truncate(s->engine->pool, &s->kv, s->n_tokens);
-    if (status != FACET_OK) return status;
-    s->out_row = rows[m - 1];
-    s->engine->logits_owner = s;
-    return FACET_OK;
+    return status;
 }

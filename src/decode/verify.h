@@ -15,6 +15,7 @@ typedef struct proposal {
     int32_t token[DRAFT_TREE_MAX_NODES]; /* chain */
     float conf[DRAFT_TREE_MAX_NODES];    /* chain: the drafter's probability of each; tree: weights of the nodes */
     draft_tree tree;                     /* its root is the pending token */
+    int32_t rows[DRAFT_TREE_MAX_ROWS];   /* chain: what verify_part makes of it */
 } proposal;
 
 /* Where target tokens come from. logits [n_vocab] is scratch. */
@@ -33,8 +34,9 @@ typedef struct made_up {
 } made_up;
 
 typedef struct verdict {
-    uint64_t run; /* the engine's step whose outputs it is about */
-    int n_path;   /* rows that hold, that of the pending token included */
+    uint64_t run;             /* the engine's step whose outputs it is about */
+    int first_row, first_out; /* where its rows begin in that step */
+    int n_path;               /* rows that hold, that of the pending token included */
     uint8_t path[DRAFT_TREE_MAX_ROWS];
     int32_t token[DRAFT_TREE_MAX_ROWS];  /* of the row path[i] */
     int32_t choice[DRAFT_TREE_MAX_ROWS]; /* the target's token after it; equals token[i + 1] but for the last */
@@ -45,12 +47,18 @@ void made_up_confidences(const made_up *m, proposal *p);
 
 /* The target's choice after the session's last token. */
 facet_status verify_first(facet_session *s, const chooser *c, int32_t *out, facet_error *err);
-/* Runs the rows. The session's content is unchanged until verify_commit; context and pages must hold n_tokens + 1 + n.
- */
-facet_status verify_run(facet_session *s, const chooser *c, int32_t pending, const proposal *p, verdict *out,
+/* The rows as a part of a step; *p must live until the step was run. Makes room in the session. */
+facet_status verify_part(facet_session *s, int32_t pending, proposal *p, engine_part *out, facet_error *err);
+/* After the step: what holds. The session's content is unchanged until verify_commit; after a failure (of the step,
+ * too) verify_abandon gives the rows back. */
+facet_status verify_read(facet_session *s, const chooser *c, int32_t pending, const proposal *p,
+                         const engine_part *part, verdict *out, facet_error *err);
+void verify_abandon(facet_session *s);
+/* All of it as a step of its own. */
+facet_status verify_run(facet_session *s, const chooser *c, int32_t pending, proposal *p, verdict *out,
                         facet_error *err);
 /* Keeps the first m rows of the path (1 .. n_path): tokens, cache, the drafter's context; drops the rest. *n_moves gets
- * the rows that were moved in the cache. Other sessions may have run since verify_run: then the outputs are gone, and
+ * the rows that were moved in the cache. The engine may have run other steps since: then the outputs are gone, and
  * the rows that are kept are evaluated again. */
 facet_status verify_commit(facet_session *s, const verdict *v, int m, int *n_moves, facet_error *err);
 

@@ -257,7 +257,10 @@ static void random_tree(rng *r, draft_tree *t, int n)
 static void eval_tree(facet_engine *e, kv_seq *kv, const draft_tree *t, int32_t base, float *logits)
 {
     facet_error err;
-    assert_ok(engine_eval_tree(e, kv, t, base, &err), err);
+    engine_part part = {.seq = kv, .start = base, .n = t->n_rows, .n_out = t->n_rows, .tree = t};
+    engine_step_begin(e);
+    assert_ok(engine_step_add(e, &part, &err), err);
+    assert_ok(engine_step_run(e, NULL, &err), err);
     assert_ok(e->be->ops->read(e->be, e->compiled, e->plan->v_logits, 0, t->n_rows, logits, &err), err);
 }
 
