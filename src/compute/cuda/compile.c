@@ -149,10 +149,29 @@ static facet_status upload_order(compiled *c, facet_error *err)
     return FACET_OK;
 }
 
+static facet_status alloc_moe(compiled *c, facet_error *err)
+{
+    size_t at[6];
+    const size_t bytes = cuda_moe_room(c, at);
+    if (!bytes) return FACET_OK;
+    FACET_TRY(alloc_device(c, bytes, "the workspace of experts", (void **)&c->moe_memory, err));
+    c->moe = (moe_work){.logits = (float *)(void *)(c->moe_memory + at[0]),
+                        .pairs = (int32_t *)(void *)(c->moe_memory + at[1]),
+                        .batches = (moe_batch *)(void *)(c->moe_memory + at[2]),
+                        .n_batches = (int32_t *)(void *)(c->moe_memory + at[3]),
+                        .counters = (int32_t *)(void *)(c->moe_memory + at[4]),
+                        .sums = (float *)(void *)(c->moe_memory + at[5])};
+    cuda_moe_columns(c);
+    return cuda_check(c->b, cudaMemsetAsync(c->moe_memory, 0, bytes, c->b->stream), "clearing the workspace of experts",
+                      err);
+}
+
 static facet_status compile_into(compiled *c, facet_error *err)
 {
     FACET_TRY(check_ops(c, err));
     FACET_TRY(cuda_join_ops(c, err));
+    FACET_TRY(cuda_moe_join(c, err));
+    FACET_TRY(alloc_moe(c, err));
     FACET_TRY(alloc_values(c, err));
     FACET_TRY(cuda_attn_classes(c, err));
     FACET_TRY(alloc_batch(c, err));
@@ -220,6 +239,7 @@ void cuda_release(backend *base, compiled *c)
     (void)cudaFree(c->order);
     (void)cudaFree(c->attn_parts);
     (void)cudaFree(c->attn_counters);
+    (void)cudaFree(c->moe_memory);
     (void)cudaFreeHost(c->host_batch);
     c->b->compute_bytes -= c->device_bytes;
     mem_free(c->host_rows_of);
@@ -227,5 +247,7 @@ void cuda_release(backend *base, compiled *c)
     mem_free(c->covers);
     mem_free(c->attn_classes);
     mem_free(c->attn_class_of);
+    mem_free(c->moe_blocks);
+    mem_free(c->moe_block_of);
     mem_free(c);
 }

@@ -6,6 +6,7 @@
 
 #include "compute/cuda/attn.h"
 #include "compute/cuda/host.h"
+#include "compute/cuda/moe.h"
 
 enum {
     CUDA_MAX_SEQS = 64,      /* sequences in one batch */
@@ -112,8 +113,13 @@ struct compiled {
     attn_item *attn_host_items, *attn_items; /* [attn_items_cap], likewise */
     float *attn_parts;
     int *attn_counters; /* zero between launches */
-    uint8_t *covers;    /* [n_ops] ops that the op's launch does: itself and neighbours; 0: an earlier one does */
-    size_t *offsets;    /* [n_values] into values */
+    int n_moe_blocks;
+    moe_block *moe_blocks;
+    int16_t *moe_block_of; /* [n_ops], -1: none */
+    uint8_t *moe_memory;
+    moe_work moe;    /* in that memory */
+    uint8_t *covers; /* [n_ops] ops that the op's launch does: itself and neighbours; 0: an earlier one does */
+    size_t *offsets; /* [n_values] into values */
     uint8_t *values;
     size_t values_bytes, batch_bytes, items_at, path_at; /* the latter three: of the batch blocks */
     uint8_t *host_batch, *device_batch;                  /* batch_bytes each; host is pinned */
@@ -168,6 +174,14 @@ facet_status cuda_measure(backend *b, backend_ceilings *out, facet_error *err);
 facet_status cuda_products_open(cuda_backend *b, facet_error *err);
 /* attn.cu: the shared memory that its kernels may have. */
 facet_status cuda_attn_open(cuda_backend *b, facet_error *err);
+/* moe_join.c, after cuda_join_ops(): fills moe_blocks and moe_block_of, and sets covers of their ops. */
+facet_status cuda_moe_join(compiled *c, facet_error *err);
+void cuda_moe_columns(compiled *c); /* sets those of c->moe */
+/* moe_route.cu, moe_product.cu: the shared memory that their kernels may have. */
+facet_status cuda_moe_open(cuda_backend *b, facet_error *err);
+facet_status cuda_moe_products_open(cuda_backend *b, facet_error *err);
+/* Bytes of the workspace, 0 without experts, and where its arrays lie in the order of moe_work. */
+size_t cuda_moe_room(const compiled *c, size_t at[6]);
 /* join.c: fills c->covers. */
 facet_status cuda_join_ops(compiled *c, facet_error *err);
 /* plan_layout() in which everything that a launch touches keeps its own memory. */
