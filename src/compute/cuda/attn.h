@@ -143,11 +143,19 @@ typedef struct attn_place {
     int q_at, s_at, p_at, rest_at, shared_bytes;
 } attn_place;
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* The most stages that fit; false when not even the fewest do. */
 bool attn_lay_out(const attn_class *k, int columns, int shared_bytes, attn_place *out);
 
 /* Query heads (of one KV head) that a block takes at most when a step has n_rows rows: 8, 16, 32 or 64; 0 when shared
  * memory has no room for those of one row. */
 int attn_columns(const attn_class *k, int n_rows, int shared_bytes);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
