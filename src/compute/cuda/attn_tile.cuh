@@ -76,11 +76,6 @@ static __device__ inline void copy_16(uint32_t dst, const uint8_t *src, int src_
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(src_bytes) : "memory");
 }
 
-static __device__ inline void copy_8(uint32_t dst, const uint8_t *src, int src_bytes)
-{
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(dst), "l"(src), "r"(src_bytes) : "memory");
-}
-
 /* n groups at most are still under way afterwards. */
 static __device__ inline void copies_wait(int n)
 {
@@ -127,7 +122,7 @@ template <int D, int NT> static __device__ inline void fill_unit(const attn_args
         const bool is_v = unit & 1;
         const int bytes = (int)(is_v ? a.layer.v_row_bytes : a.layer.k_row_bytes);
         const int stride = is_v ? a.place.v_row : a.place.k_row;
-        const uint32_t stage = shared_address(w.shared + unit % a.place.stages * a.place.stage_bytes);
+        uint8_t *const stage = w.shared + unit % a.place.stages * a.place.stage_bytes;
 #pragma unroll
         for (int i = 0; i < shape::tile / shape::warps; i++) {
             const int j = warp_id() + i * shape::warps, pos = tile * shape::tile + j;
@@ -139,11 +134,13 @@ template <int D, int NT> static __device__ inline void fill_unit(const attn_args
                 const int64_t index = page * KV_PAGE_LEN + slot % KV_PAGE_LEN;
                 src = is_v ? page_v(a.layer, index, w.kv_head) : page_k(a.layer, index, w.kv_head);
             }
-            const uint32_t dst = stage + (uint32_t)(j * stride);
+            const uint32_t dst = shared_address(stage + j * stride);
             if (bytes % 16 == 0)
                 for (int c = lane_id() * 16; c < bytes; c += WARP * 16) copy_16(dst + c, src + c, is_seen ? 16 : 0);
             else
-                for (int c = lane_id() * 8; c < bytes; c += WARP * 8) copy_8(dst + c, src + c, is_seen ? 8 : 0);
+                for (int c = lane_id() * 8; c < bytes; c += WARP * 8) /* copies of 8 bytes would go through the L1
+                                                                         cache, which may hold what was there before */
+                    *(uint2 *)(stage + j * stride + c) = is_seen ? __ldcg((const uint2 *)(src + c)) : make_uint2(0, 0);
         }
     }
     asm volatile("cp.async.commit_group;" ::: "memory");
