@@ -66,11 +66,15 @@ void launch_attn(const cuda_pass *p, const plan_op *op)
     const int columns = attn_columns(&a.k, q.n, p->b->shared_bytes);
     attn_lay_out(&a.k, columns, p->b->shared_bytes, &a.place);
     const unsigned grid = n_blocks_of(p->b, &a.k, q.n, columns);
-    const int step = q.n > ATTN_SPLIT_ROWS ? q.n : a.k.wave_rows;
+    const bool is_split = q.n <= ATTN_SPLIT_ROWS;
+    /* Few columns of a window have few parts, which the last block folds at once. */
+    a.folds_apart = is_split && (a.k.window <= 0 || columns > 8);
+    const int step = is_split ? a.k.wave_rows : q.n;
     for (int wave = 0; wave * step < q.n; wave++) {
         a.list = c->attn_lists + index * ATTN_MAX_WAVES + wave;
         a.first_row = wave * step;
         launch_overlapped(p->b, kernel_of(a.k.head_dim, columns), dim3(grid), attn_warps(columns / 8) * WARP,
                           (size_t)a.place.shared_bytes, a);
+        if (a.folds_apart) attn_fold_launch(p->b, a, q.live, q.n - a.first_row < step ? q.n - a.first_row : step);
     }
 }

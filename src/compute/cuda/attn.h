@@ -1,8 +1,7 @@
 /* attn.h: how attention is shared out. The host makes a list of work for every step (attn_work.c); attn.cu runs it.
  *
- * The keys of a layer are cut into groups at fixed positions, and so are groups into sets. What a row sees of a group
- * becomes a part (max, sum, o); parts are folded in order into a set's, and sets into the row's. So a row's bits depend
- * on its own keys alone, whatever rows share the reads. */
+ * The keys of a layer are cut into groups at fixed positions. What a row sees of a group becomes a part (max, sum, o);
+ * parts are folded in a fixed order. So a row's bits depend on its own keys alone, whatever rows share the reads. */
 #ifndef FACET_COMPUTE_CUDA_ATTN_H
 #define FACET_COMPUTE_CUDA_ATTN_H
 
@@ -17,7 +16,8 @@
 enum {
     ATTN_MAX_COLUMNS = 64, /* query heads of rows that share a block's reads */
     ATTN_SPLIT_ROWS = 64, /* batches of more rows are prompts: a block takes all keys of its rows, and makes no parts */
-    ATTN_PART_HEAD = 4,   /* floats before o in a part: max and sum of the group, then of the set that begins here */
+    ATTN_PART_HEAD = 4,   /* floats before o in a part: max, sum, and two for alignment */
+    ATTN_SET = 8,         /* groups 8 i .. 8 i + 7 are added up first, then such sets */
     ATTN_MAX_WAVES = 16,  /* launches of one op, when the parts of all rows do not fit the workspace */
 };
 
@@ -25,7 +25,6 @@ enum {
  * doubling. So a long context has neither many parts to fold nor too few to share out. Both are powers of two. */
 typedef struct attn_cut {
     int unit, n_even;
-    int set_len; /* groups in a set */
 } attn_cut;
 
 ATTN_FN int attn_group_begin(attn_cut c, int g)
@@ -64,10 +63,11 @@ typedef struct attn_item {
     int32_t row, n_rows;             /* rows of the op's values */
     int32_t block_row, n_block_rows; /* of the row block */
     int32_t begin, end;              /* positions: what any of the rows sees of the group */
-    int32_t group, first_group;      /* of the row block's; -1: all keys, and no parts */
-    int32_t n_in_set, n_sets;        /* items of the group's set, sets of the row block */
-    int32_t counters;                /* index of the row block's counters of KV head 0 */
+    int32_t group;                   /* -1: all keys, and no parts */
+    int32_t n_in_block;              /* items of the row block */
+    int32_t counters;                /* index of the row block's counter of KV head 0 */
     int32_t is_settled;              /* all keys were written by earlier steps */
+    int32_t pad[2];
 } attn_item;
 
 /* Items of one launch. */
@@ -86,13 +86,7 @@ typedef struct attn_class {
     int wave_rows;  /* rows whose parts fit the workspace */
 } attn_class;
 
-/* Sets that a row block sees at most. */
-ATTN_FN int attn_n_sets(const attn_class *k)
-{
-    return (k->max_groups - 1) / k->cut.set_len + 2;
-}
-
-/* Floats of a row's parts: [head][group of the row block][ATTN_PART_HEAD + head_dim]. */
+/* Floats of a row's parts: [head][group % max_groups][ATTN_PART_HEAD + head_dim]. */
 ATTN_FN size_t attn_row_parts(const attn_class *k)
 {
     return (size_t)k->heads_per_kv * (size_t)k->n_kv_heads * (size_t)k->max_groups *
@@ -105,7 +99,7 @@ enum {
     ATTN_CHAIN = 128, /* dims that a score sums without a break; chains are added in order */
     ATTN_MIN_STAGES = 2,
     ATTN_MAX_STAGES = 3,
-    ATTN_PAGES = 144, /* page numbers that a block holds at a time */
+    ATTN_PAGES = 136, /* page numbers that a block holds at a time */
 };
 
 /* Keys of a tile. Tiles begin at multiples of that. */
@@ -129,8 +123,7 @@ ATTN_FN int attn_p_stride(int head_dim)
 typedef struct attn_rest {
     float corr[ATTN_MAX_COLUMNS]; /* what a column's sums are multiplied with before a tile */
     float max[ATTN_MAX_COLUMNS], sum[ATTN_MAX_COLUMNS];
-    int begin[ATTN_MAX_COLUMNS], end[ATTN_MAX_COLUMNS];              /* keys that a column's row sees */
-    int first_group[ATTN_MAX_COLUMNS], last_group[ATTN_MAX_COLUMNS]; /* of rows of the row block; first > last: none */
+    int begin[ATTN_MAX_COLUMNS], end[ATTN_MAX_COLUMNS]; /* keys that a column's row sees */
     int page[ATTN_PAGES];
     int first_page, flag;
 } attn_rest;

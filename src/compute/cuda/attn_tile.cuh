@@ -9,32 +9,9 @@
 #define FACET_COMPUTE_CUDA_ATTN_TILE_CUH
 
 #include "compute/cuda/async.cuh"
-#include "compute/cuda/attn.h"
+#include "compute/cuda/attn_fold.cuh"
+#include "compute/cuda/attn_launch.cuh"
 #include "compute/cuda/pages.cuh"
-
-typedef struct attn_args {
-    dev_pages layer;
-    dev_tables tables;
-    dev_batch in;
-    const int32_t *map;
-    const float *q; /* [row, n_heads, head_dim] */
-    float *out;
-    attn_class k;
-    attn_place place;
-    float scale; /* of the scores, for exp2 */
-    const attn_list *list;
-    const attn_item *items;
-    int first_row; /* whose parts lie first */
-    float *parts;
-    int *counters;
-} attn_args;
-
-typedef void (*attn_fn)(attn_args a);
-
-/* attn_D.cu: the kernel for head_dim D and 8, 16, 32 or 64 columns. */
-attn_fn attn_kernel_128(int columns);
-attn_fn attn_kernel_256(int columns);
-attn_fn attn_kernel_512(int columns);
 
 static __host__ __device__ constexpr int attn_warps(int nt)
 {
@@ -344,47 +321,21 @@ static __device__ inline int head_of_column(const attn_args &a, const attn_work 
     return w.kv_head * a.k.heads_per_kv + column % a.k.heads_per_kv;
 }
 
-static __device__ inline float *part_of(const attn_args &a, const attn_work &w, int row, int head, int group)
+/* Parts of a row and a head. */
+static __device__ inline float *parts_of(const attn_args &a, int row, int head)
 {
     const size_t n_heads = (size_t)a.k.heads_per_kv * a.k.n_kv_heads;
-    const size_t index = ((size_t)(row - a.first_row) * n_heads + head) * a.k.max_groups + (group - w.item.first_group);
-    return a.parts + index * (ATTN_PART_HEAD + a.k.head_dim);
+    return a.parts + ((size_t)(row - a.first_row) * n_heads + head) * a.k.max_groups * (ATTN_PART_HEAD + a.k.head_dim);
+}
+
+static __device__ inline float *part_of(const attn_args &a, int row, int head, int group)
+{
+    return parts_of(a, row, head) + (size_t)(group % a.k.max_groups) * (ATTN_PART_HEAD + a.k.head_dim);
 }
 
 static __device__ inline float *output_of(const attn_args &a, int row, int head)
 {
     return a.out + ((size_t)row * a.k.heads_per_kv * a.k.n_kv_heads + head) * a.k.head_dim;
-}
-
-/* The folded state of a column; o of four dims. */
-typedef struct attn_fold {
-    float max, sum;
-    float4 o;
-} attn_fold;
-
-/* Adds a part whose max and sum stand at head_at; f->max is that of all parts. */
-static __device__ inline void fold_add(attn_fold *f, const float *part, int head_at, int dim)
-{
-    const float2 head = __ldcg((const float2 *)(part + head_at));
-    const float4 o = __ldcg((const float4 *)(part + ATTN_PART_HEAD + dim));
-    const float weight = head.x == -CUDART_INF_F ? 0 : exp2f(head.x - f->max);
-    f->sum = __fmaf_rn(head.y, weight, f->sum);
-    f->o.x = __fmaf_rn(o.x, weight, f->o.x);
-    f->o.y = __fmaf_rn(o.y, weight, f->o.y);
-    f->o.z = __fmaf_rn(o.z, weight, f->o.z);
-    f->o.w = __fmaf_rn(o.w, weight, f->o.w);
-}
-
-/* n groups from the one at parts on. */
-static __device__ inline attn_fold fold_groups(const attn_args &a, const float *parts, int n, int dim)
-{
-    const int stride = ATTN_PART_HEAD + a.k.head_dim;
-    attn_fold f = {-CUDART_INF_F, 0, make_float4(0, 0, 0, 0)};
-#pragma unroll 8
-    for (int g = 0; g < n; g++) f.max = fmaxf(f.max, __ldcg(parts + (size_t)g * stride));
-#pragma unroll 8
-    for (int g = 0; g < n; g++) fold_add(&f, parts + (size_t)g * stride, 0, dim);
-    return f;
 }
 
 /* True on all threads of the block that comes last of n. Its reads then see what the others wrote before they came. */
@@ -402,65 +353,15 @@ static __device__ inline bool comes_last(int *counter, int n, int *flag)
     return *flag;
 }
 
-static __device__ inline void put_output(const attn_args &a, const attn_work &w, int row, int head, int dim,
-                                         const attn_fold &f)
-{
-    const float inverse = f.sum > 0 ? 1.0f / f.sum : f.sum == 0 ? 0.0f : f.sum; /* NaN stays */
-    *(float4 *)(output_of(a, row, head) + dim) =
-        make_float4(f.o.x * inverse, f.o.y * inverse, f.o.z * inverse, f.o.w * inverse);
-}
-
-/* Groups that the row of a column of the row block sees, first > last for none, kept in rest by row. */
-static __device__ inline void find_groups(const attn_args &a, const attn_work &w)
-{
-    for (int i = (int)threadIdx.x; i < w.item.n_block_rows; i += (int)blockDim.x) {
-        const int r = max(batch_row(a.map, w.item.block_row + i), 0);
-        const attn_range sees = attn_range_of(a.k.sight, a.k.window, a.in.pos[r], a.in.committed[r], a.in.end[r]);
-        const bool is_empty = sees.begin >= sees.end;
-        w.rest->first_group[i] = is_empty ? 1 : attn_group_of(a.k.cut, sees.begin);
-        w.rest->last_group[i] =
-            is_empty ? 0 : min(attn_group_of(a.k.cut, sees.end - 1), w.item.first_group + a.k.max_groups - 1);
-    }
-    __syncthreads();
-}
-
-/* The parts of one set, of all rows of the row block, become the set's, or the output when there is no other set. */
-static __device__ inline void fold_set(const attn_args &a, const attn_work &w, int set)
+/* The parts of all rows of the row block become the output. */
+static __device__ inline void fold_block(const attn_args &a, const attn_work &w)
 {
     const int quads = a.k.head_dim / 4, n = w.item.n_block_rows * a.k.heads_per_kv * quads;
-    const int set_first = max(set * a.k.cut.set_len, w.item.first_group);
     for (int i = (int)threadIdx.x; i < n; i += (int)blockDim.x) {
-        const int column = i / quads, dim = i % quads * 4, at = column / a.k.heads_per_kv;
-        const int row = w.item.block_row + at, head = head_of_column(a, w, column);
-        const int first = max(w.rest->first_group[at], set_first);
-        const int last = min(w.rest->last_group[at], (set + 1) * a.k.cut.set_len - 1);
-        if (w.item.n_sets == 1) {
-            put_output(a, w, row, head, dim, fold_groups(a, part_of(a, w, row, head, first), last - first + 1, dim));
-        } else if (first <= last) {
-            const attn_fold f = fold_groups(a, part_of(a, w, row, head, first), last - first + 1, dim);
-            float *part = part_of(a, w, row, head, set_first); /* this thread has read its dims; the head is not the
-                                                                   groups' */
-            *(float4 *)(part + ATTN_PART_HEAD + dim) = f.o;
-            if (dim == 0) *(float2 *)(part + 2) = make_float2(f.max, f.sum);
-        }
-    }
-}
-
-static __device__ inline void fold_sets(const attn_args &a, const attn_work &w)
-{
-    const int quads = a.k.head_dim / 4, n = w.item.n_block_rows * a.k.heads_per_kv * quads, len = a.k.cut.set_len;
-    for (int i = (int)threadIdx.x; i < n; i += (int)blockDim.x) {
-        const int column = i / quads, dim = i % quads * 4, at = column / a.k.heads_per_kv;
-        const int row = w.item.block_row + at, head = head_of_column(a, w, column);
-        const int first = w.rest->first_group[at] / len, last = w.rest->last_group[at] / len;
-        attn_fold f = {-CUDART_INF_F, 0, make_float4(0, 0, 0, 0)};
-#pragma unroll 4
-        for (int set = first; set <= last; set++)
-            f.max = fmaxf(f.max, __ldcg(part_of(a, w, row, head, max(set * len, w.item.first_group)) + 2));
-#pragma unroll 4
-        for (int set = first; set <= last; set++)
-            fold_add(&f, part_of(a, w, row, head, max(set * len, w.item.first_group)), 2, dim);
-        put_output(a, w, row, head, dim, f);
+        const int column = i / quads, dim = i % quads * 4, row = row_of_column(a, w.item.block_row, column);
+        const int r = max(batch_row(a.map, row), 0), head = head_of_column(a, w, column);
+        const attn_groups g = attn_groups_of(a.k, attn_row_range(a.k, a.in, r));
+        put_folded(fold_parts(a.k, parts_of(a, row, head), g, dim), output_of(a, row, head) + dim);
     }
 }
 
@@ -470,7 +371,7 @@ static __device__ inline void put_sums(const attn_args &a, const attn_work &w,
                                        const float (*o)[attn_shape<D, NT>::n_summed][4])
 {
     using shape = attn_shape<D, NT>;
-    const bool is_whole = w.item.n_in_set == 1 && w.item.n_sets == 1;
+    const bool is_whole = w.item.group < 0 || (w.item.n_in_block == 1 && !a.folds_apart);
     const int group = w.item.group;
 #pragma unroll
     for (int n = 0; n < shape::n_summed; n++)
@@ -480,8 +381,8 @@ static __device__ inline void put_sums(const attn_args &a, const attn_work &w,
             if (column >= w.n_columns) continue;
             const int row = row_of_column(a, w.item.row, column), head = head_of_column(a, w, column);
             const float sum = w.rest->sum[column];
-            const float inverse = !is_whole ? 1.0f : sum > 0 ? 1.0f / sum : sum == 0 ? 0.0f : sum;
-            float *to = is_whole ? output_of(a, row, head) : part_of(a, w, row, head, group) + ATTN_PART_HEAD;
+            const float inverse = is_whole ? fold_inverse(sum) : 1.0f;
+            float *to = is_whole ? output_of(a, row, head) : part_of(a, row, head, group) + ATTN_PART_HEAD;
 #pragma unroll
             for (int m = 0; m < shape::dim_tiles; m++)
 #pragma unroll
@@ -490,16 +391,12 @@ static __device__ inline void put_sums(const attn_args &a, const attn_work &w,
         }
     if (is_whole) return;
     for (int column = (int)threadIdx.x; column < w.n_columns; column += shape::threads)
-        *(float2 *)part_of(a, w, row_of_column(a, w.item.row, column), head_of_column(a, w, column), group) =
+        *(float2 *)part_of(a, row_of_column(a, w.item.row, column), head_of_column(a, w, column), group) =
             make_float2(w.rest->max[column], w.rest->sum[column]);
 
-    const int set = group / a.k.cut.set_len, n_sets = attn_n_sets(&a.k);
-    int *counters = a.counters + w.item.counters + w.kv_head * (n_sets + 1);
-    if (!comes_last(counters + 1 + set - w.item.first_group / a.k.cut.set_len, w.item.n_in_set, &w.rest->flag)) return;
-    find_groups(a, w);
-    fold_set(a, w, set);
-    if (w.item.n_sets == 1 || !comes_last(counters, w.item.n_sets, &w.rest->flag)) return;
-    fold_sets(a, w);
+    if (a.folds_apart || !comes_last(a.counters + w.item.counters + w.kv_head, w.item.n_in_block, &w.rest->flag))
+        return;
+    fold_block(a, w);
 }
 
 /* ---- one item ---- */
@@ -510,8 +407,7 @@ static __device__ inline void find_ranges(const attn_args &a, const attn_work &w
     for (int c = (int)threadIdx.x; c < a.place.columns; c += (int)blockDim.x) {
         attn_range sees = {0, 0};
         if (c < w.n_columns) {
-            const int r = max(batch_row(a.map, row_of_column(a, w.item.row, c)), 0);
-            sees = attn_range_of(a.k.sight, a.k.window, a.in.pos[r], a.in.committed[r], a.in.end[r]);
+            sees = attn_row_range(a.k, a.in, max(batch_row(a.map, row_of_column(a, w.item.row, c)), 0));
         }
         w.rest->begin[c] = max(sees.begin, w.item.begin);
         w.rest->end[c] = min(sees.end, w.item.end);

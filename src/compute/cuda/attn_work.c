@@ -22,8 +22,8 @@ static int ceil_div(int a, int b)
 static attn_cut cut_of(int window, int n_kv_heads)
 {
     const int unit = n_kv_heads >= (window > 0 ? 16 : 4) ? 128 : 64;
-    if (window > 0) return (attn_cut){.unit = unit, .n_even = 1 << 20, .set_len = 1 << 20};
-    return (attn_cut){.unit = unit, .n_even = n_kv_heads >= 4 ? 32 : 64, .set_len = 8};
+    if (window > 0) return (attn_cut){.unit = unit, .n_even = 1 << 20};
+    return (attn_cut){.unit = unit, .n_even = n_kv_heads >= 4 ? 32 : 64};
 }
 
 static bool has_kernel(const dev_pages *l)
@@ -79,7 +79,7 @@ static void count_room(compiled *c, const attn_class *k)
     const int rows = rows_of(c, k->rows), split = split_rows(rows), wave = split < k->wave_rows ? split : k->wave_rows;
     const size_t items = (size_t)split * (size_t)k->max_groups;
     const size_t parts = (size_t)wave * attn_row_parts(k);
-    const size_t counters = (size_t)wave * (size_t)k->n_kv_heads * (size_t)(attn_n_sets(k) + 1);
+    const size_t counters = (size_t)wave * (size_t)k->n_kv_heads;
     c->attn_items_cap += items > (size_t)rows ? items : (size_t)rows;
     if (parts * sizeof(float) > c->attn_parts_bytes) c->attn_parts_bytes = parts * sizeof(float);
     if (counters * sizeof(int32_t) > c->attn_counters_bytes) c->attn_counters_bytes = counters * sizeof(int32_t);
@@ -206,39 +206,20 @@ static void add_group(list_maker *m, attn_item block, attn_range all, int group)
     }
 }
 
-/* One past the last item, from i on, of the same set: groups fall, so the items of a set lie together. */
-static int set_end(const list_maker *m, int i)
-{
-    const int set = m->items[i].group / m->k->cut.set_len;
-    while (i < m->n && m->items[i].group / m->k->cut.set_len == set) i++;
-    return i;
-}
-
-/* Known when all items of the block are there. */
-static void count_sets(list_maker *m, int first)
-{
-    int n_sets = 0;
-    for (int i = first; i < m->n; i = set_end(m, i)) n_sets++;
-    for (int i = first, end; i < m->n; i = end) {
-        end = set_end(m, i);
-        for (int j = i; j < end; j++) m->items[j].n_in_set = end - i, m->items[j].n_sets = n_sets;
-    }
-}
-
 static void add_block(list_maker *m, int row, int n_rows, attn_range all)
 {
-    attn_item block = {.block_row = row, .n_block_rows = n_rows, .group = -1, .n_in_set = 1, .n_sets = 1};
+    attn_item block = {.block_row = row, .n_block_rows = n_rows, .group = -1, .n_in_block = 1};
     const int first = m->n;
     if (m->is_whole || all.begin >= all.end) {
         const row_view v = view_row(m, row);
         add_item(m, block, row, n_rows, all, m->in->seqs[v.seq].base);
         return;
     }
-    block.first_group = attn_group_of(m->k->cut, all.begin);
+    const int first_group = attn_group_of(m->k->cut, all.begin);
     block.counters = m->counters;
-    m->counters += m->k->n_kv_heads * (attn_n_sets(m->k) + 1);
-    for (int g = attn_group_of(m->k->cut, all.end - 1); g >= block.first_group; g--) add_group(m, block, all, g);
-    count_sets(m, first);
+    m->counters += m->k->n_kv_heads;
+    for (int g = attn_group_of(m->k->cut, all.end - 1); g >= first_group; g--) add_group(m, block, all, g);
+    for (int i = first; i < m->n; i++) m->items[i].n_in_block = m->n - first;
 }
 
 /* The longest first; blocks that read the same keys side by side. */
