@@ -143,7 +143,7 @@ static void check_joined(layer_shape s)
     int values[2][2];
     for (int i = 0; i < 2; i++) {
         begin(&f[i], "expert layer, joined and not");
-        f[i].tolerance = 1e-5;
+        f[i].tolerance = 1e-4; /* a norm of another order moves some activations to the next f16 */
         values[i][1] = add_layer(&f[i], s, i == 1, &values[i][0]);
         assert_ok(plan_finish(f[i].p, &err), err);
         if (!open_cuda(&cuda[i].b)) skip();

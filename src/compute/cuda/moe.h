@@ -37,7 +37,8 @@ typedef struct moe_work {
 /* Pairs in a batch at most, in a step of n_rows rows. */
 static inline int moe_columns(const moe_work *w, int n_rows)
 {
-    return n_rows == 1 ? 1 : n_rows > MOE_WIDE_ROWS ? w->wide_columns : w->columns;
+    if (n_rows < w->columns) return n_rows;
+    return n_rows > MOE_WIDE_ROWS ? w->wide_columns : w->columns;
 }
 
 /* Ops of one expert layer that are done together (moe_join.c): the dense branch goes along with the experts, and what

@@ -71,6 +71,7 @@ static void launch_tiles(const cuda_pass *p, const plan_op *op)
     e->out = p->c->moe.sums;
     a.n_rows = h.n;
     a.n_used = op->n_used;
+    a.n_experts = op->n_experts;
     a.live = h.live;
     a.route = (const int32_t *)route.data;
     if (block) add_dense(p, &p->c->p->ops[block->dense_down], &a);

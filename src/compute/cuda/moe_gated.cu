@@ -78,6 +78,7 @@ static void launch_tiles(const cuda_pass *p, const plan_op *op)
     a.activation = op->activation;
     a.n_rows = x.n;
     a.n_used = op->n_used;
+    a.n_experts = op->n_experts;
     a.live = x.live;
     a.route = (const int32_t *)route.data;
     if (block) add_dense(p, &p->c->p->ops[block->dense_gated], &a);

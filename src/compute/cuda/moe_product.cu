@@ -20,42 +20,71 @@ bool moe_product_fits(const dev_weight *w)
            tile_n_records(w->n_in) <= MOE_MAX_RECORDS;
 }
 
+/* Batches of a kind at most. */
+static int most_batches(const moe_args *a, int kind)
+{
+    const int pairs = a->n_rows * a->n_used, full = pairs / a->columns + a->n_experts;
+    if (kind == MOE_DENSE) return ceil_div(a->n_rows, a->columns);
+    return pairs < full ? pairs : full;
+}
+
+/* Items of a block at most. */
+static int most_items(const cuda_backend *b, const moe_args *a)
+{
+    int items = 0;
+    for (int i = 0; i < MOE_KINDS; i++) {
+        items +=
+            ceil_div(most_batches(a, i) * a->parts[i].n_tiles, b->n_sms) * (a->is_split ? a->parts[i].n_chains : 1);
+    }
+    return items;
+}
+
 /* Places in shared memory; false when it is too small. */
 static bool lay_out(const cuda_backend *b, int mt, int nt, moe_args *a)
 {
-    int records = 0, chains = 0;
-    for (int i = 0; i < MOE_KINDS; i++) {
-        records = largest(records, a->parts[i].n_records);
-        chains = largest(chains, a->parts[i].n_chains);
-    }
-    const int sums = a->is_split && chains > 1 ? 2 * a->warps * mt * nt * WARP * (int)sizeof(float4) : 0;
-    a->scales_at = records * 32 * product_stride(a->columns) * (int)sizeof(uint4);
-    a->most_at = a->scales_at + chains * a->columns * (int)sizeof(float);
+    const int sums = a->is_split ? most_items(b, a) * mt * nt * WARP * (int)sizeof(float4) : 0;
+    a->scales_at = a->n_slots * a->most_records * 32 * product_stride(a->columns) * (int)sizeof(uint4);
+    a->most_at = a->scales_at + a->n_slots * MOE_MAX_CHAINS * a->columns * (int)sizeof(float);
     a->pairs_at = a->most_at + a->warps * MOE_PACKED * (int)sizeof(float);
-    a->sums_at = ceil_div(a->pairs_at + a->columns * (int)sizeof(int), 128) * 128;
+    a->runs_at = a->pairs_at + a->n_slots * a->columns * (int)sizeof(int);
+    a->sums_at = ceil_div(a->runs_at + MOE_MAX_RUNS * (int)sizeof(moe_run) + 2 * (int)sizeof(int), 128) * 128;
     a->ring_at = a->sums_at + sums;
     a->barriers_at = a->ring_at + a->warps * a->stages * mt * a->slot_bytes;
     a->shared_bytes = a->barriers_at + a->warps * a->stages * (int)sizeof(uint64_t);
     return a->shared_bytes <= b->shared_bytes;
 }
 
-/* As many warps as there is work for, then as many stages as fit. */
+/* Stages and slots that fit so many warps, the first as many as possible; false when not even the fewest do. */
+static bool fit(const cuda_backend *b, int mt, int nt, int most_slots, moe_args *a)
+{
+    for (a->n_slots = most_slots; a->n_slots >= 1; a->n_slots--)
+        for (a->stages = MAX_STAGES; a->stages >= (a->n_slots > 1 ? 3 : MOE_MIN_STAGES); a->stages--)
+            if (lay_out(b, mt, nt, a)) return true;
+    return false;
+}
+
+/* Single chains where there are few items; as many warps as have work. */
 static void choose(const cuda_backend *b, int mt, int nt, moe_args *a)
 {
-    int units = 0, chains = 0;
-    for (int i = 0; i < MOE_KINDS; i++) {
-        const int n = i == MOE_DENSE ? ceil_div(a->n_rows, a->columns) : a->n_rows * a->n_used;
-        units += ceil_div(n * a->parts[i].n_tiles, b->n_sms);
-        chains += ceil_div(n * a->parts[i].n_tiles * a->parts[i].n_chains, b->n_sms);
-    }
-    a->is_split = units < MOE_MAX_WARPS;
-    a->warps = a->is_split && chains < MOE_MAX_WARPS ? largest(chains, 2 * MOE_MIN_WARPS) : (int)MOE_MAX_WARPS;
-    for (; a->warps >= MOE_MIN_WARPS; a->warps--)
-        for (a->stages = MAX_STAGES; a->stages >= MOE_MIN_STAGES; a->stages--)
-            if (lay_out(b, mt, nt, a)) return;
+    a->is_split = true;
+    if (most_items(b, a) > MOE_MAX_WARPS) a->is_split = false;
+    const int items = most_items(b, a);
+    a->warps = items < MOE_MAX_WARPS ? largest(items, 2 * MOE_MIN_WARPS) : (int)MOE_MAX_WARPS;
+    for (; a->warps > MOE_MIN_WARPS; a->warps--)
+        if (fit(b, mt, nt, a->columns <= 8 ? MOE_MAX_SLOTS : 1, a)) return;
+    a->is_split = false;
     a->warps = MOE_MIN_WARPS; /* fits: the columns were chosen so (moe_join.c) */
+    a->n_slots = 1;
     a->stages = MOE_MIN_STAGES;
     (void)lay_out(b, mt, nt, a);
+}
+
+/* Blocks: one per multiprocessor, more where a block would have too many runs. */
+static int grid_of(const cuda_backend *b, const moe_args *a)
+{
+    int grid = b->n_sms;
+    for (int i = 0; i < MOE_KINDS; i++) grid = largest(grid, ceil_div(most_batches(a, i), MOE_MAX_RUNS / 2 - 2));
+    return grid;
 }
 
 moe_part moe_part_of(const dev_weight *w, const dev_weight *up, int n_ff)
@@ -88,12 +117,13 @@ void moe_launch(const cuda_pass *p, moe_args *a)
     a->work = p->c->moe;
     a->columns = moe_columns(&a->work, a->n_rows);
     a->slot_bytes = largest(a->parts[0].record_bytes, a->parts[1].record_bytes);
+    a->most_records = largest(a->parts[0].n_records, a->parts[1].n_records);
     const int nt = a->columns > 8 ? 2 : 1;
     choose(p->b, mt, nt, a);
     const int half = p->b->shared_bytes / 2 + 2048;
     if (a->shared_bytes < half) a->shared_bytes = half; /* one block per multiprocessor */
     launch_overlapped(p->b, nt == 1 ? moe_kernel_1(a->is_gated) : moe_kernel_2(a->is_gated),
-                      dim3((unsigned)p->b->n_sms), a->warps * WARP, (size_t)a->shared_bytes, *a);
+                      dim3((unsigned)grid_of(p->b, a)), a->warps * WARP, (size_t)a->shared_bytes, *a);
 }
 
 facet_status cuda_moe_products_open(cuda_backend *b, facet_error *err)

@@ -7,6 +7,9 @@
 enum {
     WIDE_ROWS = 4, /* rows that share the reads of the router in a wide step */
     CHOICES = CUDA_MAX_EXPERTS / WARP,
+    MAX_IN = 5120,
+    ROW_QUADS = MAX_IN / (4 * BLOCK),
+    EXPERT_QUADS = 24, /* a lane's share of a router row, when that is short: kept in registers */
 };
 
 typedef struct route_args {
@@ -17,6 +20,7 @@ typedef struct route_args {
     const float *x, *in_scale, *expert_scale; /* the scales may be NULL */
     const int32_t *live;
     float eps, scale;
+    bool is_short; /* the router is F32 and its rows fit EXPERT_QUADS */
     int n_rows, n_experts, n_used, columns;
     float *out;        /* [row, 2 * n_used]: ids as int32 bits, weights */
     const float *norm; /* normed = rms(x; norm or 1), unless it is NULL */
@@ -26,56 +30,91 @@ typedef struct route_args {
 
 /* ---- logits ---- */
 
-/* Into the L2 cache, while earlier kernels still run. */
-static __device__ inline void prefetch_row(const uint8_t *row, size_t bytes)
+/* A block's part of the work that does not depend on its rows: asked for before earlier kernels have ended. */
+typedef struct route_weights {
+    float4 in_scale[ROW_QUADS], norm[ROW_QUADS]; /* of this thread's quads of a row */
+    float4 router[EXPERT_QUADS];                 /* of this lane's quads of the warp's expert */
+} route_weights;
+
+static __device__ inline float4 quad_or(const float *x, uint32_t k, uint32_t n, float fill)
 {
-    for (size_t at = (size_t)lane_id() * 128; at < bytes; at += WARP * 128)
-        asm volatile("prefetch.global.L2 [%0];" ::"l"(row + at));
+    return x && 4 * k < n ? ((const float4 *)x)[k] : make_float4(fill, fill, fill, fill);
 }
 
-/* u [R, n_in] = rms(x) * in_scale * scale; this block's share of the columns of `normed` too. */
-template <int R> static __device__ inline void load_inputs(const route_args &a, int first, float *u, float *part)
+static __device__ inline void load_weights(const route_args &a, int expert, route_weights *w)
 {
-    const uint32_t share = (a.n_in + gridDim.x - 1) / gridDim.x, begin = blockIdx.x * share;
-    const uint32_t end = min(begin + share, a.n_in);
+#pragma unroll
+    for (int i = 0; i < ROW_QUADS; i++) {
+        w->in_scale[i] = quad_or(a.in_scale, threadIdx.x + i * BLOCK, a.n_in, 1);
+        w->norm[i] = quad_or(a.normed ? a.norm : NULL, threadIdx.x + i * BLOCK, a.n_in, 1);
+    }
+    if (!a.is_short) return;
+    const float *row = (const float *)(a.w + (size_t)min(expert, a.n_experts - 1) * a.row_bytes);
+#pragma unroll
+    for (int i = 0; i < EXPERT_QUADS; i++) w->router[i] = quad_or(row, (uint32_t)(lane_id() + i * WARP), a.n_in, 0);
+}
+
+static __device__ inline float4 times(const float4 &x, float by, const float4 &w)
+{
+    return make_float4(x.x * by * w.x, x.y * by * w.y, x.z * by * w.z, x.w * by * w.w);
+}
+
+static __device__ inline float add_products(float sum, const float4 &a, const float4 &b)
+{
+    sum = __fmaf_rn(a.x, b.x, sum);
+    sum = __fmaf_rn(a.y, b.y, sum);
+    sum = __fmaf_rn(a.z, b.z, sum);
+    return __fmaf_rn(a.w, b.w, sum);
+}
+
+/* u [R, n_in] = rms(x) * in_scale * scale. The first block also writes `normed`. */
+template <int R>
+static __device__ inline void load_inputs(const route_args &a, int first, const route_weights &w, float *u, float *part)
+{
+    float4 x[R][ROW_QUADS];
+#pragma unroll
+    for (int r = 0; r < R; r++)
+#pragma unroll
+        for (int i = 0; i < ROW_QUADS; i++)
+            x[r][i] = quad_or(a.x + (size_t)min(first + r, a.n_rows - 1) * a.n_in, threadIdx.x + i * BLOCK, a.n_in, 0);
 #pragma unroll
     for (int r = 0; r < R; r++) {
-        const int row = min(first + r, a.n_rows - 1);
-        const float *x = a.x + (size_t)row * a.n_in;
         float sum = 0;
-        for (uint32_t k = threadIdx.x; k < a.n_in; k += BLOCK) {
-            u[r * a.n_in + k] = x[k];
-            sum = __fmaf_rn(x[k], x[k], sum);
-        }
+#pragma unroll
+        for (int i = 0; i < ROW_QUADS; i++) sum = add_products(sum, x[r][i], x[r][i]);
         const float inverse = 1.0f / sqrtf(block_sum(sum, part) / (float)a.n_in + a.eps);
-        for (uint32_t k = threadIdx.x; k < a.n_in; k += BLOCK) {
-            const float y = u[r * a.n_in + k] * inverse;
-            if (a.normed && k >= begin && k < end) a.normed[(size_t)row * a.n_in + k] = y * (a.norm ? a.norm[k] : 1.0f);
-            u[r * a.n_in + k] = y * (a.in_scale ? a.in_scale[k] : 1.0f) * a.scale;
+#pragma unroll
+        for (int i = 0; i < ROW_QUADS; i++) {
+            const uint32_t k = threadIdx.x + i * BLOCK;
+            if (4 * k >= a.n_in) continue;
+            ((float4 *)(u + r * a.n_in))[k] = times(times(x[r][i], inverse, w.in_scale[i]), a.scale, {1, 1, 1, 1});
+            if (a.normed && blockIdx.x == 0 && first + r < a.n_rows)
+                ((float4 *)(a.normed + (size_t)(first + r) * a.n_in))[k] = times(x[r][i], inverse, w.norm[i]);
         }
     }
     __syncthreads();
 }
 
 /* One warp per expert. The order of a sum does not depend on R. */
-template <int R> static __device__ inline void put_logits(const route_args &a, int first, const float *u)
+template <int R>
+static __device__ inline void put_logits(const route_args &a, int first, int expert, const route_weights &w,
+                                         const float *u)
 {
-    const int expert = (int)blockIdx.x * BLOCK_WARPS + warp_id();
     if (expert >= a.n_experts) return;
-    const uint8_t *w = a.w + (size_t)expert * a.row_bytes;
     float sum[R] = {};
-    if (a.type == TYPE_F32) {
-#pragma unroll 8
-        for (uint32_t k = (uint32_t)lane_id(); k < a.n_in; k += WARP) {
-            const float v = ((const float *)w)[k];
+    if (a.is_short) {
 #pragma unroll
-            for (int r = 0; r < R; r++) sum[r] = __fmaf_rn(v, u[r * a.n_in + k], sum[r]);
+        for (int i = 0; i < EXPERT_QUADS; i++) {
+            const uint32_t k = (uint32_t)(lane_id() + i * WARP);
+            if (4 * k >= a.n_in) continue;
+#pragma unroll
+            for (int r = 0; r < R; r++)
+                sum[r] = add_products(sum[r], w.router[i], ((const float4 *)(u + r * a.n_in))[k]);
         }
     } else {
-        for (uint32_t k = (uint32_t)lane_id(); k < a.n_in; k += WARP) {
-            const float v = weight_at(a.type, w, k);
-            for (int r = 0; r < R; r++) sum[r] = __fmaf_rn(v, u[r * a.n_in + k], sum[r]);
-        }
+        const uint8_t *row = a.w + (size_t)expert * a.row_bytes;
+        for (uint32_t k = (uint32_t)lane_id(); k < a.n_in; k += WARP)
+            for (int r = 0; r < R; r++) sum[r] = __fmaf_rn(weight_at(a.type, row, k), u[r * a.n_in + k], sum[r]);
     }
 #pragma unroll
     for (int r = 0; r < R; r++) {
@@ -86,53 +125,56 @@ template <int R> static __device__ inline void put_logits(const route_args &a, i
 
 /* ---- choice ---- */
 
-typedef struct choice {
-    float value;
-    int id; /* INT32_MAX: none */
-} choice;
-
-static __device__ inline bool is_better(const choice &a, const choice &b)
+/* Numbers that are ordered as the floats are; 0 for NaN. */
+static __device__ inline uint32_t order_of(float x)
 {
-    return a.value > b.value || (a.value == b.value && a.id < b.id);
+    const uint32_t bits = __float_as_uint(x);
+    return x != x ? 0 : bits >> 31 ? ~bits : bits | 0x80000000u;
 }
 
-/* The n_used largest, the lower id on ties; always valid ids, whatever the logits; a NaN
- * among them makes all weights NaN. A softmax over all experts that is
- * renormalised over the chosen ones is the softmax over those. By one warp: lane l looks at the experts l, l + 32, ..
- */
+static __device__ inline float float_of(uint32_t order)
+{
+    return __uint_as_float(order >> 31 ? order & 0x7fffffffu : ~order);
+}
+
+/* The n_used largest, the lower id on ties; always valid ids, whatever the logits; a NaN among them makes all weights
+ * NaN. A softmax over all experts that is renormalised over the chosen ones is the softmax over those. By one warp:
+ * lane l looks at the experts l, l + 32, .. */
 static __device__ inline void choose(const route_args &a, int row)
 {
     const float *logits = a.work.logits + (size_t)row * a.n_experts;
-    float *out = a.out + (size_t)row * 2 * a.n_used, value[CHOICES], total = 0, top = 0;
-    uint32_t taken = 0;
+    float *out = a.out + (size_t)row * 2 * a.n_used, total = 0, top = 0;
+    uint32_t key[CHOICES]; /* order + 1, or 0 for those that are taken: NaN counts as the smallest */
     bool has_nan = false;
 #pragma unroll
     for (int i = 0; i < CHOICES; i++) {
         const int e = lane_id() + i * WARP;
-        value[i] = e < a.n_experts ? __ldcg(logits + e) : 0.0f;
-        has_nan |= value[i] != value[i];
-        if (value[i] != value[i]) value[i] = -CUDART_INF_F;
-        if (e >= a.n_experts) taken |= 1u << i;
+        const float logit = e < a.n_experts ? __ldcg(logits + e) : 0.0f;
+        has_nan |= logit != logit;
+        key[i] = e < a.n_experts ? order_of(logit) + 1 : 0;
     }
     has_nan = __any_sync(0xffffffffu, has_nan);
+    int chosen = 0; /* of place lane_id() */
+    float mine = 0;
     for (int n = 0; n < a.n_used; n++) {
-        choice best = {-CUDART_INF_F, INT32_MAX};
+        uint32_t best = 0;
+        int id = INT32_MAX;
 #pragma unroll
-        for (int i = 0; i < CHOICES; i++) {
-            const choice next = {value[i], lane_id() + i * WARP};
-            if (!(taken >> i & 1) && is_better(next, best)) best = next;
-        }
-        for (int step = WARP / 2; step > 0; step /= 2) {
-            choice other;
-            other.value = __shfl_xor_sync(0xffffffffu, best.value, step);
-            other.id = __shfl_xor_sync(0xffffffffu, best.id, step);
-            if (is_better(other, best)) best = other;
-        }
-        if (best.id % WARP == lane_id()) taken |= 1u << best.id / WARP;
-        if (n == 0) top = best.value;
-        const float weight = has_nan ? CUDART_NAN_F : expf(best.value - top);
+        for (int i = 0; i < CHOICES; i++)
+            if (i * WARP < a.n_experts && key[i] > best) best = key[i], id = lane_id() + i * WARP;
+        const uint32_t most = __reduce_max_sync(0xffffffffu, best);
+        id = __reduce_min_sync(0xffffffffu, best == most ? id : INT32_MAX);
+#pragma unroll
+        for (int i = 0; i < CHOICES; i++)
+            if (id == lane_id() + i * WARP) key[i] = 0;
+        const float logit = float_of(most - 1);
+        if (n == 0) top = logit;
+        const float weight = has_nan ? CUDART_NAN_F : expf(logit - top);
         total += weight;
-        if (lane_id() == 0) ((int32_t *)out)[n] = best.id, out[a.n_used + n] = weight;
+        if (lane_id() == n % WARP) chosen = id, mine = weight;
+        if (n % WARP != WARP - 1 && n + 1 < a.n_used) continue;
+        const int place = n / WARP * WARP + lane_id();
+        if (place <= n) ((int32_t *)out)[place] = chosen, out[a.n_used + place] = mine;
     }
     __syncwarp();
     for (int n = lane_id(); n < a.n_used; n += WARP) {
@@ -210,15 +252,16 @@ static __device__ inline bool comes_last(int32_t *counter, int n)
 /* Grid: experts / BLOCK_WARPS, rows / R. */
 template <int R> static __global__ void __launch_bounds__(BLOCK) route_kernel(const route_args a)
 {
-    extern __shared__ float u[];
+    extern __shared__ __align__(16) float u[];
     __shared__ float part[BLOCK_WARPS];
     __shared__ batch_counts counts;
     const int first = (int)blockIdx.y * R, expert = (int)blockIdx.x * BLOCK_WARPS + warp_id();
     release_dependents();
-    if (expert < a.n_experts) prefetch_row(a.w + (size_t)expert * a.row_bytes, a.row_bytes);
+    route_weights w;
+    load_weights(a, expert, &w);
     wait_for_predecessors();
-    load_inputs<R>(a, first, u, part);
-    put_logits<R>(a, first, u);
+    load_inputs<R>(a, first, w, u, part);
+    put_logits<R>(a, first, expert, w, u);
     if (!comes_last(&a.work.counters[1 + blockIdx.y], (int)gridDim.x)) return;
     if (warp_id() < R && first + warp_id() < a.n_rows && a.live[first + warp_id()] >= 0) choose(a, first + warp_id());
     if (a.n_rows == 1 || !comes_last(&a.work.counters[0], (int)gridDim.y)) return;
@@ -230,7 +273,7 @@ facet_status check_moe_route(const compiled *c, const plan_op *op, facet_error *
     uint32_t n_in = width_of(c, op->i0), n = (uint32_t)op->n_experts;
     FACET_TRY(op_expect(c, op, op->n_experts > 0 && op->n_experts <= CUDA_MAX_EXPERTS, "at most 512 experts", err));
     FACET_TRY(op_expect(c, op, op->n_used > 0 && op->n_used <= op->n_experts, "n_used is at most n_experts", err));
-    FACET_TRY(op_expect(c, op, n_in * WIDE_ROWS * sizeof(float) <= 80 << 10, "at most 5120 inputs", err));
+    FACET_TRY(op_expect(c, op, n_in % 4 == 0 && n_in <= MAX_IN, "a multiple of 4 inputs, at most 5120", err));
     FACET_TRY(op_expect(c, op, width_of(c, op->o) == 2u * (uint32_t)op->n_used && op_same_rows(c, op->i0, op->o),
                         "the output holds n_used ids and weights", err));
     FACET_TRY(op_expect(c, op, op_has_matrix(c, op->w0, n_in, n, 1), "the router is [n_in, n_experts]", err));
@@ -241,9 +284,10 @@ facet_status check_moe_route(const compiled *c, const plan_op *op, facet_error *
 
 facet_status cuda_moe_open(cuda_backend *b, facet_error *err)
 {
-    return cuda_check(
-        b, cudaFuncSetAttribute(route_kernel<WIDE_ROWS>, cudaFuncAttributeMaxDynamicSharedMemorySize, 80 << 10),
-        "kernels", err);
+    return cuda_check(b,
+                      cudaFuncSetAttribute(route_kernel<WIDE_ROWS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                           MAX_IN * WIDE_ROWS * (int)sizeof(float)),
+                      "kernels", err);
 }
 
 void launch_moe_route(const cuda_pass *p, const plan_op *op)
@@ -256,6 +300,7 @@ void launch_moe_route(const cuda_pass *p, const plan_op *op)
     a.type = w->type;
     a.row_bytes = w->row_bytes;
     a.n_in = w->n_in;
+    a.is_short = w->type == TYPE_F32 && w->n_in <= 4 * WARP * EXPERT_QUADS;
     a.x = x.data;
     a.in_scale = vector_of(p->b, op->w1);
     a.expert_scale = vector_of(p->b, op->w2);
