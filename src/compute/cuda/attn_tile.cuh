@@ -31,7 +31,6 @@ template <int D, int NT> struct attn_shape {
     static constexpr int dim_tiles = D / 16 >= warps ? D / 16 / warps : 1;
     static constexpr int sum_groups = D / 16 >= warps ? 1 : warps / (D / 16);
     static constexpr int n_summed = NT / sum_groups;
-    static constexpr int columns_per_warp = columns / warps, keys_per_lane = tile / WARP;
 };
 
 /* A block's shared memory, and its item. */
@@ -89,35 +88,47 @@ template <int TILE> static __device__ inline void need_pages(const attn_args &a,
     __syncthreads();
 }
 
+/* The row of a key of this item's KV head. */
+static __device__ inline const uint8_t *row_of_key(const attn_args &a, const attn_work &w, bool is_v, int pos)
+{
+    const int slot = slot_of(w, pos);
+    const int64_t page = w.rest->page[slot / KV_PAGE_LEN - w.rest->first_page];
+    const int64_t index = page * KV_PAGE_LEN + slot % KV_PAGE_LEN;
+    return is_v ? page_v(a.layer, index, w.kv_head) : page_k(a.layer, index, w.kv_head);
+}
+
+/* A row of `bytes` by one warp; zeros when it is not seen. */
+static __device__ inline void copy_row(uint8_t *dst, const uint8_t *src, int bytes, bool is_seen)
+{
+    if (bytes % 16 == 0) {
+        const uint32_t to = shared_address(dst);
+        for (int c = lane_id() * 16; c < bytes; c += WARP * 16) copy_16(to + c, src + c, is_seen ? 16 : 0);
+    } else { /* copies of 8 bytes would go through the L1 cache, which may hold what was there before */
+        for (int c = lane_id() * 8; c < bytes; c += WARP * 8)
+            *(uint2 *)(dst + c) = is_seen ? __ldcg((const uint2 *)(src + c)) : make_uint2(0, 0);
+    }
+}
+
 /* Asks for unit `unit` of the item, as one group of copies; an empty one past the end. */
 template <int D, int NT> static __device__ inline void fill_unit(const attn_args &a, const attn_work &w, int unit)
 {
     using shape = attn_shape<D, NT>;
     if (unit < w.n_units) {
-        const int tile = w.first_tile + unit / 2;
+        const int tile = w.first_tile + unit / 2, first = tile * shape::tile;
         need_pages<shape::tile>(a, w, tile);
         const bool is_v = unit & 1;
         const int bytes = (int)(is_v ? a.layer.v_row_bytes : a.layer.k_row_bytes);
         const int stride = is_v ? a.place.v_row : a.place.k_row;
         uint8_t *const stage = w.shared + unit % a.place.stages * a.place.stage_bytes;
+        const bool is_plain = first + shape::tile <= w.base; /* rows follow each other in one page */
+        const uint8_t *base = is_plain ? row_of_key(a, w, is_v, first) : a.layer.data;
 #pragma unroll
         for (int i = 0; i < shape::tile / shape::warps; i++) {
-            const int j = warp_id() + i * shape::warps, pos = tile * shape::tile + j;
+            const int j = warp_id() + i * shape::warps, pos = first + j;
             const bool is_seen = pos >= w.item.begin && pos < w.item.end;
-            const uint8_t *src = a.layer.data;
-            if (is_seen) {
-                const int slot = slot_of(w, pos);
-                const int64_t page = w.rest->page[slot / KV_PAGE_LEN - w.rest->first_page];
-                const int64_t index = page * KV_PAGE_LEN + slot % KV_PAGE_LEN;
-                src = is_v ? page_v(a.layer, index, w.kv_head) : page_k(a.layer, index, w.kv_head);
-            }
-            const uint32_t dst = shared_address(stage + j * stride);
-            if (bytes % 16 == 0)
-                for (int c = lane_id() * 16; c < bytes; c += WARP * 16) copy_16(dst + c, src + c, is_seen ? 16 : 0);
-            else
-                for (int c = lane_id() * 8; c < bytes; c += WARP * 8) /* copies of 8 bytes would go through the L1
-                                                                         cache, which may hold what was there before */
-                    *(uint2 *)(stage + j * stride + c) = is_seen ? __ldcg((const uint2 *)(src + c)) : make_uint2(0, 0);
+            const uint8_t *src = base + (is_plain ? j * bytes : 0);
+            if (!is_plain && is_seen) src = row_of_key(a, w, is_v, pos);
+            copy_row(stage + j * stride, src, bytes, is_seen);
         }
     }
     asm volatile("cp.async.commit_group;" ::: "memory");
@@ -206,49 +217,52 @@ static __device__ inline void score_tile(const attn_args &a, const attn_work &w,
             s[(n * 8 + 2 * (lane % 4) + j % 2) * shape::s_stride + keys + lane / 4 + j / 2 * 8] = sum[n][j];
 }
 
-/* The running softmax of this warp's columns: scores become weights of type f16, and what the sums so far must be
- * multiplied with. */
+/* The running softmax: scores become weights of type f16, and what the sums so far must be multiplied with. Eight lanes
+ * take a column, each tile / 8 neighbouring keys; the first warps take four columns each. */
 template <int D, int NT>
 static __device__ inline void weigh_tile(const attn_args &a, const attn_work &w, int tile, float *max, float *sum)
 {
     using shape = attn_shape<D, NT>;
-    const float *s = (const float *)(w.shared + a.place.s_at);
-    half *p = (half *)(w.shared + a.place.p_at);
+    constexpr int keys = shape::tile / 8;
+    const int column = warp_id() * 4 + lane_id() / 8, key = lane_id() % 8 * keys;
+    if (warp_id() * 4 >= (w.n_columns + 7) / 8 * 8) return;
+    const int pos = tile * shape::tile + key, begin = w.rest->begin[column], end = w.rest->end[column];
+    const float *s = (const float *)(w.shared + a.place.s_at) + column * shape::s_stride + key;
+    float score[keys], most = -CUDART_INF_F;
 #pragma unroll
-    for (int i = 0; i < shape::columns_per_warp; i++) {
-        const int column = warp_id() * shape::columns_per_warp + i;
-        if (column >= w.n_columns) {
-            for (int j = 0; j < shape::keys_per_lane; j++)
-                p[column * shape::p_stride + lane_id() + j * WARP] = __ushort_as_half(0);
-            if (lane_id() == 0) w.rest->corr[column] = 0;
-            continue;
+    for (int j = 0; j < keys; j += 4) {
+        float4 v = *(const float4 *)(s + j);
+#pragma unroll
+        for (int c = 1; c < shape::chains; c++) {
+            const float4 next = *(const float4 *)(s + c * shape::columns * shape::s_stride + j);
+            v = make_float4(__fadd_rn(v.x, next.x), __fadd_rn(v.y, next.y), __fadd_rn(v.z, next.z),
+                            __fadd_rn(v.w, next.w));
         }
-        const int begin = w.rest->begin[column], end = w.rest->end[column];
-        float score[shape::keys_per_lane], most = -CUDART_INF_F;
-#pragma unroll
-        for (int j = 0; j < shape::keys_per_lane; j++) {
-            const int key = lane_id() + j * WARP, pos = tile * shape::tile + key;
-            const float *at = s + column * shape::s_stride + key;
-            score[j] = at[0];
-#pragma unroll
-            for (int c = 1; c < shape::chains; c++)
-                score[j] = __fadd_rn(score[j], at[c * shape::columns * shape::s_stride]);
-            score[j] = pos >= begin && pos < end ? score[j] * a.scale : -CUDART_INF_F;
-            most = fmaxf(most, score[j]);
-        }
-        most = fmaxf(max[i], warp_max(most));
-        const float from = most == -CUDART_INF_F ? 0 : most, corr = exp2f(max[i] - from);
-        float total = 0;
-#pragma unroll
-        for (int j = 0; j < shape::keys_per_lane; j++) {
-            const half weight = __float2half_rn(exp2f(score[j] - from));
-            p[column * shape::p_stride + lane_id() + j * WARP] = weight;
-            total = __fadd_rn(total, __half2float(weight));
-        }
-        sum[i] = __fmaf_rn(sum[i], corr, warp_sum(total));
-        max[i] = most;
-        if (lane_id() == 0) w.rest->corr[column] = corr;
+        score[j] = v.x, score[j + 1] = v.y, score[j + 2] = v.z, score[j + 3] = v.w;
     }
+#pragma unroll
+    for (int j = 0; j < keys; j++) {
+        score[j] = pos + j >= begin && pos + j < end ? score[j] * a.scale : -CUDART_INF_F;
+        most = fmaxf(most, score[j]);
+    }
+#pragma unroll
+    for (int step = 4; step > 0; step /= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, step));
+    most = fmaxf(*max, most);
+    const float from = most == -CUDART_INF_F ? 0 : most, corr = exp2f(*max - from);
+    float total = 0;
+    uint32_t *p = (uint32_t *)(w.shared + a.place.p_at) + (column * shape::p_stride + key) / 2;
+#pragma unroll
+    for (int j = 0; j < keys; j += 2) {
+        const half2 two = __floats2half2_rn(exp2f(score[j] - from), exp2f(score[j + 1] - from));
+        const float2 back = __half22float2(two);
+        p[j / 2] = *(const uint32_t *)&two;
+        total = __fadd_rn(total, __fadd_rn(back.x, back.y));
+    }
+#pragma unroll
+    for (int step = 4; step > 0; step /= 2) total = __fadd_rn(total, __shfl_xor_sync(0xffffffffu, total, step));
+    *sum = __fmaf_rn(*sum, corr, total);
+    *max = most;
+    if (lane_id() % 8 == 0) w.rest->corr[column] = corr;
 }
 
 /* Where this warp's sums lie. */
@@ -473,9 +487,8 @@ static __device__ inline void attend(const attn_args &a, const attn_item &item, 
     if (!has_waited && item.is_settled) wait_for_predecessors();
     load_queries<D, NT>(a, w);
 
-    float max[shape::columns_per_warp], sum[shape::columns_per_warp];
+    float max = -CUDART_INF_F, sum = 0; /* of column warp * 4 + lane / 8 */
     float o[shape::dim_tiles][shape::n_summed][4] = {};
-    for (int i = 0; i < shape::columns_per_warp; i++) max[i] = -CUDART_INF_F, sum[i] = 0;
     for (int unit = 0; unit < w.n_units; unit += 2) {
         const uint8_t *k = shared + unit % stages * a.place.stage_bytes;
         const uint8_t *v = shared + (unit + 1) % stages * a.place.stage_bytes;
@@ -492,7 +505,7 @@ static __device__ inline void attend(const attn_args &a, const attn_item &item, 
         copies_wait(stages - 2 + converts_k);
         __syncthreads(); /* V is there; K has been read */
         if (!converts_k) fill_unit<D, NT>(a, w, unit + stages);
-        weigh_tile<D, NT>(a, w, w.first_tile + unit / 2, max, sum);
+        weigh_tile<D, NT>(a, w, w.first_tile + unit / 2, &max, &sum);
         if (converts_v) {
             convert_tile<D, NT>(v, a.place.v_row, converted);
             v = converted;
@@ -501,9 +514,9 @@ static __device__ inline void attend(const attn_args &a, const attn_item &item, 
         if (converts_v) fill_unit<D, NT>(a, w, unit + 1 + stages);
         add_tile<D, NT>(a, w, v, o);
     }
-    for (int i = 0; i < shape::columns_per_warp; i++) {
-        const int column = warp_id() * shape::columns_per_warp + i;
-        if (lane_id() == 0) w.rest->max[column] = max[i], w.rest->sum[column] = sum[i];
+    if (lane_id() % 8 == 0 && warp_id() * 4 < shape::columns) {
+        w.rest->max[warp_id() * 4 + lane_id() / 8] = max;
+        w.rest->sum[warp_id() * 4 + lane_id() / 8] = sum;
     }
     copies_wait(0);
     __syncthreads();
