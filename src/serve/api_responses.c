@@ -130,8 +130,7 @@ static void close_text(api_answer *a, const char *status)
     json_t *item = json_array_get(a->items, json_array_size(a->items) - 1);
     tell(a->call, kind == REASONING_ITEM ? "response.reasoning_text.done" : "response.output_text.done",
          with(place(a, true), "text", json_stringn(text, n)));
-    if (kind == MESSAGE_ITEM)
-        tell(a->call, "response.content_part.done", with(place(a, true), "part", text_part(kind, text, n)));
+    tell(a->call, "response.content_part.done", with(place(a, true), "part", text_part(kind, text, n)));
     json_object_set_new(item, "content", json_pack("[o]", text_part(kind, text, n)));
     a->block = NO_ITEM;
     close_item(a, item, status);
@@ -144,11 +143,10 @@ static void open_text(api_answer *a, int kind, size_t n_new)
     close_text(a, "completed");
     a->block = kind;
     a->block_start = all->len - n_new;
-    if (kind == REASONING_ITEM) {
+    if (kind == REASONING_ITEM)
         open_item(a, "rs_", json_pack("{s:s, s:[], s:[]}", "type", "reasoning", "summary", "content"));
-        return;
-    }
-    open_item(a, "msg_", json_pack("{s:s, s:s, s:[]}", "type", "message", "role", "assistant", "content"));
+    else
+        open_item(a, "msg_", json_pack("{s:s, s:s, s:[]}", "type", "message", "role", "assistant", "content"));
     tell(a->call, "response.content_part.added", with(place(a, true), "part", text_part(kind, "", 0)));
 }
 
