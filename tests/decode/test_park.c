@@ -83,6 +83,7 @@ static void the_target_comes_back_as_it_was(void **state)
         park_report r;
         spec_world w = open_with(devices[i / 6], false);
         const facet_memory all = memory_of(&w);
+        const uint64_t unpaged = all.kv - kv_total_bytes(&w.engine->kv); /* page tables on a device */
         facet_session *s = snap_session(w.engine, text, N);
         assert_ok(snapshot_store(s, 0, -1, NULL, &err), err);
         const snap_answer want = snap_say(s, text, N, 16, NULL, NULL);
@@ -93,7 +94,7 @@ static void the_target_comes_back_as_it_was(void **state)
         assert_true(part == PARK_TARGET || less.weights == 0);
         assert_true(less.weights + r.weights == all.weights);
         assert_true(kv == PARK_KV_KEEP ? less.kv == all.kv : less.kv < all.kv);
-        assert_true(part == PARK_TARGET || kv == PARK_KV_KEEP || less.kv == 0);
+        assert_true(part == PARK_TARGET || kv == PARK_KV_KEEP || less.kv == unpaged);
 
         snap_answer a;
         float logits[2048];
@@ -312,6 +313,7 @@ static void every_allocation_fails_once(void **state)
     facet_session *s = snap_session(w.engine, text, N);
     spec_state want = spec_look(s);
     const facet_memory all = memory_of(&w);
+    const uint64_t unpaged = all.kv - kv_total_bytes(&w.engine->kv);
     int n_failed[2] = {0};
     for (uint64_t k = 1;; k++) {
         const int64_t live = mem_n_live();
@@ -331,11 +333,11 @@ static void every_allocation_fails_once(void **state)
         snap_assert_error(status, FACET_ERR_MEMORY, &err, "out of memory");
         assert_int_equal(engine_parked(w.engine), PARK_ALL);
         assert_int_equal(mem_n_live(), live);
-        assert_true(memory_of(&w).weights == 0 && memory_of(&w).kv == 0 && memory_of(&w).compute == 0);
+        assert_true(memory_of(&w).weights == 0 && memory_of(&w).kv == unpaged && memory_of(&w).compute == 0);
         n_failed[1]++;
     }
     print_message("%d allocations of parking, %d of unparking\n", n_failed[0], n_failed[1]);
-    assert_true(n_failed[0] >= 6 && n_failed[1] >= 60);
+    assert_true(n_failed[0] >= 6 && n_failed[1] >= (snap_is_cuda(&w) ? 6 : 60));
     assert_true(memory_of(&w).weights == all.weights);
     spec_assert_holds(s, &want, "after all failures");
     spec_free_state(&want);
@@ -416,7 +418,7 @@ static void the_process_shrinks_and_does_not_grow(void **state)
     facet_error err;
     int32_t text[N];
     snap_text(text, N, 9);
-    spec_world w = open_with(NULL, false);
+    spec_world w = open_with("cpu", false);
     const facet_memory all = memory_of(&w);
     facet_session *s = snap_session(w.engine, text, N);
     uint64_t here[50], parked[50];
