@@ -80,7 +80,7 @@ static void print_spec(const bench_run *run, const bench_result *r, const char *
     case BENCH_MD:
         printf("| %s | %.2f | %.3f | | | | | |\n\n%s: %s acceptance; ", test, rate(r), r->median_ms, test, verdicts);
         fflush(stdout);
-        cli_print_spec(stdout, &r->spec);
+        cli_print_spec(stdout, "", run->o->common.generate.speculation.method, &r->spec);
         break;
     case BENCH_CSV:
         printf("%s,%s,speculative %s,%d,%d,%d,%.3f,%.4f,,,,,\n", model_name(run), run->o->common.engine.device,

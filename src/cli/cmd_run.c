@@ -222,12 +222,15 @@ int cmd_run(int argc, char **argv)
     if (status == FACET_OK) status = cli_read_prompt(argument, o.file, &text, &n, &err);
     if (status == FACET_OK) status = complete(m, &o, text, n, &report, &err);
     int code = EXIT_OK;
-    if (status != FACET_OK)
+    if (status != FACET_OK) {
         code = cli_fail(&err);
-    else if (out.is_json)
+    } else if (out.is_json) {
         code = print_json(&report, &out);
-    else if (!out.is_broken)
-        putchar('\n'), fflush(stdout), cli_print_spec(stderr, &report.r.spec);
+    } else if (!out.is_broken) {
+        putchar('\n');
+        fflush(stdout);
+        cli_print_spec(stderr, "facet: speculation by ", o.common.generate.speculation.method, &report.r.spec);
+    }
     if (status == FACET_OK && report.r.stop == FACET_STOP_CANCELLED)
         code = out.is_broken ? EXIT_FAILED : EXIT_INTERRUPTED;
     facet_free((void *)(uintptr_t)report.prompt);

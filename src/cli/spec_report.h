@@ -9,7 +9,7 @@
 
 /* The "speculation" object of --json. */
 json_t *cli_spec_json(const facet_spec_stats *s);
-/* One line; nothing when nothing was drafted. */
-void cli_print_spec(FILE *f, const facet_spec_stats *s);
+/* One line behind the label, of generations that were asked to speculate; nothing for FACET_SPEC_NONE. */
+void cli_print_spec(FILE *f, const char *label, facet_spec_method asked, const facet_spec_stats *s);
 
 #endif

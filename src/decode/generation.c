@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/utf8.h"
 #include "decode/grammar_api.h"
+#include "decode/prefix.h"
 #include "decode/stop.h"
 
 typedef enum phase {
@@ -30,6 +31,8 @@ struct generation {
     buf held;        /* complete text that is not handed out yet: it may be the beginning of a stop string */
     int32_t pending; /* chosen, not evaluated yet */
     int32_t n_tokens, limit, n_kept;
+    int32_t end_token; /* -1 = none yet */
+    uint64_t n_drops; /* the engine's, when the session got the prompt */
     facet_stop why;
     uint64_t begun_at, prompt_done_at, over_at; /* ns; 0 = not yet */
 };
@@ -67,6 +70,7 @@ static facet_status take(generation *g, int32_t token, facet_error *err)
 {
     const tokenizer *t = g->s->engine->model->tok;
     if (!g->params.ignore_eos && tokenizer_is_end(t, token)) {
+        g->end_token = token;
         stop(g, FACET_STOP_EOS);
         return FACET_OK;
     }
@@ -82,6 +86,7 @@ static facet_status take(generation *g, int32_t token, facet_error *err)
 static void finish(generation *g, bool is_refused)
 {
     g->over_at = clock_ns();
+    prefix_keep(g->s);
     if (g->why == FACET_STOP_STRING || is_refused) return;
     detokenizer_finish(&g->detok, &g->held);
     if (g->held.len) deliver(g, -1, true);
@@ -123,6 +128,7 @@ facet_status generation_open(facet_session *s, const int32_t *prompt, size_t n_p
     g->s = s;
     g->prompt = prompt;
     g->n_prompt = n_prompt;
+    g->end_token = -1;
     g->params = *p;
     g->detok.show_special = p->show_special;
     g->begun_at = clock_ns();
@@ -197,6 +203,7 @@ static facet_status begin_prompt(generation *g, facet_error *err)
 {
     FACET_TRY(session_keep(g->s, g->prompt, g->n_prompt, err));
     g->n_kept = g->s->n_kept;
+    g->n_drops = g->s->engine->n_drops;
     if ((size_t)g->n_kept == g->n_prompt) return choose_first(g, err);
     g->phase = PHASE_PREFILL;
     return FACET_OK;
@@ -206,7 +213,7 @@ static facet_status plan_prompt(generation *g, int max_rows, facet_error *err)
 {
     facet_session *s = g->s;
     const size_t left = g->n_prompt - (size_t)s->n_tokens;
-    const int n = left < (size_t)max_rows ? (int)left : max_rows;
+    const int n = session_rows(s, left, max_rows);
     FACET_TRY(report_prompt(g, err));
     if (atomic_exchange(&s->is_cancelled, false)) return error_set(err, FACET_ERR_CANCELLED, "cancelled");
     g->part = (engine_part){
@@ -266,6 +273,7 @@ facet_status generation_plan(generation *g, int max_rows, int max_out, engine_pa
 {
     *part = NULL;
     if (g->phase == PHASE_START) FACET_TRY(begin_prompt(g, err));
+    FACET_TRY(session_check_content(g->s, g->n_drops, err));
     if (g->phase == PHASE_PREFILL) {
         FACET_TRY(plan_prompt(g, max_rows, err));
         *part = &g->part;
@@ -299,8 +307,9 @@ void generation_result(const generation *g, facet_generate_result *out)
                    prompt_done = g->prompt_done_at ? g->prompt_done_at : now;
     *out = (facet_generate_result){.stop = g->why,
                                    .n_tokens = g->n_tokens,
+                                   .end_token = g->end_token,
                                    .prefill_ms = (double)(prompt_done - g->begun_at) * 1e-6,
                                    .decode_ms = (double)(now - prompt_done) * 1e-6,
-                                   .n_prefill = (int32_t)g->n_prompt - g->n_kept};
-    speculation_report(&g->spec, &out->spec);
+                                   .n_prefill = (int32_t)g->n_prompt - g->n_kept,
+                                   .spec = g->spec.stats};
 }

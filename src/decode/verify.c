@@ -130,6 +130,7 @@ facet_status verify_read(facet_session *s, const chooser *c, int32_t pending, co
     if (is_greedy)
         FACET_TRY(e->be->ops->read(e->be, e->compiled, e->plan->v_argmax, part->first_out, p->n + 1, best, err));
     out->run = e->n_runs;
+    out->n_drops = e->n_drops;
     out->first_row = part->first_row;
     out->first_out = part->first_out;
     out->n_path = 0;
@@ -206,6 +207,7 @@ facet_status verify_commit(facet_session *s, const verdict *v, int m, int *n_mov
 {
     int32_t rows[DRAFT_TREE_MAX_ROWS];
     *n_moves = 0;
+    FACET_TRY(session_check_content(s, v->n_drops, err));
     if (v->run != s->engine->n_runs) {
         kv_seq_truncate(s->engine->pool, &s->kv, s->n_tokens);
         return session_append(s, v->token, (size_t)m, err);

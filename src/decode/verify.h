@@ -37,6 +37,7 @@ typedef struct made_up {
 
 typedef struct verdict {
     uint64_t run;             /* the engine's step whose outputs it is about */
+    uint64_t n_drops;         /* the engine's then */
     int first_row, first_out; /* where its rows begin in that step */
     int n_path;               /* rows that hold, that of the pending token included */
     uint8_t path[DRAFT_TREE_MAX_ROWS];
