@@ -66,6 +66,11 @@ void constraint_settle(constraint *c, int from)
     c->part[0] = c->part[from];
 }
 
+bool constraint_is_over(const constraint *c, int at)
+{
+    return c->part[at] == PART_OVER;
+}
+
 /* ---- one token ---- */
 
 /* A token that opens a thought or a call, where that is admitted. */

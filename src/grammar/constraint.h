@@ -32,6 +32,8 @@ void constraint_close(constraint *c);
 facet_status constraint_advance(constraint *c, int from, int32_t token, int to, bool *is_allowed, facet_error *err);
 /* Point 0 becomes point `from`. */
 void constraint_settle(constraint *c, int from);
+/* An end token was there: nothing follows. */
+bool constraint_is_over(const constraint *c, int at);
 /* The tokens allowed at a point: mask_words words, good until the next call. For devices, too. */
 facet_status constraint_mask(constraint *c, int at, const uint64_t **bits, facet_error *err);
 /* logits [n_vocab] of tokens that are not allowed become -INFINITY. */
