@@ -313,6 +313,15 @@ enum {
  * may run in it; what the generating session holds is settled only when the generation has ended. */
 typedef bool (*facet_token_fn)(void *ud, int32_t token, const char *text, size_t n);
 
+/* Called before on_token: the token's log-probability and the likeliest tokens, best first, as the model has them:
+ * before bias, penalties and temperature. */
+enum { FACET_MAX_LOGPROBS = 20 };
+typedef struct facet_logprob {
+    int32_t token;
+    float logprob; /* natural; -INFINITY for tokens that cannot come */
+} facet_logprob;
+typedef void (*facet_logprobs_fn)(void *ud, int32_t token, float logprob, const facet_logprob *top, int n_top);
+
 typedef struct facet_generate_params {
     size_t struct_size;
     int32_t n_predict;       /* -1 = up to the end of the context */
@@ -327,6 +336,8 @@ typedef struct facet_generate_params {
     facet_speculation speculation; /* zeroes: plain decoding */
     facet_grammar *grammar; /* NULL = any text. Borrowed; end tokens come only where it may end. Not with ignore_eos */
     unsigned answer;        /* with a grammar: FACET_ANSWER_... flags */
+    facet_logprobs_fn on_logprobs; /* NULL: nobody wants to know, which saves reading the logits; gets ud */
+    int n_logprobs;                /* likeliest tokens, 0 to FACET_MAX_LOGPROBS */
 } facet_generate_params;
 FACET_API facet_generate_params facet_generate_params_default(void);
 

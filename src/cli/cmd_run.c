@@ -11,6 +11,7 @@
 #include "cli/grammar_options.h"
 #include "cli/spec_report.h"
 #include "model/model.h"
+#include "serve/spec_json.h"
 
 enum { OPT_CHAT = 300, OPT_NO_SPECIAL, OPT_HELP, OPT_SHOW_SPECIAL, OPT_THINK };
 
@@ -159,7 +160,7 @@ static int print_json(const run_report *p, run_output *out)
                   id_array(out->tokens, out->n_tokens), "text", out->text.data ? out->text.data : "", out->text.len,
                   "stop", stops[p->r.stop], "timings", "load_ms", p->load_ms, "prefill_ms", p->r.prefill_ms,
                   "prefill_tps", prefill_tps, "decode_ms", p->r.decode_ms, "decode_tps", decode_tps, "speculation",
-                  cli_spec_json(&p->r.spec), "memory", "weights", (json_int_t)p->memory.weights, "kv",
+                  spec_json(&p->r.spec), "memory", "weights", (json_int_t)p->memory.weights, "kv",
                   (json_int_t)p->memory.kv, "compute", (json_int_t)p->memory.compute, "peak_rss",
                   (json_int_t)p->memory.peak_rss, "device", (json_int_t)p->memory.device);
     const bool ok = j && json_dumpf(j, stdout, JSON_COMPACT) == 0 && putchar('\n') != EOF && fflush(stdout) == 0;

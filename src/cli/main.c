@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 #include "cli/cmd_convert.h"
 #include "cli/cmd_quantize.h"
+#include "cli/cmd_serve.h"
 #include "compute/backend.h"
 
 typedef struct command {
@@ -16,6 +17,7 @@ static const command commands[] = {
     {"run", "complete a prompt", cmd_run},
     {"chat", "talk with a model", cmd_chat},
     {"daemon", "serve commands from standard input", cmd_daemon},
+    {"serve", "serve a model over HTTP", cmd_serve},
     {"eval", "measure a model: tasks, perplexity, divergence", cmd_eval},
     {"bench", "speed of prefill, decode and verify steps", cmd_bench},
     {"inspect", "metadata, tensors, plan and memory of a file", cmd_inspect},

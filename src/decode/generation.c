@@ -35,6 +35,8 @@ struct generation {
     uint64_t n_drops; /* the engine's, when the session got the prompt */
     facet_stop why;
     uint64_t begun_at, prompt_done_at, over_at; /* ns; 0 = not yet */
+    generation_drafts_fn on_drafts;             /* NULL: nobody wants to know */
+    void *on_drafts_ud;
 };
 
 static bool is_stopped(const generation *g)
@@ -65,8 +67,8 @@ static void deliver(generation *g, int32_t token, bool is_end)
     g->held.len -= n;
 }
 
-/* One token that the target chose: its text goes out, unless it ends the text. */
-static facet_status take(generation *g, int32_t token, facet_error *err)
+/* One token that the target chose after entry i of the path: its text goes out, unless it ends the text. */
+static facet_status take(generation *g, int32_t token, int i, facet_error *err)
 {
     const tokenizer *t = g->s->engine->model->tok;
     if (!g->params.ignore_eos && tokenizer_is_end(t, token)) {
@@ -77,6 +79,10 @@ static facet_status take(generation *g, int32_t token, facet_error *err)
     g->n_tokens++;
     detokenizer_push(&g->detok, t, token, &g->held);
     if (g->held.failed) return error_memory(err, "generated text", g->held.len);
+    if (g->chooser.log) {
+        const logprobs_choice *c = &g->chooser.log->choice[i];
+        g->params.on_logprobs(g->params.ud, token, c->logprob, c->top, c->n_top);
+    }
     deliver(g, token, false);
     if (!is_stopped(g) && g->n_tokens == g->limit) stop(g, FACET_STOP_LIMIT);
     return FACET_OK;
@@ -135,6 +141,8 @@ facet_status generation_open(facet_session *s, const int32_t *prompt, size_t n_p
     facet_status status = speculation_begin(&g->spec, s, &p->speculation, ops, err);
     if (status == FACET_OK && p->grammar)
         status = constraint_open(p->grammar->masker, s->engine->model->tok, p->answer, &g->chooser.constraint, err);
+    if (status == FACET_OK && p->on_logprobs)
+        status = logprobs_open(p->n_logprobs, (int32_t)n_vocab, &g->chooser.log, err);
     if (status == FACET_OK) status = sampler_open(sampling, (int32_t)n_vocab, &g->chooser.sampler, err);
     if (status == FACET_OK && !(g->chooser.logits = mem_alloc(n_vocab * sizeof(float))))
         status = error_memory(err, "logits", n_vocab * sizeof(float));
@@ -151,10 +159,17 @@ void generation_close(generation *g)
     if (!g) return;
     speculation_end(&g->spec);
     constraint_close(g->chooser.constraint);
+    logprobs_close(g->chooser.log);
     sampler_close(g->chooser.sampler);
     mem_free(g->chooser.logits);
     buf_free(&g->held);
     mem_free(g);
+}
+
+void generation_watch(generation *g, generation_drafts_fn fn, void *ud)
+{
+    g->on_drafts = fn;
+    g->on_drafts_ud = ud;
 }
 
 facet_session *generation_session(const generation *g)
@@ -234,7 +249,7 @@ static facet_status read_prompt(generation *g, facet_error *err)
 static facet_status take_first(generation *g, facet_error *err)
 {
     g->phase = PHASE_DECODE;
-    FACET_TRY(take(g, g->pending, err));
+    FACET_TRY(take(g, g->pending, 0, err));
     if (is_stopped(g)) finish(g, g->why == FACET_STOP_CANCELLED);
     return FACET_OK;
 }
@@ -251,20 +266,36 @@ static facet_status plan_decode(generation *g, int max_rows, engine_part **part,
     return FACET_OK;
 }
 
+static void tell_drafts(const generation *g)
+{
+    const proposal *p = &g->spec.proposal;
+    const verdict *v = &g->spec.verdict;
+    uint8_t parent[DRAFT_TREE_MAX_ROWS];
+    generation_drafts d = {.n_rows = p->n + 1};
+    if (!g->on_drafts || p->n == 0) return;
+    parent[0] = 0;
+    for (int i = 1; i <= p->n; i++) parent[i] = (uint8_t)(p->is_tree ? p->tree.parent[i] : i - 1);
+    for (int i = 0; i < v->n_path; i++) d.held |= UINT64_C(1) << v->path[i];
+    d.token = p->is_tree ? p->tree.token : p->rows;
+    d.parent = parent;
+    g->on_drafts(g->on_drafts_ud, &d);
+}
+
 /* The pending token, which was taken, was evaluated together with drafts; what holds is taken too. Only tokens that
  * something follows become the session's, so that it is left as plain decoding leaves it. */
 static facet_status take_path(generation *g, facet_error *err)
 {
     const verdict *v = &g->spec.verdict;
     int m = 1;
+    tell_drafts(g);
     for (; m < v->n_path; m++) {
-        FACET_TRY(take(g, v->token[m], err));
+        FACET_TRY(take(g, v->token[m], m - 1, err));
         if (is_stopped(g)) break;
     }
     g->pending = v->choice[m - 1];
     if (g->chooser.constraint) constraint_settle(g->chooser.constraint, m);
     FACET_TRY(speculation_commit(&g->spec, m, err));
-    if (!is_stopped(g)) FACET_TRY(take(g, g->pending, err));
+    if (!is_stopped(g)) FACET_TRY(take(g, g->pending, m - 1, err));
     if (is_stopped(g)) finish(g, g->why == FACET_STOP_CANCELLED);
     return FACET_OK;
 }

@@ -92,16 +92,35 @@ static void choose_arms(speculation *sp)
     if (sp->opts.adapt == FACET_ADAPT_COST) add_dflash(sp);
 }
 
-/* How much of a one-row step a further row costs before anything was measured: what it reads (experts), and what it
- * computes, where a CPU is near its limit and a GPU far from it. */
+static double bytes_of(const facet_engine *e, const plan *p, int n_rows)
+{
+    return plan_cost(p, e->weights, &e->kv, n_rows, n_rows, 0).bytes;
+}
+
+/* What computing a further row adds to reading the weights: a CPU is near its limit and a GPU far from it. */
+static double guess_row(const facet_engine *e)
+{
+    backend_info info;
+    e->be->ops->info(e->be, &info);
+    return strcmp(info.name, "cuda") == 0 ? 0.02 : 0.12;
+}
+
+/* How much of a one-row step a further row costs before anything was measured: what it reads (experts), and computes.
+ */
 static double guess_rise(const facet_engine *e)
 {
     enum { ROWS = 16 };
-    backend_info info;
-    e->be->ops->info(e->be, &info);
-    const double one = plan_cost(e->plan, e->weights, &e->kv, 1, 1, 0).bytes,
-                 many = plan_cost(e->plan, e->weights, &e->kv, ROWS, ROWS, 0).bytes;
-    return (many / one - 1) / (ROWS - 1) + (strcmp(info.name, "cuda") == 0 ? 0.02 : 0.12);
+    return (bytes_of(e, e->plan, ROWS) / bytes_of(e, e->plan, 1) - 1) / (ROWS - 1) + guess_row(e);
+}
+
+/* What a draft costs, in steps of the target of one row. */
+static double guess_draft(const facet_engine *e, const strategy_ops *ops)
+{
+    const double lookup = 0.02, plain = bytes_of(e, e->plan, 1);
+    if (ops->method == FACET_SPEC_MTP) return bytes_of(e, e->mtp_step.plan, 1) / plain;
+    if (ops->method != FACET_SPEC_DFLASH) return lookup;
+    const int n_rows = e->dflash->dflash.block_size;
+    return bytes_of(e, e->dflash_block.plan, n_rows) / plain * (1 + (n_rows - 1) * guess_row(e));
 }
 
 /* What earlier generations learned holds as long as the same strategies are at hand. */
@@ -112,6 +131,7 @@ static void begin_control(speculation *sp)
     bool is_same = e->has_control && e->control.n_arms == sp->n_arms;
     for (int i = 0; i < sp->n_arms; i++) {
         desc[i] = sp->arm[i].ops->desc;
+        desc[i].draft_share = guess_draft(e, sp->arm[i].ops);
         is_same = is_same && strcmp(e->control.arm[i].desc.name, desc[i].name) == 0;
     }
     if (is_same) {

@@ -1,5 +1,7 @@
 #include "decode/verify.h"
 
+#include <string.h>
+
 #include "decode/spec_accept.h"
 
 /* Point of the constraint that nobody uses. */
@@ -19,34 +21,44 @@ static facet_status advance(const chooser *c, int from, int32_t token, facet_err
     return holds ? FACET_OK : error_set(err, FACET_ERR_ARG, "token %d is not one that the grammar allows here", token);
 }
 
-/* From c->logits, of which the constraint leaves what it allows at the point. */
-static facet_status pick(facet_session *s, const chooser *c, int point, int32_t n_history, int32_t *out,
+/* From c->logits, of which the constraint leaves what it allows at the point. `history` tokens precede the one that is
+ * chosen; they stand in s->tokens. i: the entry of the path that it follows. */
+static facet_status pick(facet_session *s, const chooser *c, int i, int point, int32_t n_history, int32_t *out,
                          facet_error *err)
 {
+    if (c->log) memcpy(c->log->raw, c->logits, (size_t)c->log->n_vocab * sizeof *c->logits);
     if (c->constraint) FACET_TRY(constraint_apply(c->constraint, point, c->logits, err));
-    return sampler_pick(c->sampler, c->logits, s->tokens, (size_t)n_history, out, err);
+    FACET_TRY(sampler_pick(c->sampler, c->logits, s->tokens, (size_t)n_history, out, err));
+    if (c->log) logprobs_note(c->log, i, *out);
+    return FACET_OK;
 }
 
-/* Row r of the engine's wanted values. `history` tokens precede the one that is chosen; they stand in s->tokens. */
-static facet_status choose(facet_session *s, const chooser *c, int row, int point, int32_t n_history, int32_t *out,
-                           facet_error *err)
+/* Row r of the engine's wanted values. */
+static facet_status choose(facet_session *s, const chooser *c, int row, int i, int point, int32_t n_history,
+                           int32_t *out, facet_error *err)
 {
     facet_engine *e = s->engine;
     FACET_TRY(e->be->ops->read(e->be, e->compiled, e->plan->v_logits, row, 1, c->logits, err));
-    return pick(s, c, point, n_history, out, err);
+    return pick(s, c, i, point, n_history, out, err);
+}
+
+/* The logits need not be read. */
+static bool is_argmax_enough(const chooser *c)
+{
+    return sampler_is_argmax(c->sampler) && !c->log;
 }
 
 /* Where the best token of all is allowed, it is also the best of the allowed ones. */
 facet_status verify_first(facet_session *s, const chooser *c, int32_t *out, facet_error *err)
 {
     bool holds = false;
-    if (sampler_is_argmax(c->sampler)) {
+    if (is_argmax_enough(c)) {
         FACET_TRY(session_argmax(s, out, err));
         FACET_TRY(is_allowed(c, 0, *out, &holds, err));
     }
     if (holds) return FACET_OK;
     FACET_TRY(facet_session_logits(s, c->logits, err));
-    return pick(s, c, 0, s->n_tokens, out, err);
+    return pick(s, c, 0, 0, s->n_tokens, out, err);
 }
 
 static facet_status cut_chain(const chooser *c, proposal *p, facet_error *err)
@@ -125,7 +137,7 @@ facet_status verify_read(facet_session *s, const chooser *c, int32_t pending, co
                          const engine_part *part, verdict *out, facet_error *err)
 {
     facet_engine *e = s->engine;
-    const bool is_greedy = sampler_is_argmax(c->sampler);
+    const bool is_greedy = is_argmax_enough(c);
     int32_t best[ENGINE_MAX_OUT];
     if (is_greedy)
         FACET_TRY(e->be->ops->read(e->be, e->compiled, e->plan->v_argmax, part->first_out, p->n + 1, best, err));
@@ -145,7 +157,7 @@ facet_status verify_read(facet_session *s, const chooser *c, int32_t pending, co
         if (is_best)
             token = best[row];
         else
-            FACET_TRY(choose(s, c, part->first_out + row, i + 1, s->n_tokens + i + 1, &token, err));
+            FACET_TRY(choose(s, c, part->first_out + row, i, i + 1, s->n_tokens + i + 1, &token, err));
         if (c->made_up) token = decree(s, c->made_up, p, i, row, token);
         if (token < 0)
             return error_set(err, FACET_ERR_NUMERIC, "non-finite logits after token %d: the model file may be damaged",

@@ -5,6 +5,7 @@
 #ifndef FACET_DECODE_VERIFY_H
 #define FACET_DECODE_VERIFY_H
 
+#include "decode/logprobs.h"
 #include "decode/sampler.h"
 #include "decode/session.h"
 #include "grammar/constraint.h"
@@ -25,6 +26,7 @@ typedef struct chooser {
     float *logits;
     const struct made_up *made_up; /* NULL but for benches */
     constraint *constraint;        /* NULL = every token is allowed; its point 0 is after the session's tokens */
+    logprobs *log;                 /* notes the choice after entry i of the path at i; NULL: nobody wants to know */
 } chooser;
 
 /* Acceptance by decree, so that speculation can be timed where the weights are random and no draft would hold:

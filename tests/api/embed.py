@@ -41,7 +41,8 @@ class GenerateParams(c.Structure):
     _fields_ = [("struct_size", c.c_size_t), ("n_predict", c.c_int32), ("ignore_eos", c.c_bool),
                 ("show_special", c.c_bool), ("stop", c.c_void_p), ("n_stop", c.c_size_t), ("on_token", TokenFn),
                 ("ud", c.c_void_p), ("progress", c.c_void_p), ("progress_ud", c.c_void_p),
-                ("speculation", Speculation), ("grammar", c.c_void_p), ("answer", c.c_uint)]
+                ("speculation", Speculation), ("grammar", c.c_void_p), ("answer", c.c_uint),
+                ("on_logprobs", c.c_void_p), ("n_logprobs", c.c_int)]
 
 
 def main(library, path, prompt):

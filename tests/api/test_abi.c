@@ -60,7 +60,7 @@ static void structs_have_their_sizes(void **state)
     SIZE(facet_sampling, 64);
     SIZE(facet_speculation, 40);
     SIZE(facet_spec_stats, 680);
-    SIZE(facet_generate_params, 120);
+    SIZE(facet_generate_params, 136);
     SIZE(facet_generate_result, 720);
     SIZE(facet_chat_event, 48);
 #undef SIZE

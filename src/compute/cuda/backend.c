@@ -119,6 +119,9 @@ facet_status backend_cuda_open(const backend_config *cfg, backend **out, facet_e
     if (status == FACET_OK)
         status = cuda_check(b, cudaStreamCreateWithFlags(&b->stream, cudaStreamNonBlocking), "making a stream", err);
     if (status == FACET_OK) status = cuda_products_open(b, err);
+    if (status == FACET_OK) status = cuda_attn_open(b, err);
+    if (status == FACET_OK) status = cuda_moe_open(b, err);
+    if (status == FACET_OK) status = cuda_moe_products_open(b, err);
     if (status == FACET_OK)
         *out = &b->base;
     else

@@ -353,11 +353,11 @@ static __device__ inline void put_result(const product_args &a, int part, uint32
     w.out[(size_t)row * w.n_out + n] = y;
 }
 
-/* The columns of this block whose rows are wanted, as bits. */
-static __device__ inline uint32_t live_columns(const product_args &a, const product_place &p)
+/* Negative where this lane's column has no row, or none that is wanted. */
+static __device__ inline int load_live(const product_args &a, const product_place &p)
 {
     const int row = p.column_block * a.s.columns + lane_id();
-    return __ballot_sync(0xffffffffu, lane_id() < a.s.columns && row < a.n_rows && a.live[row] >= 0);
+    return lane_id() < a.s.columns && row < a.n_rows ? a.live[row] : -1;
 }
 
 /* The finished sums of a work tile. */
@@ -504,17 +504,16 @@ static __global__ void __launch_bounds__(product_max_warps(NT, MT) * WARP, 1)
     feed_open(a, p, &f);
     for (int i = 0; i < a.s.stages; i++) feed_stage(a, p, r, i, &f);
 
+    product_unit u = unit_at(a, p, 0), stored = {-1, 0};
     wait_for_predecessors();
     if (!a.s.is_late) release_dependents();
-    const uint32_t live = live_columns(a, p);
+    const int alive = load_live(a, p); /* on its way while the activations are packed */
     pack_activations<product_packed(NT, MT)>(a, p, shared);
+    const uint32_t live = __ballot_sync(0xffffffffu, alive >= 0);
 
     float acc[MT][NT][4];
-    product_unit u, stored = {-1, 0};
-    int k = 0;
-    do {
+    for (int k = 0;; u = unit_at(a, p, ++k)) {
         int done = -1;
-        u = unit_at(a, p, k);
         if (u.tile >= 0) sum_unit<NT, MT>(a, p, u, shared, &r, &f, acc);
         if (a.n_chains == 1)
             done = u.tile;
@@ -523,8 +522,8 @@ static __global__ void __launch_bounds__(product_max_warps(NT, MT) * WARP, 1)
         else if (u.tile >= 0 && join_group<NT, MT>(a, p, u, k, shared, acc))
             done = u.tile;
         if (done >= 0) put_tile<NT, MT>(a, p, done, live, acc);
-        k++;
-    } while (u.tile >= 0);
+        if (u.tile < 0) break;
+    }
     if (a.s.is_late) release_dependents();
 }
 
