@@ -89,14 +89,15 @@ static bool is_blocked(const server_daemon *d)
 /* A full pipe holds the engine up, but nothing that was cancelled. */
 static bool may_step(const server_daemon *d)
 {
-    return core_is_cancelling(d->core) || (has_work(d) && !is_blocked(d));
+    return core_is_cancelling(d->core) || (core_wants_step(d->core) && !is_blocked(d));
 }
 
 /* Milliseconds that nothing may happen; -1: until something does. */
 static int patience(const server_daemon *d)
 {
-    const bool may_read = !d->is_ending && !d->in.is_dry && d->protocol->wants_line(d);
-    if (may_step(d) || may_read) return 0;
+    const bool may_read = !d->is_ending && !d->in.is_dry && d->protocol->wants_line(d),
+               may_pump = core_n_commands(d->core) == 0 && has_work(d) && !is_blocked(d);
+    if (may_step(d) || may_read || may_pump) return 0;
     const int deadline = core_next_deadline_ms(d->core), tick = 100; /* stalls are counted in seconds */
     return !is_blocked(d) || (deadline >= 0 && deadline < tick) ? deadline : tick;
 }
@@ -169,7 +170,8 @@ facet_status daemon_run(const daemon_config *c, bool *interrupted, facet_error *
     const bool is_json = c->protocol == DAEMON_JSON;
     server_daemon d = {.config = c, .protocol = is_json ? &protocol_json : &protocol_lines};
     if (c->n_queue < 1) return error_set(err, FACET_ERR_ARG, "queue: %d, wanted 1 or more", c->n_queue);
-    facet_status status = core_open(c->engine, c->n_sessions, &d.protocol->events, &d, &d.core, err);
+    facet_status status =
+        core_open(c->engine, c->n_sessions, c->stall_timeout_s, &d.protocol->events, &d, &d.core, err);
     if (status != FACET_OK) return status;
     const bool has_memory = inlet_open(&d.in, c->in_fd,
                                        c->max_line ? c->max_line

@@ -61,6 +61,8 @@ typedef struct command {
     facet_sampling sampling;      /* bias: owned */
     facet_generate_params params; /* stop, grammar: owned; n_predict and callbacks are the core's */
     uint64_t deadline_ms;         /* from submission on, 1 << 40 at most; 0 = none */
+    bool has_credit;              /* it waits when its credit is used up */
+    int64_t credit;               /* tokens; a step's last ones may take it below 0 */
     /* COMMAND_RESTORE, and first of all in COMMAND_GENERATE: a slot and thin ones on top of it */
     int chain[CORE_MAX_CHAIN];
     int n_chain; /* 0 = none */
@@ -93,6 +95,7 @@ typedef struct command {
     bool is_running, is_storing; /* storing: the part of the prompt that is to be stored is under way */
     core_code cancelled_by;      /* CORE_OK: not */
     uint64_t submitted_at, started_at;
+    uint64_t starved_at; /* since when it waits for credit; 0 = it does not */
     struct command *next;
 } command;
 

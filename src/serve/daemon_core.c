@@ -15,11 +15,12 @@ struct core {
     void *ud;
     facet_session **sessions; /* [n_sessions] */
     int n_sessions;
+    uint64_t stall_ns;
     command *first, *last; /* in the order in which they came */
     int n_commands;
 };
 
-facet_status core_open(facet_engine *e, int n_sessions, const core_events *events, void *ud, core **out,
+facet_status core_open(facet_engine *e, int n_sessions, int stall_s, const core_events *events, void *ud, core **out,
                        facet_error *err)
 {
     if (n_sessions < 1 || n_sessions > CORE_MAX_SESSIONS)
@@ -29,6 +30,7 @@ facet_status core_open(facet_engine *e, int n_sessions, const core_events *event
     c->engine = e;
     c->events = events;
     c->ud = ud;
+    c->stall_ns = (uint64_t)stall_s * 1000000000u;
     facet_status status = scheduler_open(e, 0, &c->scheduler, err);
     if (status == FACET_OK && !(c->sessions = mem_calloc((size_t)n_sessions, sizeof *c->sessions)))
         status = error_memory(err, "sessions", (size_t)n_sessions * sizeof *c->sessions);
@@ -155,6 +157,7 @@ static bool on_token(void *ud, int32_t token, const char *text, size_t n)
             cmd->cap_fresh = cap;
         }
         cmd->fresh[cmd->n_fresh++] = token;
+        cmd->credit--;
         if (!cmd->first_token_ms) cmd->first_token_ms = (double)(clock_ns() - cmd->submitted_at) * 1e-6;
     }
     if (n && !buf_append(&cmd->fresh_text, text, n)) cmd->cancelled_by = CORE_OUT_OF_MEMORY;
@@ -222,6 +225,26 @@ static bool check_generation(core *c, command *cmd)
     return true;
 }
 
+static bool is_starved(const command *cmd)
+{
+    return cmd->has_credit && cmd->credit <= 0 && !cmd->cancelled_by;
+}
+
+static scheduler_wish wish(void *ud)
+{
+    command *cmd = ud;
+    if (!is_starved(cmd)) return SCHEDULER_RUN;
+    if (!cmd->starved_at) cmd->starved_at = clock_ns();
+    return SCHEDULER_WAIT;
+}
+
+void core_give_credit(command *cmd, int64_t tokens)
+{
+    if (cmd->credit < 0) cmd->credit = 0;
+    cmd->credit = tokens < INT64_MAX - cmd->credit ? cmd->credit + tokens : INT64_MAX;
+    cmd->starved_at = 0;
+}
+
 /* The prompt's first n_prompt tokens, and n_predict further ones. */
 static facet_status run(core *c, command *cmd, size_t n_prompt, int32_t n_predict, facet_error *err)
 {
@@ -235,6 +258,7 @@ static facet_status run(core *c, command *cmd, size_t n_prompt, int32_t n_predic
                                  .n_prompt = n_prompt,
                                  .sampling = cmd->sampling,
                                  .params = cmd->params,
+                                 .wish = wish,
                                  .done = on_done,
                                  .done_ud = cmd};
     return scheduler_add(c->scheduler, &r, err);
@@ -440,34 +464,49 @@ void core_cancel_all(core *c, core_code reason)
     }
 }
 
-/* ms until the command's deadline, 0 = it has passed. */
-static uint64_t ms_left(const command *cmd, uint64_t now)
+bool core_wants_step(const core *c)
 {
-    const uint64_t at = cmd->submitted_at + cmd->deadline_ms * 1000000u;
-    return now < at ? (at - now + 999999) / 1000000 : 0;
+    const command *cmd = c->first;
+    while (cmd && !(cmd->is_running && !is_starved(cmd))) cmd = cmd->next;
+    return cmd != NULL;
 }
 
-static void check_deadlines(core *c)
+/* When the command is given up (ns), and why; UINT64_MAX: never. */
+static uint64_t end_of_patience(const core *c, const command *cmd, core_code *why)
+{
+    const uint64_t deadline = cmd->deadline_ms ? cmd->submitted_at + cmd->deadline_ms * 1000000u : UINT64_MAX,
+                   stall = cmd->starved_at ? cmd->starved_at + c->stall_ns : UINT64_MAX;
+    *why = deadline < stall ? CORE_DEADLINE : CORE_SLOW_READER;
+    return deadline < stall ? deadline : stall;
+}
+
+static void check_times(core *c)
 {
     const uint64_t now = clock_ns();
     for (command *cmd = c->first, *next; cmd; cmd = next) {
+        core_code why;
         next = cmd->next;
-        if (cmd->deadline_ms && ms_left(cmd, now) == 0) core_cancel(c, cmd, CORE_DEADLINE);
+        if (end_of_patience(c, cmd, &why) <= now) core_cancel(c, cmd, why);
     }
 }
 
 int core_next_deadline_ms(const core *c)
 {
-    const uint64_t now = clock_ns(), most = INT32_MAX;
+    const uint64_t now = clock_ns(), most = 1000000; /* a quarter of an hour is a long sleep */
     uint64_t least = UINT64_MAX;
-    for (const command *cmd = c->first; cmd; cmd = cmd->next)
-        if (cmd->deadline_ms && ms_left(cmd, now) < least) least = ms_left(cmd, now);
-    return least == UINT64_MAX ? -1 : (int)(least < most ? least : most);
+    for (const command *cmd = c->first; cmd; cmd = cmd->next) {
+        core_code why;
+        const uint64_t at = end_of_patience(c, cmd, &why);
+        if (at < least) least = at;
+    }
+    if (least == UINT64_MAX) return -1;
+    const uint64_t ms = least > now ? (least - now + 999999) / 1000000 : 0;
+    return (int)(ms < most ? ms : most);
 }
 
 bool core_step(core *c)
 {
-    check_deadlines(c);
+    check_times(c);
     while (start_next(c)) continue;
     scheduler_step(c->scheduler);
     for (command *cmd = c->first; cmd; cmd = cmd->next) hand_out(c, cmd);

@@ -20,8 +20,9 @@ typedef struct core_events {
 
 typedef struct core core;
 
-/* The engine is borrowed; opened for n_sessions sessions or more. */
-facet_status core_open(facet_engine *e, int n_sessions, const core_events *events, void *ud, core **out,
+/* The engine is borrowed; opened for n_sessions sessions or more. A generation that gets no credit for stall_s seconds
+ * ends with CORE_SLOW_READER. */
+facet_status core_open(facet_engine *e, int n_sessions, int stall_s, const core_events *events, void *ud, core **out,
                        facet_error *err);
 /* Commands that have not ended are freed without on_end. */
 void core_close(core *c);
@@ -37,9 +38,13 @@ void core_cancel_all(core *c, core_code reason);
 bool core_step(core *c);
 int core_n_commands(const core *c);     /* that run or wait */
 bool core_is_cancelling(const core *c); /* something ends at the next step */
+bool core_wants_step(const core *c);    /* something runs that does not wait for credit */
+/* Lets a generation go on for so many tokens more. */
+void core_give_credit(command *cmd, int64_t tokens);
 /* The first in line that `matches`; NULL: none. */
 command *core_find(const core *c, bool (*matches)(const command *c, const void *key), const void *key);
-/* Milliseconds until the next deadline of a command that runs or waits; -1: there is none. */
+/* Milliseconds until the next deadline of a command that runs or waits, or until one without credit is given up; -1:
+ * there is none. */
 int core_next_deadline_ms(const core *c);
 
 #endif

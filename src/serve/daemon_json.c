@@ -413,6 +413,21 @@ static void op_cancel(const asked *a)
     answer(a, status, &err, json_pack("{s:b}", "found", is_found));
 }
 
+static void op_credit(const asked *a)
+{
+    facet_error err;
+    int64_t tokens = 0;
+    json_t *target = take_any(a->o, "target");
+    facet_status status = target ? FACET_OK : field_error(NULL, "target", "the id of a request", &err);
+    if (status == FACET_OK) status = take_int(a->o, "tokens", 1, INT64_MAX, &tokens, &err);
+    if (status == FACET_OK && !tokens) status = field_error(NULL, "tokens", "1 or more", &err);
+    if (status == FACET_OK) status = take_nothing(a->o, &err);
+    command *c = status == FACET_OK ? core_find(a->d->core, has_id, target) : NULL;
+    json_decref(target);
+    if (c) core_give_credit(c, tokens);
+    answer(a, status, &err, json_pack("{s:b}", "found", c != NULL));
+}
+
 static void op_tokenize(const asked *a)
 {
     facet_error err;
@@ -520,6 +535,7 @@ static const struct {
     bool waits; /* it takes a place in the queue */
 } ops[] = {{"generate", op_generate, true},
            {"cancel", op_cancel, false},
+           {"credit", op_credit, false},
            {"tokenize", op_tokenize, false},
            {"detokenize", op_detokenize, false},
            {"render", op_render, false},

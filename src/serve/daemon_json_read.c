@@ -370,7 +370,7 @@ static facet_status read_object(json_t *o, const char *name,
 
 facet_status json_read_generation(facet_model *m, int32_t n_ctx, json_t *o, command *c, facet_error *err)
 {
-    int64_t deadline = 0;
+    int64_t deadline = 0, credit = 0;
     FACET_TRY(read_prompt(m, n_ctx, o, c, err));
     FACET_TRY(take_int32(o, "n_predict", -1, INT32_MAX, &c->n_predict, err));
     if (c->n_predict == 0) return error_set(err, FACET_ERR_ARG, "n_predict: 0, wanted -1 or 1 and more");
@@ -386,5 +386,8 @@ facet_status json_read_generation(facet_model *m, int32_t n_ctx, json_t *o, comm
         return error_set(err, FACET_ERR_ARG, "snapshot: first is %d, wanted none here", c->store_first);
     FACET_TRY(take_int(o, "deadline_ms", 1, 1ll << 40, &deadline, err));
     c->deadline_ms = (uint64_t)deadline;
+    FACET_TRY(take_int(o, "credit", 1, INT64_MAX, &credit, err));
+    c->credit = credit;
+    c->has_credit = credit > 0;
     return FACET_OK;
 }

@@ -415,6 +415,42 @@ static void a_request_is_cancelled_by_its_id(void **state)
     assert_int_equal(child_finish(&c), 0);
 }
 
+/* One waits for credit, the other goes on. */
+static void credit(void **state)
+{
+    (void)state;
+    static text t;
+    child c = start((const char *const[]){"--sessions", "2", "--stall-timeout", "2", NULL});
+    ready(&c);
+    child_send(&c, "{\"id\":\"slow\",\"op\":\"generate\",\"tokens\":%s,\"ignore_eos\":true,\"credit\":5}", ids_text);
+    int n = 0;
+    while (n < 5) {
+        json_t *o = event(&c);
+        if (strcmp(text_of(o, "event"), "tokens") == 0) n += (int)json_array_size(json_object_get(o, "tokens"));
+        json_decref(o);
+    }
+    assert_int_equal(n, 5);
+    child_send(&c, "{\"id\":\"fast\",\"op\":\"generate\",\"tokens\":%s,\"session\":1}", ids_text);
+    json_decref(collect(&c, "fast", &t)); /* none of the other's events in between */
+    assert_string_equal(t.text, ANSWER);
+    child_send(&c, "{\"id\":\"c\",\"op\":\"credit\",\"target\":\"slow\",\"tokens\":3}");
+    json_t *o = expect(&c, "c", "result");
+    assert_true(json_is_true(json_object_get(json_object_get(o, "result"), "found")));
+    json_decref(o);
+    for (bool is_over = false; !is_over; json_decref(o)) { /* three more, then nobody gives any */
+        o = event(&c);
+        if (strcmp(text_of(o, "event"), "tokens") == 0) n += (int)json_array_size(json_object_get(o, "tokens"));
+        is_over = strcmp(text_of(o, "event"), "done") == 0;
+        if (is_over) assert_string_equal(text_of(o, "reason"), "slow_reader");
+    }
+    assert_int_equal(n, 8);
+    child_send(&c, "{\"id\":\"d\",\"op\":\"credit\",\"target\":\"slow\",\"tokens\":3}");
+    o = expect(&c, "d", "result");
+    assert_true(json_is_false(json_object_get(json_object_get(o, "result"), "found")));
+    json_decref(o);
+    assert_int_equal(child_finish(&c), 0);
+}
+
 static void deadlines(void **state)
 {
     (void)state;
@@ -674,6 +710,7 @@ static const struct {
     {"{\"id\":\"a\",\"op\":\"fork\",\"from\":0,\"to\":3}", "bad_request", "to: 3"},
     {"{\"id\":\"a\",\"op\":\"park\",\"parts\":[\"wheel\"]}", "bad_request", "parts: 'wheel'"},
     {"{\"id\":\"a\",\"op\":\"park\",\"kv\":\"burn\"}", "bad_request", "kv: 'burn'"},
+    {"{\"id\":\"a\",\"op\":\"credit\",\"target\":\"b\"}", "bad_request", "tokens: nothing"},
     {"{\"id\":\"a\",\"op\":\"cancel\"}", "bad_request", "target: nothing"},
     {"{\"id\":\"a\",\"op\":\"detokenize\",\"tokens\":[99999]}", "bad_request", "99999"},
     {"{\"id\":\"a\",\"op\":\"tokenize\"}", "bad_request", "text: nothing"},
@@ -957,6 +994,7 @@ int main(void)
         cmocka_unit_test(progress_and_speculation),
         cmocka_unit_test(sessions_run_beside_each_other),
         cmocka_unit_test(a_request_is_cancelled_by_its_id),
+        cmocka_unit_test(credit),
         cmocka_unit_test(deadlines),
         cmocka_unit_test(the_queue_is_bounded),
         cmocka_unit_test(text_and_tokens),
