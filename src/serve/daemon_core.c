@@ -157,7 +157,7 @@ static bool on_token(void *ud, int32_t token, const char *text, size_t n)
             cmd->cap_fresh = cap;
         }
         cmd->fresh[cmd->n_fresh++] = token;
-        cmd->credit--;
+        if (--cmd->credit <= 0 && cmd->has_credit && !cmd->starved_at) cmd->starved_at = clock_ns();
         if (!cmd->first_token_ms) cmd->first_token_ms = (double)(clock_ns() - cmd->submitted_at) * 1e-6;
     }
     if (n && !buf_append(&cmd->fresh_text, text, n)) cmd->cancelled_by = CORE_OUT_OF_MEMORY;
@@ -232,10 +232,7 @@ static bool is_starved(const command *cmd)
 
 static scheduler_wish wish(void *ud)
 {
-    command *cmd = ud;
-    if (!is_starved(cmd)) return SCHEDULER_RUN;
-    if (!cmd->starved_at) cmd->starved_at = clock_ns();
-    return SCHEDULER_WAIT;
+    return is_starved(ud) ? SCHEDULER_WAIT : SCHEDULER_RUN;
 }
 
 void core_give_credit(command *cmd, int64_t tokens)

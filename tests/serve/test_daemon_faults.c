@@ -168,7 +168,6 @@ static int begin(void **state)
     p.device = "cpu";
     p.n_ctx = 512;
     p.cache_bytes = 1 << 22;
-    json_set_alloc_funcs(mem_alloc, mem_free); /* JSON's allocations fail as well */
     assert_ok(facet_model_open(MODEL, &model, &err), err);
     assert_ok(facet_engine_open(model, &p, &engine, &err), err);
     assert_ok(facet_tokenize(model, QUESTION, strlen(QUESTION), true, true, &ids, &n, &err), err);

@@ -515,8 +515,8 @@ static void text_and_tokens(void **state)
     json_decref(o);
     child_send(&c, "{\"id\":\"c\",\"op\":\"render\",\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}");
     o = expect(&c, "c", "result");
-    assert_memory_equal(text_of(json_object_get(o, "result"), "text"), "<bos><|turn>user\nHi<turn|>\n<|turn>model\n",
-                        42);
+    assert_non_null(
+        strstr(text_of(json_object_get(o, "result"), "text"), "<bos><|turn>user\nHi<turn|>\n<|turn>model\n"));
     json_decref(o);
     child_send(&c, "{\"id\":\"d\",\"op\":\"ping\"}");
     json_decref(expect(&c, "d", "result"));
@@ -690,7 +690,8 @@ static const struct {
     {"{\"id\":\"a\",\"op\":\"generate\",\"tokens\":[2],\"session\":1}", "bad_request", "session: 1"},
     {"{\"id\":\"a\",\"op\":\"generate\",\"tokens\":[2],\"speculation\":{\"method\":\"eagle\"}}", "bad_request",
      "speculation: method: 'eagle' (a string), wanted one of none, mtp"},
-    {"{\"id\":\"a\",\"op\":\"generate\",\"tokens\":[2],\"speculation\":{\"method\":\"mtp\"}}", "bad_request", "mtp"},
+    {"{\"id\":\"a\",\"op\":\"generate\",\"tokens\":[2],\"speculation\":{\"method\":\"mtp\"}}", "bad_request",
+     "wants an MTP drafter"},
     {"{\"id\":\"a\",\"op\":\"generate\",\"tokens\":[2],\"speculation\":{\"depth\":1}}", "bad_request",
      "speculation: depth: there is no such field"},
     {"{\"id\":\"a\",\"op\":\"generate\",\"tokens\":[2],\"gbnf\":\"root ::= (\"}", "bad_request", "line"},

@@ -245,16 +245,18 @@ static void lines_and_short_memory(void **state)
     inlet_close(&in);
     mem_fail_at(0);
     assert_true(inlet_open(&in, fd[0], 1 << 20));
-    for (int i = 0; i < 3; i++) { /* a line that has begun fills the buffer */
+    size_t n_read = 0;
+    while (in.data.cap - in.data.len > 65536) { /* a line that has begun fills the buffer */
         assert_int_equal(write(fd[1], bytes, sizeof bytes), sizeof bytes);
         inlet_fill(&in);
         assert_int_equal(inlet_next(&in, &line, &n), INLET_NONE);
+        n_read += sizeof bytes;
     }
     mem_fail_at(1);
     inlet_fill(&in);
     mem_fail_at(0);
     assert_int_equal(inlet_next(&in, &line, &n), INLET_TOO_LONG);
-    assert_int_equal(n, 3 * sizeof bytes);
+    assert_int_equal(n, n_read);
     assert_int_equal(inlet_next(&in, &line, &n), INLET_NONE);
     assert_int_equal(write(fd[1], "yy\nnext\n", 8), 8); /* its rest is dropped */
     inlet_fill(&in);
