@@ -48,6 +48,7 @@ typedef struct serve_arguments {
 
 /* Command line and environment. EXIT_OK; -1 after --help; or the exit status. */
 int serve_parse(int argc, char **argv, serve_arguments *o);
+/* The keys of the command line and those that the file has now. */
 facet_status serve_read_keys(serve_arguments *o, facet_error *err);
 void serve_free_keys(serve_arguments *o);
 

@@ -165,6 +165,7 @@ facet_status serve_read_keys(serve_arguments *o, facet_error *err)
 {
     char *text;
     size_t n;
+    serve_free_keys(o);
     if (!o->key_file) return FACET_OK;
     FACET_TRY(file_read_all(o->key_file, 1 << 20, &text, &n, err));
     facet_status status = FACET_OK;

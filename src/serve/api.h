@@ -27,7 +27,7 @@ typedef struct api_config {
     int32_t thinking_budget;       /* likewise; -1 = none */
     int32_t reply_budget;          /* tokens that a thought leaves for the reply */
     int32_t effort_budget[3];      /* thinking budgets of reasoning_effort low, medium, high; -1 = none */
-    const char *const *keys;       /* NULL-terminated; NULL: no key is wanted */
+    const char *const *keys;       /* NULL-terminated, copied; NULL: no key is wanted */
     const char *origins;           /* that may read replies: "*", "local" (pages of this machine), "none", or origins
                                       with commas between them */
     size_t stream_bytes;           /* a stream with so much that its client did not take pauses */
@@ -37,10 +37,14 @@ typedef struct api {
     api_config c;
     api_metrics metrics;
     int64_t started_at; /* Unix time */
+    pthread_mutex_t keys_lock;
+    char **keys; /* NULL-terminated; NULL: no key is wanted */
 } api;
 
 facet_status api_open(const api_config *c, api *out, facet_error *err);
 void api_close(api *a);
+/* Other keys from now on. On failure the old ones hold. From any thread. */
+facet_status api_set_keys(api *a, const char *const *keys, facet_error *err);
 
 /* The callbacks of http_config; ud is the api. */
 void api_admit(void *ud, http_exchange *x);

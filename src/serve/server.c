@@ -69,6 +69,11 @@ int server_port(const server *s)
     return http_server_port(s->http);
 }
 
+facet_status server_set_keys(server *s, const char *const *keys, facet_error *err)
+{
+    return api_set_keys(&s->api, keys, err);
+}
+
 void server_drain(server *s)
 {
     http_server_quiesce(s->http);
