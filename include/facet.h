@@ -43,7 +43,8 @@ typedef enum facet_status {
     FACET_ERR_LIMIT,       /* a named limit (context, batch, queue) is reached */
     FACET_ERR_DEVICE,      /* a device is absent, too old, or failed */
     FACET_ERR_NUMERIC,     /* non-finite logits */
-    FACET_ERR_CANCELLED    /* stopped by the caller */
+    FACET_ERR_CANCELLED,   /* stopped by the caller */
+    FACET_ERR_PARKED       /* a part of the engine that the call needs is parked */
 } facet_status;
 
 /* "ok", "arg", "io", "format", "unsupported", "memory", "shape", "limit", "device", "numeric", "cancelled". */
@@ -125,6 +126,9 @@ typedef struct facet_engine_params {
     const char *block_mask; /* DFlash: "auto", "all_bidir", "swa_causal", "all_causal" */
     facet_progress_fn progress;
     void *progress_ud;
+    uint64_t cache_bytes; /* room of the KV cache for snapshots and cached prompts, beside that of the sessions */
+    bool reuse_prompts; /* a prompt starts from the longest beginning that a session, snapshot or cached prompt holds */
+    bool auto_unpark;   /* what needs a parked part unparks it instead of failing with FACET_ERR_PARKED */
 } facet_engine_params;
 
 FACET_API facet_engine_params facet_engine_params_default(void);
@@ -278,6 +282,28 @@ typedef struct facet_spec_stats {
 /* Adds the counts of one generation to a sum (zeroes at first), and takes its ratios anew. */
 FACET_API void facet_spec_stats_add(facet_spec_stats *sum, const facet_spec_stats *s);
 
+/* ---- grammars: what a text may be, token by token ---- */
+
+/* Belongs to one thread at a time, that of the engine whose generations use it: what was found out about it is kept and
+ * shared by them. The model must outlive it. */
+typedef struct facet_grammar facet_grammar;
+/* text: GBNF notation [n]; errors name line and column. docs/grammars.md tells what is supported. */
+FACET_API facet_status facet_grammar_open_gbnf(facet_model *m, const char *text, size_t n, facet_grammar **out,
+                                               facet_error *err);
+/* text: a JSON schema [n]; errors name the JSON pointer of the part that is malformed or not supported. */
+FACET_API facet_status facet_grammar_open_json_schema(facet_model *m, const char *text, size_t n, facet_grammar **out,
+                                                      facet_error *err);
+/* Any JSON object. */
+FACET_API facet_status facet_grammar_open_json_object(facet_model *m, facet_grammar **out, facet_error *err);
+FACET_API void facet_grammar_close(facet_grammar *g); /* after the generations that use it */
+
+/* Where the grammar holds: in the answer's content. What else an answer may have, free of it: */
+enum {
+    FACET_ANSWER_MAY_THINK = 1, /* thoughts before the content */
+    FACET_ANSWER_MAY_CALL = 2,  /* tool calls instead of it */
+    FACET_ANSWER_IN_THOUGHT = 4 /* the prompt ended inside a thought */
+};
+
 /* Called per token with the text that became complete (n may be 0). Return false to stop. Other sessions of the engine
  * may run in it; what the generating session holds is settled only when the generation has ended. */
 typedef bool (*facet_token_fn)(void *ud, int32_t token, const char *text, size_t n);
@@ -303,6 +329,8 @@ typedef struct facet_generate_params {
     facet_progress_fn progress; /* of the prompt: phase "prefill", tokens evaluated of those that the cache lacked */
     void *progress_ud;
     facet_speculation speculation; /* zeroes: plain decoding */
+    facet_grammar *grammar; /* NULL = any text. Borrowed; end tokens come only where it may end. Not with ignore_eos */
+    unsigned answer;        /* with a grammar: FACET_ANSWER_... flags */
     facet_logprobs_fn on_logprobs; /* NULL: nobody wants to know, which saves reading the logits; gets ud */
     int n_logprobs;                /* likeliest tokens, 0 to FACET_MAX_LOGPROBS */
 } facet_generate_params;

@@ -6,6 +6,8 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/utf8.h"
+#include "decode/grammar_api.h"
+#include "decode/prefix.h"
 #include "decode/stop.h"
 
 typedef enum phase {
@@ -30,6 +32,7 @@ struct generation {
     int32_t pending; /* chosen, not evaluated yet */
     int32_t n_tokens, limit, n_kept;
     int32_t end_token; /* -1 = none yet */
+    uint64_t n_drops;  /* the engine's, when the session got the prompt */
     facet_stop why;
     uint64_t begun_at, prompt_done_at, over_at; /* ns; 0 = not yet */
     generation_drafts_fn on_drafts;             /* NULL: nobody wants to know */
@@ -89,6 +92,7 @@ static facet_status take(generation *g, int32_t token, int i, facet_error *err)
 static void finish(generation *g, bool is_refused)
 {
     g->over_at = clock_ns();
+    prefix_keep(g->s);
     if (g->why == FACET_STOP_STRING || is_refused) return;
     detokenizer_finish(&g->detok, &g->held);
     if (g->held.len) deliver(g, -1, true);
@@ -103,6 +107,10 @@ static facet_status check_params(const facet_generate_params *p, facet_error *er
     if (p->n_predict < -1)
         return error_set(err, FACET_ERR_ARG, "n_predict is %d, wanted -1 (to the end of the context) or more",
                          p->n_predict);
+    if (p->grammar && p->ignore_eos)
+        return error_set(err, FACET_ERR_ARG, "ignore_eos together with a grammar: a text ends where its grammar ends");
+    if (p->answer & ~(unsigned)(FACET_ANSWER_MAY_THINK | FACET_ANSWER_MAY_CALL | FACET_ANSWER_IN_THOUGHT))
+        return error_set(err, FACET_ERR_ARG, "answer is 0x%x, wanted a sum of FACET_ANSWER_... flags", p->answer);
     for (size_t i = 0; i < p->n_stop; i++) {
         const char *stop = p->stop ? p->stop[i] : NULL;
         if (!stop || !*stop)
@@ -118,6 +126,8 @@ facet_status generation_open(facet_session *s, const int32_t *prompt, size_t n_p
                              facet_error *err)
 {
     FACET_TRY(check_params(p, err));
+    if (p->grammar && p->grammar->model != s->engine->model)
+        return error_set(err, FACET_ERR_ARG, "the grammar was opened for another model than the session's");
     const size_t n_vocab = s->engine->model->h.n_vocab;
     generation *g = mem_calloc(1, sizeof *g);
     if (!g) return error_memory(err, "a generation", sizeof *g);
@@ -129,6 +139,8 @@ facet_status generation_open(facet_session *s, const int32_t *prompt, size_t n_p
     g->detok.show_special = p->show_special;
     g->begun_at = clock_ns();
     facet_status status = speculation_begin(&g->spec, s, &p->speculation, ops, err);
+    if (status == FACET_OK && p->grammar)
+        status = constraint_open(p->grammar->masker, s->engine->model->tok, p->answer, &g->chooser.constraint, err);
     if (status == FACET_OK && p->on_logprobs)
         status = logprobs_open(p->n_logprobs, (int32_t)n_vocab, &g->chooser.log, err);
     if (status == FACET_OK) status = sampler_open(sampling, (int32_t)n_vocab, &g->chooser.sampler, err);
@@ -146,6 +158,7 @@ void generation_close(generation *g)
 {
     if (!g) return;
     speculation_end(&g->spec);
+    constraint_close(g->chooser.constraint);
     logprobs_close(g->chooser.log);
     sampler_close(g->chooser.sampler);
     mem_free(g->chooser.logits);
@@ -205,6 +218,7 @@ static facet_status begin_prompt(generation *g, facet_error *err)
 {
     FACET_TRY(session_keep(g->s, g->prompt, g->n_prompt, err));
     g->n_kept = g->s->n_kept;
+    g->n_drops = g->s->engine->n_drops;
     if ((size_t)g->n_kept == g->n_prompt) return choose_first(g, err);
     g->phase = PHASE_PREFILL;
     return FACET_OK;
@@ -214,7 +228,7 @@ static facet_status plan_prompt(generation *g, int max_rows, facet_error *err)
 {
     facet_session *s = g->s;
     const size_t left = g->n_prompt - (size_t)s->n_tokens;
-    const int n = left < (size_t)max_rows ? (int)left : max_rows;
+    const int n = session_rows(s, left, max_rows);
     FACET_TRY(report_prompt(g, err));
     if (atomic_exchange(&s->is_cancelled, false)) return error_set(err, FACET_ERR_CANCELLED, "cancelled");
     g->part = (engine_part){
@@ -279,6 +293,7 @@ static facet_status take_path(generation *g, facet_error *err)
         if (is_stopped(g)) break;
     }
     g->pending = v->choice[m - 1];
+    if (g->chooser.constraint) constraint_settle(g->chooser.constraint, m);
     FACET_TRY(speculation_commit(&g->spec, m, err));
     if (!is_stopped(g)) FACET_TRY(take(g, g->pending, m - 1, err));
     if (is_stopped(g)) finish(g, g->why == FACET_STOP_CANCELLED);
@@ -289,6 +304,7 @@ facet_status generation_plan(generation *g, int max_rows, int max_out, engine_pa
 {
     *part = NULL;
     if (g->phase == PHASE_START) FACET_TRY(begin_prompt(g, err));
+    FACET_TRY(session_check_content(g->s, g->n_drops, err));
     if (g->phase == PHASE_PREFILL) {
         FACET_TRY(plan_prompt(g, max_rows, err));
         *part = &g->part;

@@ -5,12 +5,13 @@
 #include "base/clock.h"
 #include "compute/plan_cost.h"
 #include "decode/engine_draft.h"
+#include "decode/park.h"
 
 enum { GAMMA_DEFAULT = 4, NGRAM_MAX_DEFAULT = 15, TREE_BUDGET_DEFAULT = 22 };
 
 /* ---- options ---- */
 
-static facet_status check(const facet_engine *e, const facet_speculation *o, facet_error *err)
+static facet_status check(facet_engine *e, const facet_speculation *o, facet_error *err)
 {
     if ((unsigned)o->method > FACET_SPEC_AUTO)
         return error_set(err, FACET_ERR_ARG, "speculation method is %d, wanted 0 to %d", (int)o->method,
@@ -36,7 +37,8 @@ static facet_status check(const facet_engine *e, const facet_speculation *o, fac
         return error_set(err, FACET_ERR_ARG, "speculation by MTP wants an MTP drafter, and none was given");
     if (o->method == FACET_SPEC_DFLASH && !e->dflash)
         return error_set(err, FACET_ERR_ARG, "speculation by DFlash wants a DFlash drafter, and none was given");
-    return FACET_OK;
+    const unsigned named = o->method == FACET_SPEC_MTP ? PARK_MTP : o->method == FACET_SPEC_DFLASH ? PARK_DFLASH : 0u;
+    return engine_need(e, PARK_TARGET | named, err);
 }
 
 static int least(int a, int b)
@@ -59,7 +61,7 @@ static bool wants(const speculation *sp, facet_spec_method m)
 static void add_mtp(speculation *sp)
 {
     const int gamma = sp->opts.mtp_gamma;
-    if (!sp->s->engine->mtp || !wants(sp, FACET_SPEC_MTP)) return;
+    if (!engine_has_drafter(sp->s->engine, PARK_MTP) || !wants(sp, FACET_SPEC_MTP)) return;
     add_arm(sp, &strategy_mtp, gamma ? gamma : ENGINE_MTP_MAX, gamma ? gamma : GAMMA_DEFAULT);
 }
 
@@ -73,7 +75,7 @@ static void add_dflash(speculation *sp)
 {
     const drafter *d = sp->s->engine->dflash;
     const int budget = sp->opts.tree_budget;
-    if (!d || !wants(sp, FACET_SPEC_DFLASH)) return;
+    if (!engine_has_drafter(sp->s->engine, PARK_DFLASH) || !wants(sp, FACET_SPEC_DFLASH)) return;
     const int nodes = least(budget, DRAFT_TREE_MAX_NODES);
     if (budget > 0) add_arm(sp, &strategy_dflash_tree, nodes, nodes);
     if (budget <= 0) add_arm(sp, &strategy_dflash_chain, d->dflash.block_size - 1, d->dflash.block_size - 1);
@@ -90,16 +92,35 @@ static void choose_arms(speculation *sp)
     if (sp->opts.adapt == FACET_ADAPT_COST) add_dflash(sp);
 }
 
-/* How much of a one-row step a further row costs before anything was measured: what it reads (experts), and what it
- * computes, where a CPU is near its limit and a GPU far from it. */
+static double bytes_of(const facet_engine *e, const plan *p, int n_rows)
+{
+    return plan_cost(p, e->weights, &e->kv, n_rows, n_rows, 0).bytes;
+}
+
+/* What computing a further row adds to reading the weights: a CPU is near its limit and a GPU far from it. */
+static double guess_row(const facet_engine *e)
+{
+    backend_info info;
+    e->be->ops->info(e->be, &info);
+    return strcmp(info.name, "cuda") == 0 ? 0.02 : 0.12;
+}
+
+/* How much of a one-row step a further row costs before anything was measured: what it reads (experts), and computes.
+ */
 static double guess_rise(const facet_engine *e)
 {
     enum { ROWS = 16 };
-    backend_info info;
-    e->be->ops->info(e->be, &info);
-    const double one = plan_cost(e->plan, e->weights, &e->kv, 1, 1, 0).bytes,
-                 many = plan_cost(e->plan, e->weights, &e->kv, ROWS, ROWS, 0).bytes;
-    return (many / one - 1) / (ROWS - 1) + (strcmp(info.name, "cuda") == 0 ? 0.02 : 0.12);
+    return (bytes_of(e, e->plan, ROWS) / bytes_of(e, e->plan, 1) - 1) / (ROWS - 1) + guess_row(e);
+}
+
+/* What a draft costs, in steps of the target of one row. */
+static double guess_draft(const facet_engine *e, const strategy_ops *ops)
+{
+    const double lookup = 0.02, plain = bytes_of(e, e->plan, 1);
+    if (ops->method == FACET_SPEC_MTP) return bytes_of(e, e->mtp_step.plan, 1) / plain;
+    if (ops->method != FACET_SPEC_DFLASH) return lookup;
+    const int n_rows = e->dflash->dflash.block_size;
+    return bytes_of(e, e->dflash_block.plan, n_rows) / plain * (1 + (n_rows - 1) * guess_row(e));
 }
 
 /* What earlier generations learned holds as long as the same strategies are at hand. */
@@ -110,6 +131,7 @@ static void begin_control(speculation *sp)
     bool is_same = e->has_control && e->control.n_arms == sp->n_arms;
     for (int i = 0; i < sp->n_arms; i++) {
         desc[i] = sp->arm[i].ops->desc;
+        desc[i].draft_share = guess_draft(e, sp->arm[i].ops);
         is_same = is_same && strcmp(e->control.arm[i].desc.name, desc[i].name) == 0;
     }
     if (is_same) {
@@ -197,6 +219,7 @@ static facet_status draft(speculation *sp, const chooser *c, int32_t pending, in
     strategy *st = &sp->arm[sp->plan.arm];
     proposal *p = &sp->proposal;
     FACET_TRY(st->ops->propose(st, sp->s, pending, sp->plan.k, p, err));
+    FACET_TRY(verify_cut(c, pending, p, err));
     sp->n_drafted = p->n;
     if (c->made_up) made_up_confidences(c->made_up, p);
     if (p->has_conf) memcpy(sp->conf, p->conf, (size_t)p->n * sizeof *p->conf);

@@ -17,7 +17,8 @@ class EngineParams(c.Structure):
                 ("use_mmap", c.c_bool), ("wants_hidden", c.c_bool), ("n_captures", c.c_int),
                 ("capture_layers", c.c_void_p), ("drafters", c.c_void_p), ("n_drafters", c.c_int),
                 ("draft_ctx", c.c_int32), ("tree_temp", c.c_float), ("block_mask", c.c_char_p),
-                ("progress", c.c_void_p), ("progress_ud", c.c_void_p)]
+                ("progress", c.c_void_p), ("progress_ud", c.c_void_p), ("cache_bytes", c.c_uint64),
+                ("reuse_prompts", c.c_bool)]
 
 
 class Sampling(c.Structure):
@@ -40,7 +41,8 @@ class GenerateParams(c.Structure):
     _fields_ = [("struct_size", c.c_size_t), ("n_predict", c.c_int32), ("ignore_eos", c.c_bool),
                 ("show_special", c.c_bool), ("stop", c.c_void_p), ("n_stop", c.c_size_t), ("on_token", TokenFn),
                 ("ud", c.c_void_p), ("progress", c.c_void_p), ("progress_ud", c.c_void_p),
-                ("speculation", Speculation), ("on_logprobs", c.c_void_p), ("n_logprobs", c.c_int)]
+                ("speculation", Speculation), ("grammar", c.c_void_p), ("answer", c.c_uint),
+                ("on_logprobs", c.c_void_p), ("n_logprobs", c.c_int)]
 
 
 def main(library, path, prompt):
