@@ -113,6 +113,8 @@ static facet_status open_service(service *s, facet_error *err)
     choose_sampling(s);
     choose_alias(s);
     o->engine.n_sessions = c->engine.n_parallel;
+    o->engine.reuse_prompts = true;
+    o->engine.cache_bytes = (uint64_t)s->args.cache_mb << 20;
     status = cli_open_engine(o, s->model, &s->engine, err);
     if (status != FACET_OK) return status;
     c->api.model = s->model;
@@ -200,7 +202,7 @@ static int run(service *s)
 int cmd_serve(int argc, char **argv)
 {
     static service s;
-    s.args = (serve_arguments){.server = server_config_default(), .grace_s = 30};
+    s.args = (serve_arguments){.server = server_config_default(), .grace_s = 30, .cache_mb = 512};
     cli_options_init(&s.args.common);
     s.args.common.sampling.penalty_last_n = 256;
     const int wrong = serve_parse(argc, argv, &s.args);

@@ -63,12 +63,14 @@ facet_status api_open(const api_config *c, api *out, facet_error *err)
     FACET_TRY(copy_keys(c->keys, &out->keys, err));
     pthread_mutex_init(&out->keys_lock, NULL);
     metrics_open(&out->metrics);
+    grammars_open(&out->grammars);
     return FACET_OK;
 }
 
 void api_close(api *a)
 {
     metrics_close(&a->metrics);
+    grammars_close(&a->grammars);
     free_keys(a->keys);
     pthread_mutex_destroy(&a->keys_lock);
 }

@@ -4,6 +4,7 @@
 
 #include "model/model.h"
 #include "serve/api_error.h"
+#include "serve/api_grammars.h"
 #include "serve/api_metrics.h"
 #include "serve/http_server.h"
 #include "serve/server_engine.h"
@@ -36,6 +37,7 @@ typedef struct api_config {
 typedef struct api {
     api_config c;
     api_metrics metrics;
+    grammar_cache grammars;
     int64_t started_at; /* Unix time */
     pthread_mutex_t keys_lock;
     char **keys; /* NULL-terminated; NULL: no key is wanted */
