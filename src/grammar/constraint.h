@@ -1,9 +1,9 @@
 /* constraint.h: what the tokens of one answer may be: the answer's content follows a grammar, thoughts and tool calls
  * around it are free.
  *
- *   open ──<|channel>──► thought ──<channel|>──► open      any tokens but end tokens
- *   open ──<|tool_call>──► call ──<tool_call|>──► called ──► call, or the end
- *   open ──any text──► content: the grammar alone; end tokens only where it may end
+ *   open ──<|channel>──► thought ──<channel|>──► ready      any tokens but end tokens; no second thought
+ *   open, ready ──<|tool_call>──► call ──<tool_call|>──► called ──► call, or the end
+ *   open, ready ──any text──► content: the grammar alone; end tokens only where it may end
  *
  * Thoughts and calls only where the flags admit them. An answer of calls has no content.
  *
