@@ -32,7 +32,7 @@ struct generation {
     int32_t pending; /* chosen, not evaluated yet */
     int32_t n_tokens, limit, n_kept;
     int32_t end_token; /* -1 = none yet */
-    uint64_t n_drops; /* the engine's, when the session got the prompt */
+    uint64_t n_drops;  /* the engine's, when the session got the prompt */
     facet_stop why;
     uint64_t begun_at, prompt_done_at, over_at; /* ns; 0 = not yet */
     generation_drafts_fn on_drafts;             /* NULL: nobody wants to know */
