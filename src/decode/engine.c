@@ -85,10 +85,12 @@ static facet_status take_drafters(facet_engine *e, const facet_engine_params *p,
     return FACET_OK;
 }
 
-facet_status engine_prepare(facet_engine *e, const facet_engine_params *p, facet_error *err)
+facet_status engine_prepare(facet_engine *e, const facet_engine_params *p, engine_config *c, facet_error *err)
 {
     FACET_TRY(check_params(p, err));
+    FACET_TRY(engine_config_read(p, c, err));
     FACET_TRY(take_drafters(e, p, err));
+    FACET_TRY(engine_layout_cache(e, c, err));
     FACET_TRY(drafter_join_weights(e->model, p->drafters, p->n_drafters, &e->weights, &e->n_weights, err));
     FACET_TRY(make_plan(e, p, err));
     return engine_draft_open(e, p, err);
@@ -97,8 +99,7 @@ facet_status engine_prepare(facet_engine *e, const facet_engine_params *p, facet
 static facet_status open_into(facet_engine *e, const facet_engine_params *p, facet_error *err)
 {
     engine_config c;
-    FACET_TRY(engine_prepare(e, p, err));
-    FACET_TRY(engine_config_read(e, p, &c, err));
+    FACET_TRY(engine_prepare(e, p, &c, err));
     const backend_config cfg = {
         .n_threads = p->n_threads, .use_mmap = p->use_mmap, .progress = p->progress, .progress_ud = p->progress_ud};
     FACET_TRY(backend_open(p->device ? p->device : "auto", &cfg, &e->be, err));
@@ -106,7 +107,7 @@ static facet_status open_into(facet_engine *e, const facet_engine_params *p, fac
     e->be->ops->info(e->be, &info);
     c.is_cpu = strcmp(info.name, "cuda") != 0;
     FACET_TRY(engine_choose_context(e, &c, info.memory_free, p->n_ctx, &e->n_ctx, err));
-    FACET_TRY(engine_describe_cache(&c, e->n_ctx, &e->kv, err));
+    engine_count_pages(&c, e->n_ctx, &e->kv);
     FACET_TRY(kv_pool_open(&e->kv, &e->pool, err));
     FACET_TRY(e->be->ops->load(e->be, e->weights, e->n_weights, err));
     FACET_TRY(e->be->ops->kv_alloc(e->be, &e->kv, err));

@@ -104,9 +104,6 @@ facet_status engine_eval_timed(facet_engine *e, kv_seq *s, const int32_t *tokens
 /* kv_seq_reserve; where the pool has no pages left, cached prompts are forgotten first. The message of a failure tells
  * about snapshots. */
 facet_status engine_reserve(facet_engine *e, kv_seq *s, int32_t begin, int32_t end, int *n_copies, facet_error *err);
-/* All that needs no backend: parameters are checked, drafters taken, weights listed, plans made. facet_engine_close
- * also after a failure. */
-facet_status engine_prepare(facet_engine *e, const facet_engine_params *p, facet_error *err);
 /* The target's plan, and those of its drafters that are there, made ready; all of them given back. */
 facet_status engine_compile(facet_engine *e, facet_error *err);
 void engine_release(facet_engine *e);

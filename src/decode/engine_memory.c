@@ -11,15 +11,11 @@ static facet_status parse_cache_type(const char *name, const char *option, kv_ty
     return error_set(err, FACET_ERR_ARG, "%s '%s': supported are %s", option, name ? name : "", kv_type_list());
 }
 
-facet_status engine_config_read(const facet_engine *e, const facet_engine_params *p, engine_config *out,
-                                facet_error *err)
+facet_status engine_config_read(const facet_engine_params *p, engine_config *out, facet_error *err)
 {
-    engine_config c = {.model = e->model,
-                       .drafters = p->drafters,
-                       .n_drafters = p->n_drafters,
-                       .n_sessions = p->n_sessions,
-                       .draft_ctx = p->draft_ctx ? p->draft_ctx : DRAFT_CTX_DEFAULT,
+    engine_config c = {.n_sessions = p->n_sessions,
                        .n_threads = p->n_threads,
+                       .draft_ctx = p->draft_ctx ? p->draft_ctx : DRAFT_CTX_DEFAULT,
                        .cache_bytes = p->cache_bytes,
                        .is_cpu = true};
     /* ref multiplies from the file's layout */
@@ -28,6 +24,13 @@ facet_status engine_config_read(const facet_engine *e, const facet_engine_params
     FACET_TRY(parse_cache_type(p->cache_type_v, "cache type of V", &c.v, err));
     *out = c;
     return FACET_OK;
+}
+
+facet_status engine_layout_cache(facet_engine *e, const engine_config *c, facet_error *err)
+{
+    FACET_TRY(gemma4_kv_desc(&e->model->h, c->k, c->v, &e->kv, err));
+    if (e->mtp) FACET_TRY(drafter_extend_kv(e->mtp, &e->model->h, c->k, c->v, c->draft_ctx, &e->kv, err));
+    return e->dflash ? drafter_extend_kv(e->dflash, &e->model->h, c->k, c->v, c->draft_ctx, &e->kv, err) : FACET_OK;
 }
 
 /* Between steps a session holds at most window / 64 + 2 local pages, and as many again in its mark (session.h); a step
@@ -48,31 +51,16 @@ static double kept_texts(const kv_desc *d, int32_t n_typical, uint64_t cache_byt
     return bytes > 0 ? (double)cache_bytes / bytes : 0;
 }
 
-static void count_pages(kv_desc *d, int32_t n_ctx, int n_sessions, uint64_t cache_bytes)
+void engine_count_pages(const engine_config *c, int32_t n_ctx, kv_desc *d)
 {
     enum { TYPICAL = 8192 };
     const int32_t n_typical = n_ctx < TYPICAL ? n_ctx : TYPICAL;
-    const double n_kept = kept_texts(d, n_typical, cache_bytes);
+    const double n_kept = kept_texts(d, n_typical, c->cache_bytes);
     for (int g = 0; g < d->n_groups; g++) {
         const double extra = n_kept * (double)kv_pages_needed(d->groups[g].window, n_typical, 1),
-                     n = (double)n_sessions * (double)session_pages(d, g, n_ctx) + floor(extra);
+                     n = (double)c->n_sessions * (double)session_pages(d, g, n_ctx) + floor(extra);
         d->groups[g].n_pages = n > INT32_MAX ? INT32_MAX : (int32_t)n;
     }
-}
-
-facet_status engine_describe_cache(const engine_config *c, int32_t n_ctx, kv_desc *desc, facet_error *err)
-{
-    FACET_TRY(gemma4_kv_desc(&c->model->h, c->k, c->v, desc, err));
-    for (int i = 0; i < c->n_drafters; i++) {
-        const facet_status status =
-            drafter_extend_kv(c->drafters[i], &c->model->h, c->k, c->v, c->draft_ctx, desc, err);
-        if (status == FACET_OK) continue;
-        mem_free(desc->layers);
-        desc->layers = NULL;
-        return status;
-    }
-    count_pages(desc, n_ctx, c->n_sessions, c->cache_bytes);
-    return FACET_OK;
 }
 
 static uint64_t copied_bytes(const facet_engine *e)
@@ -103,12 +91,10 @@ static facet_status compute_bytes(const facet_engine *e, const kv_desc *kv, int 
 static facet_status needs_of(const facet_engine *e, const engine_config *c, int32_t n_ctx, engine_needs *out,
                              facet_error *err)
 {
-    kv_desc d;
-    FACET_TRY(engine_describe_cache(c, n_ctx, &d, err));
+    kv_desc d = e->kv; /* its layers are borrowed */
+    engine_count_pages(c, n_ctx, &d);
     *out = (engine_needs){.weights = c->copies_weights ? copied_bytes(e) : 0, .kv = kv_total_bytes(&d)};
-    const facet_status status = c->is_cpu ? compute_bytes(e, &d, c->n_threads, &out->compute, err) : FACET_OK;
-    mem_free(d.layers);
-    return status;
+    return c->is_cpu ? compute_bytes(e, &d, c->n_threads, &out->compute, err) : FACET_OK;
 }
 
 facet_status engine_estimate(facet_model *m, const facet_engine_params *p, int32_t n_ctx, engine_needs *out,
@@ -118,8 +104,7 @@ facet_status engine_estimate(facet_model *m, const facet_engine_params *p, int32
     facet_engine *e = mem_calloc(1, sizeof *e);
     if (!e) return error_memory(err, "an engine", sizeof *e);
     e->model = m;
-    facet_status status = engine_prepare(e, p, err);
-    if (status == FACET_OK) status = engine_config_read(e, p, &c, err);
+    facet_status status = engine_prepare(e, p, &c, err);
     if (status == FACET_OK) status = needs_of(e, &c, n_ctx, out, err);
     facet_engine_close(e);
     return status;

@@ -19,19 +19,23 @@ facet_status engine_estimate(facet_model *m, const facet_engine_params *p, int32
 
 /* What decides about memory. */
 typedef struct engine_config {
-    const facet_model *model;
-    drafter *const *drafters;
-    int n_drafters, n_sessions, draft_ctx, n_threads;
+    int n_sessions, n_threads, draft_ctx;
     uint64_t cache_bytes;
     kv_type k, v;
     bool copies_weights; /* of the CPU backend: into its own layout */
     bool is_cpu;         /* activations are counted; set at first */
 } engine_config;
-facet_status engine_config_read(const facet_engine *e, const facet_engine_params *p, engine_config *out,
-                                facet_error *err);
+facet_status engine_config_read(const facet_engine_params *p, engine_config *out, facet_error *err);
 
-/* The cache of the target and its drafters; desc->layers is allocated. */
-facet_status engine_describe_cache(const engine_config *c, int32_t n_ctx, kv_desc *desc, facet_error *err);
+/* All that needs no backend: parameters are checked, drafters taken, the cache laid out, weights listed, plans made.
+ * facet_engine_close also after a failure. */
+facet_status engine_prepare(facet_engine *e, const facet_engine_params *p, engine_config *c, facet_error *err);
+
+/* The cache of the target and its drafters, but for the number of pages. Comes before the drafters' plans, which name
+ * its layers. */
+facet_status engine_layout_cache(facet_engine *e, const engine_config *c, facet_error *err);
+/* Pages for all sessions with contexts of n_ctx tokens, and for cache_bytes of cached prompts. */
+void engine_count_pages(const engine_config *c, int32_t n_ctx, kv_desc *d);
 
 /* The context that was asked for; where none was, the model's limit, halved until the cache takes at most half of what
  * the rest leaves (but not below 1024). Either must fit into what the backend has available (0 = unknown), else

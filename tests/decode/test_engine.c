@@ -170,7 +170,10 @@ static void what_does_not_fit_is_refused(void **state)
         facet_engine_close(e);
     }
 
-    mem_pretend_available(fixed + (2 << 20)); /* not even the least context */
+    p.n_ctx = 1024;
+    const engine_needs least = estimate(m, &p);
+    p.n_ctx = 0;
+    mem_pretend_available(least.weights + least.compute + (2 << 20)); /* not even the least context */
     assert_int_equal(facet_engine_open(m, &p, &e, &err), FACET_ERR_MEMORY);
     assert_non_null(strstr(err.message, "context of 1024 tokens needs 0.01 GiB"));
 
@@ -180,9 +183,9 @@ static void what_does_not_fit_is_refused(void **state)
         want, sizeof want,
         "the weights need %.2f GiB, activations %.2f GiB, and %.2f GiB are free: use a smaller file, or on the CPU "
         "run from the mapped file (--mmap)",
-        (double)n.weights / 0x1p30, (double)n.compute / 0x1p30, (double)n.weights / 0x1p30);
+        (double)n.weights / 0x1p30, (double)least.compute / 0x1p30, (double)n.weights / 0x1p30);
     assert_string_equal(err.message, want);
-    mem_pretend_available(fixed - 1); /* enough without the copies of the weights */
+    mem_pretend_available(least.weights + least.compute - 1); /* enough without the copies of the weights */
     p.n_ctx = 64;
     p.use_mmap = true;
     assert_ok(facet_engine_open(m, &p, &e, &err), err);
