@@ -477,7 +477,7 @@ static uint64_t end_of_patience(const core *c, const command *cmd, core_code *wh
     return deadline < stall ? deadline : stall;
 }
 
-static void check_times(core *c)
+void core_check_times(core *c)
 {
     const uint64_t now = clock_ns();
     for (command *cmd = c->first, *next; cmd; cmd = next) {
@@ -503,7 +503,6 @@ int core_next_deadline_ms(const core *c)
 
 bool core_step(core *c)
 {
-    check_times(c);
     while (start_next(c)) continue;
     scheduler_step(c->scheduler);
     for (command *cmd = c->first; cmd; cmd = cmd->next) hand_out(c, cmd);

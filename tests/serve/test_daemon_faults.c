@@ -152,9 +152,10 @@ static void json_protocol(void **state)
 static void line_protocol(void **state)
 {
     (void)state;
-    snprintf(commands, sizeof commands,
-             "%s 4 snap=8:1 samp=0.5,0.9,20,1.1,3\nSNAPSHOT 2\nRESTORE 1 %s 3\nLIST_SLOTS\nnonsense\nFREE_SNAPSHOT 1\n",
-             prompt_path, prompt_path);
+    snprintf(
+        commands, sizeof commands,
+        "%s 4 snap=8:1 samp=0.5,0.9,20,1.1,3\nSNAPSHOT 2\nRESTORE 1 %s 3\n LIST_SLOTS\nnonsense\nFREE_SNAPSHOT 1\n",
+        prompt_path, prompt_path);
     fail_each(DAEMON_LINES, commands, check_replies, 60);
 }
 
@@ -165,6 +166,7 @@ static int begin(void **state)
     int32_t *ids;
     size_t n;
     facet_engine_params p = facet_engine_params_default();
+    json_set_alloc_funcs(mem_alloc, mem_free); /* of this program: JSON's allocations fail as well */
     p.device = "cpu";
     p.n_ctx = 512;
     p.cache_bytes = 1 << 22;
