@@ -303,7 +303,7 @@ FACET_API void facet_grammar_close(facet_grammar *g); /* after the generations t
 
 /* Where the grammar holds: in the answer's content. What else an answer may have, free of it: */
 enum {
-    FACET_ANSWER_MAY_THINK = 1, /* thoughts before the content */
+    FACET_ANSWER_MAY_THINK = 1, /* a thought before the content */
     FACET_ANSWER_MAY_CALL = 2,  /* tool calls instead of it */
     FACET_ANSWER_IN_THOUGHT = 4 /* the prompt ended inside a thought */
 };
