@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "decode/draft_adaptive.h"
 
 void cli_options_init(cli_options *o)
 {
@@ -271,7 +272,7 @@ static bool from_aliases(cli_options *o)
                    {"DFLASH_NO_ADAPTIVE", 298}};
     for (size_t i = 0; i < sizeof aliases / sizeof *aliases; i++) {
         const char *v = getenv(aliases[i].name);
-        if (!v || !*v || (aliases[i].val == 298 && *v == '0')) continue;
+        if (!v || !*v || (aliases[i].val == 298 && !draft_switch_is_set(v))) continue;
         if (cli_option(o, aliases[i].val, v) >= 0) continue;
         fprintf(stderr, "facet: (from the environment variable %s)\n", aliases[i].name);
         return false;

@@ -119,22 +119,18 @@ static bool is_cut_later(const draft_arm *a, const draft_offer *o)
     return a->desc.has_conf && !a->desc.is_cost_per_token && !o->conf;
 }
 
-static promise promise_at(const draft_control *c, int64_t n_ctx, int arm, double accepted, int k)
-{
-    return (promise){.arm = arm, .k = k, .rate = (1 + accepted) / draft_control_step_ms(c, n_ctx, arm, k, k)};
-}
-
-/* The width of k >= 1 with the best rate, up to k_max; *kept (may be NULL) gets the promise at width keep_k. */
+/* The width of k >= 1 with the best rate, up to k_max; *kept gets the promise at width keep_k, if that is one of them.
+ */
 static promise best_width_of(const draft_control *c, int64_t n_ctx, int arm, const double *reach, int k_max, int keep_k,
                              promise *kept)
 {
     promise best = {.arm = arm};
-    double accepted = 0;
-    for (int k = 1; k <= k_max; k++) {
-        const promise p = promise_at(c, n_ctx, arm, accepted += reach[k - 1], k);
-        if (p.rate > best.rate) best = p;
-        if (k == keep_k && kept) *kept = p;
-    }
+    double ms[DRAFT_REACH_MAX_ITEMS + 1], accepted = 0;
+    ms[0] = INFINITY; /* no drafts are no draft */
+    for (int k = 1; k <= k_max; k++) ms[k] = draft_control_step_ms(c, n_ctx, arm, k, k);
+    best.k = draft_best_count(reach, k_max, ms, &best.rate);
+    for (int k = 0; k < keep_k && keep_k <= k_max; k++) accepted += reach[k];
+    if (keep_k >= 1 && keep_k <= k_max) *kept = (promise){.arm = arm, .k = keep_k, .rate = (1 + accepted) / ms[keep_k]};
     return best;
 }
 
@@ -476,11 +472,4 @@ void draft_control_observe(draft_control *c, const draft_outcome *outcome)
     const double ms = draft_control_step_ms(c, o.n_ctx, c->plan.arm, o.n_drafted, o.n_verified);
     const double saved = tokens - ms * draft_control_plain_rate(c, o.n_ctx);
     c->credit = fmin(c->params.grant, c->credit + saved + tokens * c->params.allowance);
-}
-
-const char *draft_reason_name(draft_reason r)
-{
-    static const char *const names[] = {"nothing measured yet", "nothing pays", "no credit",  "best",
-                                        "first tries",          "retry",        "exploration"};
-    return names[r];
 }

@@ -147,6 +147,5 @@ void draft_control_observe(draft_control *c, const draft_outcome *o);
 double draft_control_step_ms(const draft_control *c, int64_t n_ctx, int arm, int n_drafted, int n_verified);
 /* Tokens per millisecond of plain steps, as modelled. */
 double draft_control_plain_rate(const draft_control *c, int64_t n_ctx);
-const char *draft_reason_name(draft_reason r);
 
 #endif

@@ -54,9 +54,6 @@ facet_status verify_part(facet_session *s, int32_t pending, proposal *p, engine_
 facet_status verify_read(facet_session *s, const chooser *c, int32_t pending, const proposal *p,
                          const engine_part *part, verdict *out, facet_error *err);
 void verify_abandon(facet_session *s);
-/* All of it as a step of its own. */
-facet_status verify_run(facet_session *s, const chooser *c, int32_t pending, proposal *p, verdict *out,
-                        facet_error *err);
 /* Keeps the first m rows of the path (1 .. n_path): tokens, cache, the drafter's context; drops the rest. *n_moves gets
  * the rows that were moved in the cache. The engine may have run other steps since: then the outputs are gone, and
  * the rows that are kept are evaluated again. */

@@ -335,14 +335,16 @@ static void block_marginals(uint64_t seed, int tokens, int n_depths, int32_t *to
     for (int d = 0; d < n_depths; d++) {
         float p[DRAFT_TREE_RANKS];
         double sum = 0;
-        const double spread = spec_uniform(seed, tokens + d, 60) < 0.6 ? 2.5 : 0.5;
+        const double spread = rng_uniform_at(seed, tokens + d, 60) < 0.6 ? 2.5 : 0.5;
         for (int k = 0; k < DRAFT_TREE_RANKS; k++) sum += exp(-spread * k);
         for (int k = 0; k < DRAFT_TREE_RANKS; k++) {
             p[k] = (float)(exp(-spread * k) / sum);
             token[d * DRAFT_TREE_RANKS + k] = k;
             logp[d * DRAFT_TREE_RANKS + k] = logf(p[k]);
         }
-        truth[d] = spec_draw(p, DRAFT_TREE_RANKS, spec_uniform(seed, tokens + d, 61));
+        double rest = rng_uniform_at(seed, tokens + d, 61);
+        for (truth[d] = 0; truth[d] < DRAFT_TREE_RANKS - 1 && rest >= (double)p[truth[d]]; truth[d]++)
+            rest -= (double)p[truth[d]];
     }
 }
 
@@ -351,14 +353,15 @@ enum { DEPTHS = 15 };
 /* Grows the tree of the block after `tokens` tokens, and the path that the text takes through it. */
 static int grow(uint64_t seed, int tokens, int budget, draft_tree *t, uint8_t *path)
 {
-    int32_t token[DEPTHS * DRAFT_TREE_RANKS], truth[DEPTHS], verdict[64];
+    int32_t token[DEPTHS * DRAFT_TREE_RANKS], truth[DEPTHS];
     float logp[DEPTHS * DRAFT_TREE_RANKS];
     facet_error err;
     block_marginals(seed, tokens, DEPTHS, token, logp, truth);
     const draft_marginals m = {DEPTHS, DRAFT_TREE_RANKS, token, logp};
     assert_ok(draft_tree_build(&m, 0, budget, draft_tree_rule_default(), t, &err), err);
-    for (int i = 0; i < t->n_rows; i++) verdict[i] = t->depth[i] < DEPTHS ? truth[t->depth[i]] : -1;
-    return draft_tree_walk_rows(t, verdict, path);
+    int n = 0;
+    for (int at = 0; at >= 0; at = n - 1 < DEPTHS ? draft_tree_child(t, at, truth[n - 1]) : -1) path[n++] = (uint8_t)at;
+    return n;
 }
 
 static double fixed_tree_run(const world *w, int budget, uint64_t seed)
