@@ -205,6 +205,26 @@ static void a_hiccup_at_the_start_rules_nothing_out(void **state)
     }
 }
 
+/* Every draft of the first steps was measured at a bad time: the drafter seems too dear to pay, or even to try. It is
+ * doubted, tried again, and used. */
+static void costs_of_a_bad_time_are_forgotten(void **state)
+{
+    (void)state;
+    static const world worlds[] = {
+        {"dense, mtp", 28, .25, .1, 1, {D("m", LONG_CHAIN, 0, 1.2, 15)}},
+        {"dense, block", 28, .25, .1, 1, {D_WITH("d", LONG_CHAIN, 9, 0, 15, .conf = CONF_TRUE)}},
+    };
+    for (size_t i = 0; i < sizeof worlds / sizeof *worlds; i++) {
+        start(&the_run, &worlds[i], 1);
+        the_run.hiccups = 0xaaaa; /* every second measurement is one of drafting, and these were eight steps */
+        advance_to(&the_run, 2000);
+        const int from = the_run.tokens;
+        const double ratio = advance_to(&the_run, 4000) / best_fixed(&worlds[i], 1, from, 4000);
+        report(worlds[i].name, ratio);
+        if (ratio > 1.1) fail_msg("%s: %.3f of the best fixed choice", worlds[i].name, ratio);
+    }
+}
+
 /* A drafter whose cost nobody stated costs one step to find out, and no more. */
 static void an_unknown_cost_is_one_surprise(void **state)
 {
@@ -471,6 +491,7 @@ int main(void)
         cmocka_unit_test(noisy_times_do_little_harm),
         cmocka_unit_test(costs_learned_on_the_way_do_nearly_as_well),
         cmocka_unit_test(a_hiccup_at_the_start_rules_nothing_out),
+        cmocka_unit_test(costs_of_a_bad_time_are_forgotten),
         cmocka_unit_test(an_unknown_cost_is_one_surprise),
         cmocka_unit_test(one_good_drafter_among_four),
         cmocka_unit_test(drafters_that_come_and_go_are_combined),
