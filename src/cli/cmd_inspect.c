@@ -129,8 +129,8 @@ static facet_status write_tensor(const gguf_file *f, const char *name, const cha
     if (!t) return error_set(err, FACET_ERR_ARG, "%s: no tensor %s", f->path, name);
     const type_info *type = type_get(t->type);
     if (!type->decode)
-        return error_set(err, FACET_ERR_UNSUPPORTED, "%s: tensor %s has type %s, which has no float32 form", f->path,
-                         name, type->name);
+        return error_set(err, FACET_ERR_UNSUPPORTED, "%s: tensor %s has type %s, which has no float32 form",
+                         gguf_path_of(f, t), name, type->name);
     float *row = mem_calloc(t->ne[0], sizeof *row);
     if (!row) return error_memory(err, name, t->ne[0] * sizeof *row);
     file_writer w;

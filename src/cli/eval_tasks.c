@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "cli/eval.h"
 #include "cli/spec_report.h"
+#include "serve/spec_json.h"
 
 enum { OPT_HELP = 300, DEFAULT_MAX_TOKENS = 128, MAX_TASKS = 256 };
 
@@ -118,7 +119,7 @@ static void print(const tally *t, const cli_options *o)
         for (int i = 0; i < t->n_tasks; i++)
             json_object_set_new(by_task, t->tasks[i].name, json_pack("[ii]", t->tasks[i].right, t->tasks[i].total));
         json_t *j = json_pack("{s:i, s:i, s:o, s:o}", "total", t->total, "right", t->right, "by_task", by_task,
-                              "speculation", cli_spec_json(&t->spec));
+                              "speculation", spec_json(&t->spec));
         json_dumpf(j, stdout, JSON_COMPACT);
         putchar('\n');
         json_decref(j);

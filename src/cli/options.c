@@ -260,20 +260,28 @@ static bool from_environment(cli_options *o, const option_text *rows, size_t n)
 static bool from_aliases(cli_options *o)
 {
     static const struct {
-        const char *name;
+        const char *name, *value; /* value: what a switch that is not 0 stands for; NULL: the variable's own */
         int val;
-    } aliases[] = {{"DFLASH_MTP_GAMMA", 293},
-                   {"DFLASH_DDTREE_BUDGET", 294},
-                   {"DFLASH_GEMMA4_DDTREE_BUDGET", 294},
-                   {"DFLASH_GEMMA4_DDTREE_TEMP", 295},
-                   {"DFLASH_GEMMA4_DDTREE_CHAIN_SEED", 296},
-                   {"DFLASH_ADAPTIVE_WIDTH_THETA", 311},
-                   {"DFLASH_ADAPTIVE_WIDTH_MIN", 313},
-                   {"DFLASH_NO_ADAPTIVE", 298}};
+    } aliases[] = {{"DFLASH_MTP_GAMMA", NULL, 293},
+                   {"DFLASH_DDTREE_BUDGET", NULL, 294},
+                   {"DFLASH_GEMMA4_DDTREE_BUDGET", NULL, 294},
+                   {"DFLASH_GEMMA4_DDTREE_TEMP", NULL, 295},
+                   {"DFLASH_GEMMA4_DDTREE_CHAIN_SEED", NULL, 296},
+                   {"DFLASH_ADAPTIVE_WIDTH_THETA", NULL, 311},
+                   {"DFLASH_ADAPTIVE_WIDTH_MIN", NULL, 313},
+                   {"DFLASH_NO_ADAPTIVE", "", 298},
+                   {"DFLASH27B_KV_F16", "f16", 257},
+                   {"DFLASH27B_KV_F16", "f16", 258},
+                   {"DFLASH27B_KV_Q4", "q4_0", 257},
+                   {"DFLASH27B_KV_Q4", "q4_0", 258},
+                   {"DFLASH27B_KV_TQ3", "tq3_0", 257},
+                   {"DFLASH27B_KV_TQ3", "tq3_0", 258},
+                   {"DFLASH27B_KV_K", NULL, 257},
+                   {"DFLASH27B_KV_V", NULL, 258}};
     for (size_t i = 0; i < sizeof aliases / sizeof *aliases; i++) {
         const char *v = getenv(aliases[i].name);
-        if (!v || !*v || (aliases[i].val == 298 && !draft_switch_is_set(v))) continue;
-        if (cli_option(o, aliases[i].val, v) >= 0) continue;
+        if (!v || !*v || (aliases[i].value && !draft_switch_is_set(v))) continue;
+        if (cli_option(o, aliases[i].val, aliases[i].value ? aliases[i].value : v) >= 0) continue;
         fprintf(stderr, "facet: (from the environment variable %s)\n", aliases[i].name);
         return false;
     }

@@ -52,6 +52,8 @@ facet_status draft_tree_build(const draft_marginals *m, int32_t root, int budget
                               facet_error *err);
 /* Keeps the first n_rows rows (at least the root). Unseeded, that is the best tree of the smaller budget. */
 void draft_tree_shrink(draft_tree *t, int n_rows);
+/* Keeps the rows whose bits are set: the root, and of each kept node the parent. The others' order stays. */
+void draft_tree_prune(draft_tree *t, uint64_t kept);
 /* Depth of the deepest node. */
 int draft_tree_max_depth(const draft_tree *t);
 /* Slot of the child of `slot` that holds `token`, -1 when there is none. */

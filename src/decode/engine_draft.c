@@ -2,21 +2,9 @@
 
 #include <math.h>
 
+#include "decode/park.h"
 #include "model/dflash.h"
 #include "model/mtp.h"
-
-static facet_status compile(facet_engine *e, engine_plan *p, int max_rows, int max_out, facet_error *err)
-{
-    return e->be->ops->compile(e->be, p->plan, max_rows, max_out, &p->compiled, err);
-}
-
-static facet_status open_mtp(facet_engine *e, facet_error *err)
-{
-    const mtp_options o = {.top_k = MTP_TOP_K};
-    FACET_TRY(mtp_plan(e->mtp, e->model, &o, &e->mtp_step.plan, err));
-    /* one row is run; the others keep what the steps of a chain gave */
-    return compile(e, &e->mtp_step, ENGINE_MTP_MAX, ENGINE_MTP_MAX, err);
-}
 
 static facet_status parse_mask(const facet_engine_params *p, block_mask *out, facet_error *err)
 {
@@ -43,27 +31,51 @@ static facet_status open_dflash(facet_engine *e, const facet_engine_params *p, f
     dflash_options o = {.top_k = ENGINE_TOP_K, .temp = p->tree_temp};
     FACET_TRY(parse_mask(p, &o.mask, err));
     FACET_TRY(dflash_inject_plan(e->dflash, e->model, &e->dflash_inject.plan, err));
-    FACET_TRY(dflash_block_plan(e->dflash, e->model, &o, &e->dflash_block.plan, err));
-    FACET_TRY(compile(e, &e->dflash_inject, ENGINE_MAX_ROWS, 1, err));
-    const int block = e->dflash->dflash.block_size;
-    return compile(e, &e->dflash_block, block, block, err);
+    return dflash_block_plan(e->dflash, e->model, &o, &e->dflash_block.plan, err);
 }
 
 facet_status engine_draft_open(facet_engine *e, const facet_engine_params *p, facet_error *err)
 {
-    if (e->mtp) FACET_TRY(open_mtp(e, err));
+    const mtp_options o = {.top_k = MTP_TOP_K};
+    if (e->mtp) FACET_TRY(mtp_plan(e->mtp, e->model, &o, &e->mtp_step.plan, err));
     if (e->dflash) FACET_TRY(open_dflash(e, p, err));
     return FACET_OK;
 }
 
+static facet_status compile(facet_engine *e, engine_plan *p, int max_rows, int max_out, facet_error *err)
+{
+    return e->be->ops->compile(e->be, p->plan, max_rows, max_out, &p->compiled, err);
+}
+
+facet_status engine_draft_compile(facet_engine *e, unsigned part, facet_error *err)
+{
+    /* one row is run; the others keep what the steps of a chain gave */
+    if (part == PARK_MTP) return e->mtp ? compile(e, &e->mtp_step, ENGINE_MTP_MAX, ENGINE_MTP_MAX, err) : FACET_OK;
+    if (!e->dflash) return FACET_OK;
+    const int block = e->dflash->dflash.block_size;
+    FACET_TRY(compile(e, &e->dflash_inject, ENGINE_MAX_ROWS, 1, err));
+    return compile(e, &e->dflash_block, block, block, err);
+}
+
+static void release(facet_engine *e, engine_plan *p)
+{
+    if (p->compiled) e->be->ops->release(e->be, p->compiled);
+    p->compiled = NULL;
+}
+
+void engine_draft_release(facet_engine *e, unsigned parts)
+{
+    if (parts & PARK_MTP) release(e, &e->mtp_step);
+    if (!(parts & PARK_DFLASH)) return;
+    release(e, &e->dflash_inject);
+    release(e, &e->dflash_block);
+}
+
 void engine_draft_close(facet_engine *e)
 {
-    engine_plan *all[] = {&e->mtp_step, &e->dflash_inject, &e->dflash_block};
-    for (int i = 0; i < 3; i++) {
-        if (all[i]->compiled) e->be->ops->release(e->be, all[i]->compiled);
-        plan_free(all[i]->plan);
-        *all[i] = (engine_plan){0};
-    }
+    plan_free(e->mtp_step.plan);
+    plan_free(e->dflash_inject.plan);
+    plan_free(e->dflash_block.plan);
 }
 
 /* ---- MTP ---- */
@@ -190,7 +202,7 @@ facet_status engine_draft_block(facet_engine *e, kv_seq *s, int32_t pending, int
         pos[i] = base + i;
         wanted[i] = i + 1;
     }
-    FACET_TRY(kv_seq_reserve(e->pool, s, base, base + n, e->copies, &n_copies, err));
+    FACET_TRY(engine_reserve(e, s, base, base + n, &n_copies, err));
     const batch_seq view = engine_view(e, s, base, base + n);
     const batch in = {.n_rows = n,
                       .token = token,
@@ -221,7 +233,7 @@ facet_status engine_draft_block(facet_engine *e, kv_seq *s, int32_t pending, int
 facet_status engine_draft_inject(facet_engine *e, const kv_seq *s, const int32_t *rows, int n, int32_t start,
                                  facet_error *err)
 {
-    if (!e->dflash || n == 0) return FACET_OK;
+    if (!engine_has_drafter(e, PARK_DFLASH) || n == 0) return FACET_OK;
     const engine_plan *p = &e->dflash_inject;
     const uint32_t n_embd = e->model->h.n_embd;
     for (int t = 0; t < e->dflash->dflash.n_taps; t++) {

@@ -9,9 +9,13 @@ enum { ENGINE_MTP_MAX = 16, ENGINE_TOP_K = DRAFT_TREE_RANKS };
 
 /* What the drafters' parameters are judged by before anything is loaded. */
 facet_status engine_draft_check(const facet_engine_params *p, facet_error *err);
-/* Compiles the plans of the engine's drafters. engine_draft_close also after a failure. */
+/* Makes the plans of the engine's drafters. engine_draft_close also after a failure. */
 facet_status engine_draft_open(facet_engine *e, const facet_engine_params *p, facet_error *err);
 void engine_draft_close(facet_engine *e);
+/* Makes those of one drafter ready (PARK_MTP or PARK_DFLASH; nothing to do without it), and gives those of several
+ * back. */
+facet_status engine_draft_compile(facet_engine *e, unsigned part, facet_error *err);
+void engine_draft_release(facet_engine *e, unsigned parts);
 
 /* Tokens from a drafter, with probabilities: row j belongs to the j-th position after the pending token; column 0 is
  * its best token. */
@@ -38,7 +42,7 @@ facet_status engine_draft_block(facet_engine *e, kv_seq *s, int32_t pending, int
                                 facet_error *err);
 
 /* DFlash: rows of the target's last step enter the drafter's context: rows[i] (NULL: i) as position start + i, n of
- * them. Nothing to do without a DFlash drafter. */
+ * them. Nothing to do without a DFlash drafter, or while it is parked. */
 facet_status engine_draft_inject(facet_engine *e, const kv_seq *s, const int32_t *rows, int n, int32_t start,
                                  facet_error *err);
 

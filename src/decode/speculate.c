@@ -5,12 +5,13 @@
 #include "base/clock.h"
 #include "compute/plan_cost.h"
 #include "decode/engine_draft.h"
+#include "decode/park.h"
 
 enum { GAMMA_DEFAULT = 4, NGRAM_MAX_DEFAULT = 15, TREE_BUDGET_DEFAULT = 22 };
 
 /* ---- options ---- */
 
-static facet_status check(const facet_engine *e, const facet_speculation *o, facet_error *err)
+static facet_status check(facet_engine *e, const facet_speculation *o, facet_error *err)
 {
     if ((unsigned)o->method > FACET_SPEC_AUTO)
         return error_set(err, FACET_ERR_ARG, "speculation method is %d, wanted 0 to %d", (int)o->method,
@@ -36,7 +37,8 @@ static facet_status check(const facet_engine *e, const facet_speculation *o, fac
         return error_set(err, FACET_ERR_ARG, "speculation by MTP wants an MTP drafter, and none was given");
     if (o->method == FACET_SPEC_DFLASH && !e->dflash)
         return error_set(err, FACET_ERR_ARG, "speculation by DFlash wants a DFlash drafter, and none was given");
-    return FACET_OK;
+    const unsigned named = o->method == FACET_SPEC_MTP ? PARK_MTP : o->method == FACET_SPEC_DFLASH ? PARK_DFLASH : 0u;
+    return engine_need(e, PARK_TARGET | named, err);
 }
 
 static int least(int a, int b)
@@ -59,7 +61,7 @@ static bool wants(const speculation *sp, facet_spec_method m)
 static void add_mtp(speculation *sp)
 {
     const int gamma = sp->opts.mtp_gamma;
-    if (!sp->s->engine->mtp || !wants(sp, FACET_SPEC_MTP)) return;
+    if (!engine_has_drafter(sp->s->engine, PARK_MTP) || !wants(sp, FACET_SPEC_MTP)) return;
     add_arm(sp, &strategy_mtp, gamma ? gamma : ENGINE_MTP_MAX, gamma ? gamma : GAMMA_DEFAULT);
 }
 
@@ -73,7 +75,7 @@ static void add_dflash(speculation *sp)
 {
     const drafter *d = sp->s->engine->dflash;
     const int budget = sp->opts.tree_budget;
-    if (!d || !wants(sp, FACET_SPEC_DFLASH)) return;
+    if (!engine_has_drafter(sp->s->engine, PARK_DFLASH) || !wants(sp, FACET_SPEC_DFLASH)) return;
     const int nodes = least(budget, DRAFT_TREE_MAX_NODES);
     if (budget > 0) add_arm(sp, &strategy_dflash_tree, nodes, nodes);
     if (budget <= 0) add_arm(sp, &strategy_dflash_chain, d->dflash.block_size - 1, d->dflash.block_size - 1);
@@ -217,6 +219,7 @@ static facet_status draft(speculation *sp, const chooser *c, int32_t pending, in
     strategy *st = &sp->arm[sp->plan.arm];
     proposal *p = &sp->proposal;
     FACET_TRY(st->ops->propose(st, sp->s, pending, sp->plan.k, p, err));
+    FACET_TRY(verify_cut(c, pending, p, err));
     sp->n_drafted = p->n;
     if (c->made_up) made_up_confidences(c->made_up, p);
     if (p->has_conf) memcpy(sp->conf, p->conf, (size_t)p->n * sizeof *p->conf);

@@ -3,14 +3,15 @@
 
 #include "decode/draft_adaptive.h"
 #include "decode/engine_draft.h"
+#include "decode/park.h"
 #include "decode/strategy.h"
 
 static facet_status offer(strategy *st, facet_session *s, int32_t pending, int k_max, int *k, float *known,
                           bool *has_known, facet_error *err)
 {
-    (void)st, (void)s, (void)pending, (void)known, (void)err;
+    (void)st, (void)pending, (void)known, (void)err;
     *has_known = false;
-    *k = k_max;
+    *k = engine_has_drafter(s->engine, PARK_DFLASH) && session_has_draft_context(s) ? k_max : 0;
     return FACET_OK;
 }
 

@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "decode/engine_draft.h"
+#include "decode/park.h"
 #include "decode/strategy.h"
 
 static facet_status offer(strategy *st, facet_session *s, int32_t pending, int k_max, int *k, float *known,
@@ -10,7 +11,7 @@ static facet_status offer(strategy *st, facet_session *s, int32_t pending, int k
     (void)st, (void)pending, (void)known, (void)err;
     *has_known = false;
     /* it starts from the hidden state whose logits gave the pending token, which lies in the engine's outputs */
-    *k = s->n_tokens > 0 && session_has_outputs(s) ? k_max : 0;
+    *k = s->n_tokens > 0 && session_has_outputs(s) && engine_has_drafter(s->engine, PARK_MTP) ? k_max : 0;
     return FACET_OK;
 }
 
