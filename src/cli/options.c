@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "decode/draft_adaptive.h"
 
 void cli_options_init(cli_options *o)
 {
@@ -279,7 +280,7 @@ static bool from_aliases(cli_options *o)
                    {"DFLASH27B_KV_V", NULL, 258}};
     for (size_t i = 0; i < sizeof aliases / sizeof *aliases; i++) {
         const char *v = getenv(aliases[i].name);
-        if (!v || !*v || (aliases[i].value && *v == '0')) continue;
+        if (!v || !*v || (aliases[i].value && !draft_switch_is_set(v))) continue;
         if (cli_option(o, aliases[i].val, aliases[i].value ? aliases[i].value : v) >= 0) continue;
         fprintf(stderr, "facet: (from the environment variable %s)\n", aliases[i].name);
         return false;

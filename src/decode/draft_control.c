@@ -8,6 +8,7 @@ enum { TRIAL_STEPS = 4, TRIAL_MISSES = 2, FIRST_INTERVAL = 4, MAX_SKIPS = 16, FI
 #define COST_RATE 0.1 /* of the running means of draft and remaining time */
 #define COST_OUTLIER 2.0
 #define GUESS_OUTLIER 4.0
+#define DOUBT 0.8
 #define CUT_RATE 0.1
 #define REQUEST_AGE 0.5
 #define RETRY_AGE 0.5
@@ -70,10 +71,15 @@ void draft_control_begin(draft_control *c)
     c->explore_interval = FIRST_INTERVAL;
 }
 
+static double guessed_ms(const draft_control *c, int64_t n_ctx, const draft_arm *a)
+{
+    return a->desc.draft_share * draft_cost_ms(&c->cost, n_ctx, 1);
+}
+
 /* Of one token, or of a draft. */
 static double arm_ms(const draft_control *c, int64_t n_ctx, const draft_arm *a)
 {
-    return a->n_costs > 0 ? a->draft_ms : a->desc.draft_share * draft_cost_ms(&c->cost, n_ctx, 1);
+    return a->has_cost ? a->draft_ms : guessed_ms(c, n_ctx, a);
 }
 
 double draft_control_step_ms(const draft_control *c, int64_t n_ctx, int arm, int n_drafted, int n_verified)
@@ -119,22 +125,18 @@ static bool is_cut_later(const draft_arm *a, const draft_offer *o)
     return a->desc.has_conf && !a->desc.is_cost_per_token && !o->conf;
 }
 
-static promise promise_at(const draft_control *c, int64_t n_ctx, int arm, double accepted, int k)
-{
-    return (promise){.arm = arm, .k = k, .rate = (1 + accepted) / draft_control_step_ms(c, n_ctx, arm, k, k)};
-}
-
-/* The width of k >= 1 with the best rate, up to k_max; *kept (may be NULL) gets the promise at width keep_k. */
+/* The width of k >= 1 with the best rate, up to k_max; *kept gets the promise at width keep_k, if that is one of them.
+ */
 static promise best_width_of(const draft_control *c, int64_t n_ctx, int arm, const double *reach, int k_max, int keep_k,
                              promise *kept)
 {
     promise best = {.arm = arm};
-    double accepted = 0;
-    for (int k = 1; k <= k_max; k++) {
-        const promise p = promise_at(c, n_ctx, arm, accepted += reach[k - 1], k);
-        if (p.rate > best.rate) best = p;
-        if (k == keep_k && kept) *kept = p;
-    }
+    double ms[DRAFT_REACH_MAX_ITEMS + 1], accepted = 0;
+    ms[0] = INFINITY; /* no drafts are no draft */
+    for (int k = 1; k <= k_max; k++) ms[k] = draft_control_step_ms(c, n_ctx, arm, k, k);
+    best.k = draft_best_count(reach, k_max, ms, &best.rate);
+    for (int k = 0; k < keep_k && keep_k <= k_max; k++) accepted += reach[k];
+    if (keep_k >= 1 && keep_k <= k_max) *kept = (promise){.arm = arm, .k = keep_k, .rate = (1 + accepted) / ms[keep_k]};
     return best;
 }
 
@@ -262,6 +264,14 @@ static int waiting_arm(const draft_control *c, const draft_offer *offers, int ex
     return best;
 }
 
+/* What seemed too dear to try may have been measured at a bad time: a little less of it is believed at every turn, down
+ * to the guess. */
+static void doubt_cost(const draft_control *c, int64_t n_ctx, draft_arm *a)
+{
+    const double guess = guessed_ms(c, n_ctx, a);
+    if (a->has_cost && guess > 0 && a->draft_ms > guess) a->draft_ms = fmax(guess, DOUBT * a->draft_ms);
+}
+
 /* Nothing promises to pay: plain steps, and after a rest the arm that waited longest is tried again, passing over those
  * that the credit does not cover. */
 static draft_plan plan_without_promise(draft_control *c, int64_t n_ctx, const draft_offer *offers)
@@ -278,10 +288,13 @@ static draft_plan plan_without_promise(draft_control *c, int64_t n_ctx, const dr
         const int arm = waiting_arm(c, offers, DRAFT_NO_ARM, false);
         if (arm < 0) break;
         p = begin_trial(c, n_ctx, offers, arm, DRAFT_RETRY);
-        if (p.arm >= 0)
+        c->arm[arm].n_costs = 0;
+        if (p.arm >= 0) {
             draft_reach_age(&c->arm[arm].reach, RETRY_AGE);
-        else
+        } else {
+            doubt_cost(c, n_ctx, &c->arm[arm]);
             c->trial.arm = DRAFT_NO_ARM;
+        }
     }
     return p;
 }
@@ -389,14 +402,15 @@ static void learn_other_ms(draft_control *c, double ms)
 static void learn_draft_ms(draft_control *c, int64_t n_ctx, draft_arm *a, double ms)
 {
     if (!(ms >= 0) || !isfinite(ms)) return;
-    const double guess = arm_ms(c, n_ctx, a);
+    const double believed = arm_ms(c, n_ctx, a), most = (a->has_cost ? COST_OUTLIER : GUESS_OUTLIER) * believed;
+    a->has_cost = true;
     if (a->n_costs >= FIRST_COSTS) {
         follow(&a->draft_ms, ms);
-    } else {
-        a->least_ms = a->n_costs == 0 ? ms : fmin(a->least_ms, ms);
-        a->draft_ms = a->n_costs == 0 && guess > 0 ? fmin(ms, GUESS_OUTLIER * guess) : a->least_ms;
+        return;
     }
-    a->n_costs += a->n_costs < FIRST_COSTS;
+    a->least_ms = a->n_costs == 0 ? ms : fmin(a->least_ms, ms);
+    a->draft_ms = a->n_costs == 0 && believed > 0 ? fmin(ms, most) : a->least_ms;
+    a->n_costs++;
 }
 
 static void learn_costs(draft_control *c, const draft_outcome *o)
@@ -476,11 +490,4 @@ void draft_control_observe(draft_control *c, const draft_outcome *outcome)
     const double ms = draft_control_step_ms(c, o.n_ctx, c->plan.arm, o.n_drafted, o.n_verified);
     const double saved = tokens - ms * draft_control_plain_rate(c, o.n_ctx);
     c->credit = fmin(c->params.grant, c->credit + saved + tokens * c->params.allowance);
-}
-
-const char *draft_reason_name(draft_reason r)
-{
-    static const char *const names[] = {"nothing measured yet", "nothing pays", "no credit",  "best",
-                                        "first tries",          "retry",        "exploration"};
-    return names[r];
 }

@@ -90,9 +90,11 @@ typedef struct draft_outcome {
 typedef struct draft_arm {
     draft_arm_desc desc;
     draft_reach reach;
-    /* Of one token, or of a draft; n_costs measurements, 0: the guess stands in. A hiccup of the machine only ever
-     * adds, so the least of the first three counts, and a first one that is far above the guess counts as that. */
+    /* Of one token, or of a draft; the guess stands in before it was measured. A hiccup of the machine only ever adds,
+     * so of three measurements the least counts, and a first one far above what was believed counts as less. n_costs of
+     * them were made, at first and again whenever the arm is tried anew. */
     double draft_ms, least_ms;
+    bool has_cost;
     int n_costs;
     int k;           /* the width it last drafted by choice; 0 = none yet */
     int n_steps;     /* it drafted in */
@@ -147,6 +149,5 @@ void draft_control_observe(draft_control *c, const draft_outcome *o);
 double draft_control_step_ms(const draft_control *c, int64_t n_ctx, int arm, int n_drafted, int n_verified);
 /* Tokens per millisecond of plain steps, as modelled. */
 double draft_control_plain_rate(const draft_control *c, int64_t n_ctx);
-const char *draft_reason_name(draft_reason r);
 
 #endif

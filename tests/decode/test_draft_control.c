@@ -450,14 +450,6 @@ static void a_new_request_keeps_costs_and_half_of_the_evidence(void **state)
     assert_true(draft_cost_is_known(&c.cost));
 }
 
-static void reasons_have_names(void **state)
-{
-    (void)state;
-    assert_string_equal(draft_reason_name(DRAFT_PLAIN_UNMEASURED), "nothing measured yet");
-    assert_string_equal(draft_reason_name(DRAFT_BEST), "best");
-    assert_string_equal(draft_reason_name(DRAFT_EXPLORE), "exploration");
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -482,7 +474,6 @@ int main(void)
         cmocka_unit_test(pitfall_30_observe_wants_the_length_before_the_cut),
         cmocka_unit_test(an_empty_draft_is_no_deadlock),
         cmocka_unit_test(a_new_request_keeps_costs_and_half_of_the_evidence),
-        cmocka_unit_test(reasons_have_names),
     };
     return cmocka_run_group_tests_name("draft_control", tests, NULL, NULL);
 }
