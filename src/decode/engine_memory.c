@@ -30,7 +30,8 @@ facet_status engine_layout_cache(facet_engine *e, const engine_config *c, facet_
 {
     FACET_TRY(gemma4_kv_desc(&e->model->h, c->k, c->v, &e->kv, err));
     if (e->mtp) FACET_TRY(drafter_extend_kv(e->mtp, &e->model->h, c->k, c->v, c->draft_ctx, &e->kv, err));
-    return e->dflash ? drafter_extend_kv(e->dflash, &e->model->h, c->k, c->v, c->draft_ctx, &e->kv, err) : FACET_OK;
+    if (e->dflash) FACET_TRY(drafter_extend_kv(e->dflash, &e->model->h, c->k, c->v, c->draft_ctx, &e->kv, err));
+    return kv_desc_check(&e->kv, err);
 }
 
 /* Between steps a session holds at most window / 64 + 2 local pages, and as many again in its mark (session.h); a step

@@ -54,10 +54,11 @@ static void the_estimate_is_what_is_taken(void **state)
         const char *device;
         int n_threads;
     } cases[] = {
-        {1, 1, "f16", "f16", false, 0, "cpu", 2},      {1000, 1, "f16", "q8_0", false, 0, "cpu", 1},
-        {1000, 1, "f32", "f32", true, 0, "cpu", 0},    {4096, 3, "q8_0", "q8_0", false, 0, "cpu", 2},
-        {32768, 1, "f16", "f16", false, 0, "cpu", 13}, {2048, 2, "f16", "f16", false, 2, "cpu", 2},
-        {2048, 1, "q8_0", "f16", true, 2, "cpu", 5},   {512, 1, "f16", "f16", false, 2, "ref", 2},
+        {1, 1, "f16", "f16", false, 0, "cpu", 2},       {1000, 1, "f16", "q8_0", false, 0, "cpu", 1},
+        {1000, 1, "f32", "f32", true, 0, "cpu", 0},     {4096, 3, "q8_0", "q8_0", false, 0, "cpu", 2},
+        {32768, 1, "f16", "f16", false, 0, "cpu", 13},  {2048, 2, "f16", "f16", false, 2, "cpu", 2},
+        {2048, 1, "q8_0", "f16", true, 2, "cpu", 5},    {512, 1, "f16", "f16", false, 2, "ref", 2},
+        {4096, 1, "q4_0", "tq3_0", false, 2, "cpu", 2}, {512, 2, "tq3_0", "rot_q4_0", false, 0, "ref", 1},
     };
     facet_model *m = open_model(MODEL);
     facet_drafter *drafters[2];
