@@ -131,6 +131,9 @@ typedef struct facet_engine_params {
     uint64_t cache_bytes; /* room of the KV cache for snapshots and cached prompts, beside that of the sessions */
     bool reuse_prompts; /* a prompt starts from the longest beginning that a session, snapshot or cached prompt holds */
     bool auto_unpark;   /* what needs a parked part unparks it instead of failing with FACET_ERR_PARKED */
+    /* NULL, or cache types of single layers of the target: "SELECTOR=K[/V],..." with a layer's number, a range "2-5",
+     * "local" or "global"; later entries overrule earlier ones. */
+    const char *cache_layers;
 } facet_engine_params;
 
 FACET_API facet_engine_params facet_engine_params_default(void);

@@ -233,7 +233,8 @@ static void one_run(uint64_t seed)
                                    .cache_bytes = (seed % 4 + 4) << 20 << (seed % 5 == 2),
                                    .reuse_prompts = reuses});
     prefix_set_budget(r->w.engine, 3 << 20);
-    r->plain = snap_open(&(snap_setup){.k = types[seed % 5], .v = types[seed % 5], .n_ctx = 512});
+    /* the assistant too, which is not used: its donor layers stay at q8_0 or better */
+    r->plain = snap_open(&(snap_setup){.mtp = SPEC_MTP, .k = types[seed % 5], .v = types[seed % 5], .n_ctx = 512});
     r->variants = spec_few_variants(r->w.engine);
     spec_add_variant(&r->variants, (facet_speculation){0}, "plain", -1);
     for (int i = 0; i < N_TEXTS; i++) { /* they begin alike in part */
