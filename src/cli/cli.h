@@ -17,8 +17,9 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
     X('c', "ctx", "N", "context in tokens (0 = the model's limit, or what fits)")                                      \
     X('t', "threads", "N", "threads (0 = one per processor)")                                                          \
     X(256, "device", "D", "cpu, cuda, cuda:N, ref or auto")                                                            \
-    X(257, "cache-type-k", "T", "type of cached keys: f16, q8_0, or f32: exact, large (-ctk)")                         \
-    X(258, "cache-type-v", "T", "type of cached values: f16, q8_0, or f32: exact, large (-ctv)")                       \
+    X(257, "cache-type-k", "T", "keys: f16, q8_0, q4_0, tq3_0, rot_q8_0, rot_q4_0 or f32 (-ctk)")                      \
+    X(258, "cache-type-v", "T", "values: the same types (-ctv)")                                                       \
+    X(261, "cache-layers", "LIST", "types of single layers: 0-3=q8_0,global=q8_0/tq3_0 (K/V)")                         \
     X(259, "mmap", NULL, "run from the mapped file: starts at once, slower")                                           \
     X(260, "json", NULL, "one JSON object on standard output")
 

@@ -104,6 +104,26 @@ static facet_status print_plan(const facet_model *m, facet_error *err)
     return FACET_OK;
 }
 
+/* What each type would take, for K and V alike. */
+static facet_status print_types(facet_model *m, const cli_options *o, facet_error *err)
+{
+    printf("KV cache by type       MiB  bytes per further token\n");
+    for (int t = 0; t < KV_TYPE_COUNT; t++) {
+        facet_engine_params p = o->engine;
+        engine_needs n;
+        facet_error why;
+        p.cache_type_k = p.cache_type_v = kv_type_get((kv_type)t)->name;
+        const facet_status status = engine_estimate(m, &p, p.n_ctx, &n, &why);
+        if (status == FACET_ERR_MEMORY) return error_set(err, status, "%s", why.message);
+        if (status == FACET_OK)
+            printf("  %-12s %12.1f %10llu\n", p.cache_type_k, (double)n.kv / 0x1p20,
+                   (unsigned long long)n.kv_per_token);
+        else
+            printf("  %-12s %s\n", p.cache_type_k, why.message);
+    }
+    return FACET_OK;
+}
+
 static facet_status print_context(facet_model *m, const cli_options *o, facet_error *err)
 {
     engine_needs n;
@@ -116,7 +136,7 @@ static facet_status print_context(facet_model *m, const cli_options *o, facet_er
            "GiB; free now %.2f GiB\n",
            o->engine.n_ctx, o->engine.cache_type_k, o->engine.cache_type_v, (double)n.weights / 0x1p20,
            (double)n.kv / 0x1p20, (double)n.compute / 0x1p20, (double)sum / 0x1p30, (double)mem_available() / 0x1p30);
-    return FACET_OK;
+    return print_types(m, o, err);
 }
 
 /* Row by row, so that a tensor of any size needs little memory. */

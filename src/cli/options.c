@@ -163,6 +163,7 @@ int cli_option(cli_options *o, int val, const char *arg)
     case 256: o->engine.device = arg; break;
     case 257: o->engine.cache_type_k = arg; break;
     case 258: o->engine.cache_type_v = arg; break;
+    case 261: o->engine.cache_layers = arg; break;
     case 259: o->engine.use_mmap = true; break;
     case 260: o->is_json = true; break;
     case 'n': ok = set_int("predict", arg, -1, INT_MAX, &o->generate.n_predict); break;
