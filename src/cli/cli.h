@@ -68,6 +68,7 @@ typedef struct cli_options {
     const char *draft[CLI_MAX_DRAFTERS];
     int n_drafts;
     bool has_spec;                             /* --spec was given */
+    bool keeps_drafters;                       /* loaded whatever the method: requests may name another one */
     facet_drafter *drafters[CLI_MAX_DRAFTERS]; /* open while the engine is */
     facet_logit_bias bias[CLI_MAX_LIST];
     const char *stop[CLI_MAX_LIST];

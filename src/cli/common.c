@@ -56,7 +56,7 @@ static facet_status open_drafters(cli_options *o, const facet_model *m, facet_er
 {
     facet_speculation *s = &o->generate.speculation;
     if (!o->has_spec) s->method = o->n_drafts ? FACET_SPEC_AUTO : FACET_SPEC_NONE;
-    if (s->method == FACET_SPEC_NONE || s->method == FACET_SPEC_NGRAM) return FACET_OK;
+    if (!o->keeps_drafters && (s->method == FACET_SPEC_NONE || s->method == FACET_SPEC_NGRAM)) return FACET_OK;
     for (int i = 0; i < o->n_drafts; i++) {
         facet_status status = facet_drafter_open(o->draft[i], m, &o->drafters[i], err);
         if (status != FACET_OK) return status;

@@ -400,10 +400,12 @@ static void start(core *c, command *cmd)
     cmd->started_at = clock_ns();
     cmd->queue_ms = (double)(cmd->started_at - cmd->submitted_at) * 1e-6;
     if (c->events->on_start) c->events->on_start(c->ud, cmd);
-    if (cmd->kind == COMMAND_GENERATE)
+    if (cmd->kind == COMMAND_GENERATE) {
+        atomic_store(&c->sessions[cmd->scope]->is_cancelled, false); /* a cancellation that came too late for another */
         begin_generation(c, cmd);
-    else
+    } else {
         run_at_once(c, cmd);
+    }
 }
 
 /* Ending a command changes the list, so the search begins anew after each one that starts. */

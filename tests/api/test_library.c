@@ -557,6 +557,14 @@ static void a_cancellation_that_comes_early_stops_the_next_call(void **state)
     facet_session_cancel(w.session);
     expect_error(facet_session_sync(w.session, w.prompt, w.n, &err), FACET_ERR_CANCELLED, "cancelled");
     assert_ok(facet_session_sync(w.session, w.prompt, w.n, &err), err); /* and only that one */
+    facet_generate_params p = facet_generate_params_default(); /* also where no step would be run at all */
+    const facet_sampling s = facet_sampling_default();
+    facet_generate_result r;
+    p.n_predict = 1;
+    facet_session_cancel(w.session);
+    expect_error(facet_generate(w.session, w.prompt, w.n, &s, &p, &r, &err), FACET_ERR_CANCELLED, "cancelled");
+    assert_ok(facet_generate(w.session, w.prompt, w.n, &s, &p, &r, &err), err);
+    assert_int_equal(r.n_tokens, 1);
 }
 
 /* ---- text ---- */

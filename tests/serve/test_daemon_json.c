@@ -263,6 +263,17 @@ static void progress_and_speculation(void **state)
     assert_int_equal(int_of(json_object_get(done, "speculation"), "drafted"), 0);
     json_decref(done);
     assert_int_equal(child_finish(&c), 0);
+    c = start((const char *const[]){"-md", MTP, "--spec", "none", NULL}); /* unless a request wants drafts */
+    ready(&c);
+    child_send(&c, "{\"id\":\"d\",\"op\":\"generate\",\"tokens\":%s}", ids_text);
+    expect_answer(&c, "d", &done);
+    assert_int_equal(int_of(json_object_get(done, "speculation"), "drafted"), 0);
+    json_decref(done);
+    child_send(&c, "{\"id\":\"e\",\"op\":\"generate\",\"tokens\":%s,\"speculation\":{\"method\":\"mtp\"}}", ids_text);
+    expect_answer(&c, "e", &done);
+    assert_true(int_of(json_object_get(done, "speculation"), "drafted") > 0);
+    json_decref(done);
+    assert_int_equal(child_finish(&c), 0);
 }
 
 /* ---- many at a time ---- */

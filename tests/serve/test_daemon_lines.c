@@ -658,6 +658,27 @@ static void cancel_and_interrupt(void **state)
     assert_int_equal(child_wait(&c), 130);
 }
 
+/* A text of one token whose prompt stands in the session needs no step in which its cancellation could be seen: the next
+ * command is not touched by it. */
+static void a_cancellation_that_comes_late_is_forgotten(void **state)
+{
+    (void)state;
+    int32_t got[4];
+    char line[128];
+    child c = start(NULL);
+    for (int i = 0; i < 6; i++) {
+        child_send(&c, "%s/raw 1", dir);
+        assert_int_equal(child_tokens(&c, got, 4), 1);
+        child_expect(&c, "ok N=19 gen=1 ");
+        child_send(&c, "%s/raw %d\ncancel", dir, 1 + i % 2);
+        child_tokens(&c, got, 4);
+        assert_true(child_line(&c, line, sizeof line));
+        assert_true(strncmp(line, "ok N=19 gen=", 12) == 0 || strncmp(line, "err cancelled gen=", 18) == 0);
+        ask(&c);
+    }
+    assert_int_equal(child_finish(&c), 0);
+}
+
 static void terminate(void **state)
 {
     (void)state;
@@ -957,6 +978,7 @@ int main(void)
         cmocka_unit_test(strange_lines),
         cmocka_unit_test(ways_to_end),
         cmocka_unit_test(cancel_and_interrupt),
+        cmocka_unit_test(a_cancellation_that_comes_late_is_forgotten),
         cmocka_unit_test(terminate),
         cmocka_unit_test(a_closed_stream_ends_a_generation),
         cmocka_unit_test(closed_replies_end_the_daemon),
