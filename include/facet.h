@@ -113,8 +113,8 @@ typedef struct facet_engine_params {
     int n_threads;      /* 0 = one per processor */
     int32_t n_ctx;      /* tokens per session; 0 = the model's limit, or what half of the free memory holds */
     int n_sessions;     /* sessions that can be full at a time */
-    /* "f16", "q8_0", "q4_0", "tq3_0" (docs/long-context.md compares them), "rot_q8_0", "rot_q4_0" (rotated first),
-     * "f32" (exact, twice as large as f16) */
+    /* NULL: that of the preset; "f16", "q8_0", "q4_0", "tq3_0", "rot_q8_0", "rot_q4_0" (rotated first), "f32" (exact,
+     * twice as large as f16). docs/long-context.md compares them. */
     const char *cache_type_k;
     const char *cache_type_v;
     bool use_mmap;     /* run from the mapped file: starts at once, slower */
@@ -134,6 +134,7 @@ typedef struct facet_engine_params {
     /* NULL, or cache types of single layers of the target: "SELECTOR=K[/V],..." with a layer's number, a range "2-5",
      * "local" or "global"; later entries overrule earlier ones. */
     const char *cache_layers;
+    const char *cache_preset; /* NULL, "exact" (both: f16), "balanced", "small", "tiny" */
 } facet_engine_params;
 
 FACET_API facet_engine_params facet_engine_params_default(void);

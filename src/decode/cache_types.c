@@ -6,8 +6,37 @@
 
 facet_status cache_type_read(const char *name, const char *option, kv_type *out, facet_error *err)
 {
-    if (name && kv_type_by_name(name, out)) return FACET_OK;
-    return error_set(err, FACET_ERR_ARG, "%s '%s': supported are %s", option, name ? name : "", kv_type_list());
+    if (kv_type_by_name(name, out)) return FACET_OK;
+    return error_set(err, FACET_ERR_ARG, "%s '%s': supported are %s", option, name, kv_type_list());
+}
+
+#define PRESET(name, k, v, help) {name, k, v, help},
+static const cache_preset presets[] = {CACHE_PRESETS(PRESET)};
+#define PRESET_NAME(name, k, v, help) " " name
+
+const cache_preset *cache_preset_at(int i)
+{
+    return i >= 0 && (size_t)i < sizeof presets / sizeof *presets ? &presets[i] : NULL;
+}
+
+static const cache_preset *find_preset(const char *name)
+{
+    for (int i = 0; cache_preset_at(i); i++)
+        if (strcmp(name, presets[i].name) == 0) return &presets[i];
+    return NULL;
+}
+
+facet_status cache_types_read(const facet_engine_params *p, kv_type *k, kv_type *v, facet_error *err)
+{
+    const cache_preset *preset = find_preset(p->cache_preset ? p->cache_preset : "exact");
+    if (!preset)
+        return error_set(err, FACET_ERR_ARG, "cache preset '%s': there are" CACHE_PRESETS(PRESET_NAME),
+                         p->cache_preset);
+    *k = preset->k;
+    *v = preset->v;
+    if (p->cache_type_k) FACET_TRY(cache_type_read(p->cache_type_k, "cache type of K", k, err));
+    if (p->cache_type_v) FACET_TRY(cache_type_read(p->cache_type_v, "cache type of V", v, err));
+    return FACET_OK;
 }
 
 enum { ENTRY_MAX = 64 };

@@ -16,8 +16,7 @@ facet_status engine_config_read(const facet_engine_params *p, engine_config *out
                        .is_cpu = true};
     /* ref multiplies from the file's layout */
     c.copies_weights = !p->use_mmap && !(p->device && strcmp(p->device, "ref") == 0);
-    FACET_TRY(cache_type_read(p->cache_type_k, "cache type of K", &c.k, err));
-    FACET_TRY(cache_type_read(p->cache_type_v, "cache type of V", &c.v, err));
+    FACET_TRY(cache_types_read(p, &c.k, &c.v, err));
     *out = c;
     return FACET_OK;
 }

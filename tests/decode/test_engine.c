@@ -234,7 +234,8 @@ static void parameters_out_of_range(void **state)
     BAD(n_sessions, 0, FACET_ERR_ARG, "n_sessions is 0, wanted 1 to 4096");
     BAD(n_sessions, 4097, FACET_ERR_ARG, "n_sessions is 4097");
     BAD(cache_type_k, "q4", FACET_ERR_ARG, "cache type of K 'q4': supported are");
-    BAD(cache_type_v, NULL, FACET_ERR_ARG, "cache type of V ''");
+    BAD(cache_type_v, "", FACET_ERR_ARG, "cache type of V '': supported are");
+    BAD(cache_preset, "huge", FACET_ERR_ARG, "cache preset 'huge': there are exact balanced small tiny");
     BAD(cache_layers, "9=f16", FACET_ERR_ARG, "cache layers: '9=f16': wanted LAYER=K[/V] with a layer from 0 to 5");
     BAD(cache_layers, "local", FACET_ERR_ARG, "cache layers: 'local': wanted");
     BAD(cache_layers, "3-2=f16", FACET_ERR_ARG, "cache layers: '3-2=f16'");
@@ -312,6 +313,36 @@ static tokens answer(const char *path, bool use_mmap)
     return t;
 }
 
+static void presets_name_types(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *preset, *k, *v;
+        kv_type want_k, want_v;
+    } cases[] = {
+        {NULL, NULL, NULL, KV_F16, KV_F16},          {"exact", NULL, NULL, KV_F16, KV_F16},
+        {"balanced", NULL, NULL, KV_Q8_0, KV_Q8_0},  {"small", NULL, NULL, KV_ROT_Q4_0, KV_ROT_Q4_0},
+        {"tiny", NULL, NULL, KV_TQ3_0, KV_TQ3_0},    {"tiny", "q8_0", NULL, KV_Q8_0, KV_TQ3_0},
+        {"small", NULL, "f32", KV_ROT_Q4_0, KV_F32}, {NULL, NULL, "q4_0", KV_F16, KV_Q4_0},
+    };
+    facet_model *m = open_model(MODEL);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        facet_engine_params p = params("cpu", 256, 1);
+        facet_engine *e;
+        facet_error err;
+        p.cache_preset = cases[i].preset;
+        p.cache_type_k = cases[i].k;
+        p.cache_type_v = cases[i].v;
+        assert_ok(facet_engine_open(m, &p, &e, &err), err);
+        for (int l = 0; l < e->kv.n_layers; l++) {
+            assert_int_equal(e->kv.layers[l].k_type, cases[i].want_k);
+            assert_int_equal(e->kv.layers[l].v_type, cases[i].want_v);
+        }
+        facet_engine_close(e);
+    }
+    facet_model_close(m);
+}
+
 /* Types of single layers, in order of the list; the assistant's donors (4 and 5) stay at q8_0 or better. */
 static void layers_have_types_of_their_own(void **state)
 {
@@ -376,6 +407,7 @@ int main(void)
         cmocka_unit_test(absurd_sizes_are_estimated_as_such),
         cmocka_unit_test(what_does_not_fit_is_refused),
         cmocka_unit_test(parameters_out_of_range),
+        cmocka_unit_test(presets_name_types),
         cmocka_unit_test(layers_have_types_of_their_own),
         cmocka_unit_test(a_split_model_gives_the_same_tokens),
     };
