@@ -658,8 +658,8 @@ static void cancel_and_interrupt(void **state)
     assert_int_equal(child_wait(&c), 130);
 }
 
-/* A text of one token whose prompt stands in the session needs no step in which its cancellation could be seen: the next
- * command is not touched by it. */
+/* A text of one token whose prompt stands in the session needs no step in which its cancellation could be seen: the
+ * next command is not touched by it. */
 static void a_cancellation_that_comes_late_is_forgotten(void **state)
 {
     (void)state;
