@@ -4,6 +4,10 @@
 #include <stddef.h>
 
 enum { TRIAL_STEPS = 4, TRIAL_MISSES = 2, FIRST_INTERVAL = 4, MAX_SKIPS = 16, FIRST_COSTS = 3 };
+enum { PROBE_STEPS = 2, PROBE_LEAST = 16, PROBE_MOST = 512, PROBE_GROWTH = 4, REST_DOUBLINGS = 1 };
+
+#define PROBE_LOSS 0.003
+#define PROBE_NEWS 0.9
 
 #define COST_RATE 0.1 /* of the running means of draft and remaining time */
 #define COST_OUTLIER 2.0
@@ -44,7 +48,7 @@ int draft_best_width(const double *reach, int n, const double *ms, double lambda
 draft_control_params draft_control_params_default(void)
 {
     return (draft_control_params){
-        .min_gain = 0.02, .hysteresis = 0.03, .rest_tokens = 64, .explore_steps = 32, .allowance = 0.02, .grant = 12};
+        .min_gain = 0.05, .hysteresis = 0.03, .rest_tokens = 64, .explore_steps = 32, .allowance = 0.02, .grant = 12};
 }
 
 void draft_control_init(draft_control *c, const draft_control_params *params, const draft_arm_desc *arms, int n_arms,
@@ -55,6 +59,7 @@ void draft_control_init(draft_control *c, const draft_control_params *params, co
                          .current = DRAFT_NO_ARM,
                          .trial = {.arm = DRAFT_NO_ARM},
                          .explore_interval = FIRST_INTERVAL,
+                         .probe_interval = PROBE_LEAST,
                          .plan = {.arm = DRAFT_NO_ARM}};
     c->credit = c->params.grant;
     draft_cost_init(&c->cost, widths, n_widths);
@@ -69,6 +74,7 @@ void draft_control_begin(draft_control *c)
     }
     c->trial.arm = DRAFT_NO_ARM;
     c->explore_interval = FIRST_INTERVAL;
+    c->n_failed_retries = 0;
 }
 
 static double guessed_ms(const draft_control *c, int64_t n_ctx, const draft_arm *a)
@@ -272,17 +278,21 @@ static void doubt_cost(const draft_control *c, int64_t n_ctx, draft_arm *a)
     if (a->has_cost && guess > 0 && a->draft_ms > guess) a->draft_ms = fmax(guess, DOUBT * a->draft_ms);
 }
 
-/* Nothing promises to pay: plain steps, and after a rest the arm that waited longest is tried again, passing over those
- * that the credit does not cover. */
+/* Nothing promises to pay: plain steps, and after a rest, longer with each failure, the arm that waited longest is
+ * tried again, passing over those that the credit does not cover. */
 static draft_plan plan_without_promise(draft_control *c, int64_t n_ctx, const draft_offer *offers)
 {
     for (int i = 0; i < c->n_arms; i++)
         if (offers[i].k_max > 0 && !offers[i].conf && !is_resting(c, i))
             c->arm[i].rests_until = c->n_tokens + c->params.rest_tokens;
-    if (c->current >= 0) c->retried_at = c->n_tokens;
+    if (c->current >= 0) {
+        c->retried_at = c->n_tokens;
+        c->n_failed_retries = 0;
+    }
     c->current = DRAFT_NO_ARM;
-    if (c->n_tokens - c->retried_at < c->params.rest_tokens) return plain(DRAFT_PLAIN_BEST);
+    if (c->n_tokens - c->retried_at < c->params.rest_tokens << c->n_failed_retries) return plain(DRAFT_PLAIN_BEST);
     c->retried_at = c->n_tokens;
+    c->n_failed_retries += c->n_failed_retries < REST_DOUBLINGS;
     draft_plan p = plain(DRAFT_PLAIN_BEST);
     for (int i = 0; i < c->n_arms && p.arm < 0; i++) {
         const int arm = waiting_arm(c, offers, DRAFT_NO_ARM, false);
@@ -318,6 +328,28 @@ static draft_plan plan_exploration(draft_control *c, int64_t n_ctx, const draft_
     return afford(c, n_ctx, p, o, DRAFT_EXPLORE);
 }
 
+/* While drafting pays, nobody would notice that plain steps got faster, or were measured at a bad time: now and then
+ * there are some, oftener at first, then so often that they give up PROBE_LOSS of the time at most. Little gain is
+ * checked often. */
+static bool is_probe_due(const draft_control *c, int64_t n_ctx, promise p)
+{
+    const double plain_rate = draft_control_plain_rate(c, n_ctx);
+    const double loss = PROBE_STEPS * (1 - plain_rate / p.rate);
+    const double step = draft_control_step_ms(c, n_ctx, p.arm, p.k, p.k) * plain_rate;
+    return c->n_since_probe >= fmin(fmax(loss / (PROBE_LOSS * step), PROBE_LEAST), c->probe_interval);
+}
+
+static draft_plan plan_probe(draft_control *c, int64_t n_ctx, promise p)
+{
+    if (c->n_probes_left == 0 && is_probe_due(c, n_ctx, p)) {
+        c->n_probes_left = PROBE_STEPS;
+        if (c->probe_interval < PROBE_MOST) c->probe_interval *= PROBE_GROWTH;
+    }
+    if (c->n_probes_left == 0) return plain(DRAFT_PLAIN_BEST);
+    c->n_probes_left--;
+    return plain(DRAFT_PLAIN_PROBE);
+}
+
 static draft_plan choose(draft_control *c, int64_t n_ctx, const draft_offer *offers)
 {
     if (!draft_cost_is_known(&c->cost)) return plain(DRAFT_PLAIN_UNMEASURED);
@@ -331,6 +363,8 @@ static draft_plan choose(draft_control *c, int64_t n_ctx, const draft_offer *off
         if (p.reason == DRAFT_PLAIN_BEST && is_refused) p.reason = DRAFT_PLAIN_CREDIT;
         return p;
     }
+    p = plan_probe(c, n_ctx, best);
+    if (p.reason == DRAFT_PLAIN_PROBE) return p;
     if (c->n_since_explore >= c->explore_interval) {
         p = plan_exploration(c, n_ctx, offers, best);
         if (p.arm >= 0) return p;
@@ -413,9 +447,23 @@ static void learn_draft_ms(draft_control *c, int64_t n_ctx, draft_arm *a, double
     a->n_costs++;
 }
 
+/* Right after a draft a plain step finds the drafter's data in the caches instead of its own: it does not count. What
+ * the next one says weighs much, and is soon asked again when it is news. */
+static void learn_probe(draft_control *c, const draft_outcome *o)
+{
+    if (c->n_since_probe > 0) return;
+    if (o->verify_ms >= 0 && o->verify_ms < PROBE_NEWS * draft_cost_ms(&c->cost, o->n_ctx, 1))
+        c->probe_interval = PROBE_LEAST;
+    draft_cost_doubt(&c->cost, o->n_ctx, 1);
+    draft_cost_observe(&c->cost, o->n_ctx, 1, o->verify_ms);
+}
+
 static void learn_costs(draft_control *c, const draft_outcome *o)
 {
-    draft_cost_observe(&c->cost, o->n_ctx, 1 + o->n_verified, o->verify_ms);
+    if (c->plan.reason == DRAFT_PLAIN_PROBE)
+        learn_probe(c, o);
+    else
+        draft_cost_observe(&c->cost, o->n_ctx, 1 + o->n_verified, o->verify_ms);
     learn_other_ms(c, o->other_ms);
     if (c->plan.arm < 0 || o->n_drafted < 1) return;
     draft_arm *a = &c->arm[c->plan.arm];
@@ -486,6 +534,7 @@ void draft_control_observe(draft_control *c, const draft_outcome *outcome)
     c->n_tokens += tokens;
     learn_costs(c, &o);
     if (!draft_cost_is_known(&c->cost)) return;
+    c->n_since_probe = c->plan.arm >= 0 ? c->n_since_probe + 1 : 0;
     if (c->plan.arm >= 0) learn_arm(c, &o);
     const double ms = draft_control_step_ms(c, o.n_ctx, c->plan.arm, o.n_drafted, o.n_verified);
     const double saved = tokens - ms * draft_control_plain_rate(c, o.n_ctx);

@@ -49,13 +49,14 @@ typedef struct draft_control_params {
     double allowance, grant; /* see above; both in plain steps */
 } draft_control_params;
 
-/* 0.02, 0.03, 64, 32, 0.02, 12. */
+/* 0.05, 0.03, 64, 32, 0.02, 12. */
 draft_control_params draft_control_params_default(void);
 
 typedef enum draft_reason {
     DRAFT_PLAIN_UNMEASURED, /* no step has been timed yet */
     DRAFT_PLAIN_BEST,       /* nothing promises to pay, or what might is resting */
     DRAFT_PLAIN_CREDIT,     /* it might pay, but a failure would cost more than the credit */
+    DRAFT_PLAIN_PROBE,      /* it pays, by a plain step's cost that was measured long ago */
     DRAFT_BEST,             /* the best promise */
     DRAFT_FIRST_TRIES,      /* a new arm's first steps */
     DRAFT_RETRY,            /* an arm that rested is tried again */
@@ -122,7 +123,9 @@ typedef struct draft_control {
     double credit;
     int64_t n_tokens; /* seen so far */
     int64_t retried_at;
+    int n_failed_retries; /* each doubles the next rest, up to twice rest_tokens */
     draft_trial trial;
+    int n_since_probe, n_probes_left, probe_interval; /* drafting steps since a plain one; plain ones still to do */
     int n_since_explore, explore_interval, n_explored;
     draft_plan plan;  /* the last one */
     double best_rate; /* the best promise when it was made */
