@@ -79,6 +79,8 @@ typedef struct cli_options {
 void cli_options_init(cli_options *o);
 /* Environment first. Returns false after printing what is wrong. */
 bool cli_options_from_environment(cli_options *o);
+/* Tells on standard error which variables of other programs of the family are set and mean nothing here. */
+void cli_warn_about_environment(void);
 /* One parsed option (val of CLI_*_OPTIONS). 1 = taken, 0 = not a shared option, -1 = wrong value (printed). */
 int cli_option(cli_options *o, int val, const char *arg);
 /* Groups of options beside the common ones. */

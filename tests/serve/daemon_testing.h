@@ -18,7 +18,7 @@
 #define DFLASH FACET_SOURCE_DIR "/models/facet-small-dflash-Q8_0.gguf"
 #define QUESTION "<bos><|turn>user\nWhat is 82 - 61?<turn|>\n<|turn>model\n"
 
-enum { PATIENCE_MS = 120000, STREAM_FD = 9, END = -1, NO_STREAM = -2, STDERR_FILE = -1, STDERR_CLOSED = -2 };
+enum { PATIENCE_MS = 600000, STREAM_FD = 9, END = -1, NO_STREAM = -2, STDERR_FILE = -1, STDERR_CLOSED = -2 };
 
 typedef struct child {
     pid_t pid;

@@ -616,6 +616,92 @@ static void parking(void **state)
     assert_int_equal(child_finish(&c), 0);
 }
 
+/* ---- variables of other daemons ---- */
+
+static void set_all(const char *const *pairs, bool is_set)
+{
+    for (; *pairs; pairs += 2) {
+        if (is_set)
+            setenv(pairs[0], pairs[1], 1);
+        else
+            unsetenv(pairs[0]);
+    }
+}
+
+static void cache_types_from_the_environment(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *pairs[5], *option[3], *k, *v;
+    } rows[] = {
+        {{"DFLASH27B_KV_F16", "1", NULL}, {NULL}, "f16", "f16"},
+        {{"DFLASH27B_KV_K", "q8_0", NULL}, {NULL}, "q8_0", "f16"},
+        {{"DFLASH27B_KV_V", "q8_0", NULL}, {NULL}, "f16", "q8_0"},
+        {{"DFLASH27B_KV_V", "q8_0", "DFLASH27B_KV_F16", "1", NULL}, {NULL}, "f16", "q8_0"}, /* the finer one rules */
+        {{"FACET_CACHE_TYPE_K", "q8_0", "DFLASH27B_KV_F16", "1", NULL}, {NULL}, "f16", "f16"},
+        {{"DFLASH27B_KV_K", "q8_0", "DFLASH27B_KV_Q4", "0", NULL}, {"-ctk", "f32", NULL}, "f32", "f16"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        set_all(rows[i].pairs, true);
+        child c = start(rows[i].option);
+        set_all(rows[i].pairs, false);
+        json_t *o = event(&c), *cache = json_object_get(o, "cache");
+        assert_string_equal(text_of(cache, "k"), rows[i].k);
+        assert_string_equal(text_of(cache, "v"), rows[i].v);
+        json_decref(o);
+        assert_int_equal(child_finish(&c), 0);
+    }
+    static const char *const other[][4] = {{"DFLASH27B_KV_Q4", "q4_0"}, {"DFLASH27B_KV_TQ3", "tq3_0"}};
+    for (size_t i = 0; i < 2; i++) {
+        char want[128];
+        snprintf(want, sizeof want, "cache type of K '%s': supported are f16, q8_0, f32", other[i][1]);
+        setenv(other[i][0], "1", 1);
+        child c = start(NULL);
+        unsetenv(other[i][0]);
+        assert_null(event(&c));
+        assert_true(child_has_logged(&c, want));
+        assert_int_equal(child_wait(&c), 2);
+    }
+}
+
+static void drafts_from_the_environment(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *drafter, *pairs[7];
+        int depth; /* 0: a tree */
+    } rows[] = {
+        {MTP, {"DFLASH_MTP_GAMMA", "2", "DFLASH_NO_ADAPTIVE", "1", NULL}, 2},
+        {MTP, {"DFLASH_MTP_GAMMA", "1", "DFLASH_NO_ADAPTIVE", "1", "DFLASH_GEMMA4_MTP", "1", NULL}, 1},
+        {DFLASH, {"DFLASH_DDTREE_BUDGET", "16", "DFLASH_NO_ADAPTIVE", "1", NULL}, 0},
+        {DFLASH,
+         {"DFLASH_GEMMA4_DDTREE_BUDGET", "12", "DFLASH_GEMMA4_DDTREE_TEMP", "1.5", "DFLASH_GEMMA4_DDTREE_CHAIN_SEED",
+          "1", NULL},
+         0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        json_t *done;
+        set_all(rows[i].pairs, true);
+        child c = start((const char *const[]){"-md", rows[i].drafter, "--adaptive", "off", NULL});
+        set_all(rows[i].pairs, false);
+        ready(&c);
+        child_send(&c, "{\"id\":\"a\",\"op\":\"generate\",\"tokens\":%s}", ids_text);
+        expect_answer(&c, "a", &done);
+        const json_t *spec = json_object_get(done, "speculation");
+        assert_int_equal(json_is_true(json_object_get(spec, "tree")), rows[i].depth == 0);
+        if (rows[i].depth) assert_int_equal(json_array_size(json_object_get(spec, "acceptance")), rows[i].depth);
+        json_decref(done);
+        assert_false(child_has_logged(&c, "has no effect here"));
+        assert_int_equal(child_finish(&c), 0);
+    }
+    setenv("DFLASH27B_FA_WINDOW", "512", 1);
+    child c = start(NULL);
+    unsetenv("DFLASH27B_FA_WINDOW");
+    ready(&c);
+    assert_true(child_has_logged(&c, "the environment variable DFLASH27B_FA_WINDOW is set and has no effect here\n"));
+    assert_int_equal(child_finish(&c), 0);
+}
+
 /* ---- what is refused ---- */
 
 static const struct {
@@ -974,6 +1060,8 @@ int main(void)
         cmocka_unit_test(text_and_tokens),
         cmocka_unit_test(snapshots_and_forks),
         cmocka_unit_test(parking),
+        cmocka_unit_test(cache_types_from_the_environment),
+        cmocka_unit_test(drafts_from_the_environment),
         cmocka_unit_test(bad_requests_are_refused),
         cmocka_unit_test(an_id_is_used_once_at_a_time),
         cmocka_unit_test(strange_bytes),
