@@ -48,7 +48,7 @@ int draft_best_width(const double *reach, int n, const double *ms, double lambda
 draft_control_params draft_control_params_default(void)
 {
     return (draft_control_params){
-        .min_gain = 0.05, .hysteresis = 0.03, .rest_tokens = 64, .explore_steps = 32, .allowance = 0.02, .grant = 12};
+        .min_gain = 0.08, .hysteresis = 0.03, .rest_tokens = 64, .explore_steps = 32, .allowance = 0.02, .grant = 12};
 }
 
 void draft_control_init(draft_control *c, const draft_control_params *params, const draft_arm_desc *arms, int n_arms,

@@ -49,7 +49,7 @@ typedef struct draft_control_params {
     double allowance, grant; /* see above; both in plain steps */
 } draft_control_params;
 
-/* 0.05, 0.03, 64, 32, 0.02, 12. */
+/* 0.08, 0.03, 64, 32, 0.02, 12. */
 draft_control_params draft_control_params_default(void);
 
 typedef enum draft_reason {
