@@ -132,6 +132,26 @@ static facet_status upload_order(compiled *c, facet_error *err)
     return FACET_OK;
 }
 
+static size_t packed_bytes(const compiled *c, int w)
+{
+    const dev_weight *d = w < 0 ? NULL : &c->b->weights[w];
+    return d && d->record_bytes ? cuda_wide_bytes(c->b, c->max_rows, d->n_in, d->type) : 0;
+}
+
+/* Room for the activations of any one product of many rows. */
+static facet_status alloc_packed(compiled *c, facet_error *err)
+{
+    size_t most = 0;
+    for (int i = 0; i < c->p->n_ops; i++) {
+        const plan_op *op = &c->p->ops[i];
+        if (op->kind != OP_LINEAR && op->kind != OP_GATED) continue;
+        const size_t first = packed_bytes(c, op->w0), second = packed_bytes(c, op->w1);
+        if (first > most) most = first;
+        if (second > most) most = second;
+    }
+    return most ? alloc_device(c, most, "activations", (void **)&c->packed, err) : FACET_OK;
+}
+
 static facet_status compile_into(compiled *c, facet_error *err)
 {
     FACET_TRY(check_ops(c, err));
@@ -141,6 +161,7 @@ static facet_status compile_into(compiled *c, facet_error *err)
     FACET_TRY(alloc_turns(c, err));
     FACET_TRY(alloc_host_rows(c, err));
     FACET_TRY(upload_order(c, err));
+    FACET_TRY(alloc_packed(c, err));
     if (!c->p->n_suppress) return FACET_OK;
     return upload(c, c->p->suppress, (size_t)c->p->n_suppress * sizeof(int32_t), "suppressed ids",
                   (void **)&c->suppress, err);
@@ -199,6 +220,7 @@ void cuda_release(backend *base, compiled *c)
     (void)cudaFree(c->device_batch);
     (void)cudaFree(c->suppress);
     (void)cudaFree(c->order);
+    (void)cudaFree(c->packed);
     (void)cudaFreeHost(c->host_batch);
     c->b->compute_bytes -= c->device_bytes;
     mem_free(c->host_rows_of);

@@ -68,6 +68,8 @@ typedef struct cuda_backend {
     size_t weight_bytes;
     void *product_sums; /* workspace of product.cu */
     int *product_arrivals;
+    int wide_columns; /* columns of a block in wide.cu at most: what the code for this device can do */
+    int wide_rows;    /* from so many rows on products take that way */
 
     dev_pages *layers;
     int n_layers;
@@ -113,6 +115,7 @@ struct compiled {
     int n_tables;
     dev_turns **turns;         /* [n_ops] into those, NULL where the op has no rotation */
     int32_t *suppress, *order; /* device; order: of OP_CENTROIDS */
+    uint8_t *packed;           /* activations of the product in hand, as wide.cu reads them; NULL for few rows */
     int n_host_rows;
     host_rows *host_rows_of;
     size_t device_bytes;
@@ -157,6 +160,9 @@ facet_status cuda_measure(backend *b, backend_ceilings *out, facet_error *err);
 
 /* product.cu: the workspace of products, once per backend. */
 facet_status cuda_products_open(cuda_backend *b, facet_error *err);
+/* wide.cu: products of many rows, after cuda_products_open(); what the activations of one take. */
+facet_status cuda_wide_open(cuda_backend *b, facet_error *err);
+size_t cuda_wide_bytes(const cuda_backend *b, int max_rows, uint32_t n_in, tensor_type type);
 /* join.c: fills c->covers. */
 facet_status cuda_join_ops(compiled *c, facet_error *err);
 /* plan_layout() in which everything that a launch touches keeps its own memory. */
