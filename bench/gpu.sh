@@ -74,7 +74,7 @@ for test in "$build"/tests/test_cuda_*; do
         step "$(basename "$test"), $tool" compute-sanitizer --tool "$tool" "${quiet[@]}" --error-exitcode 1 "$test"
     done
 done
-for test in test_goldens test_peer; do
+for test in test_goldens test_peer test_scheduler test_speculate test_spec_scripted test_spec_sampling; do
     [ -x "$build/tests/$test" ] || continue
     step "$test, cuda" env FACET_TEST_DEVICE=cuda timeout 300 "$build/tests/$test"
 done

@@ -1,12 +1,16 @@
 /* facet.h: the public interface of Facet, an inference engine for Google's Gemma 4 models.
  *
- * Ownership: an object made by facet_x_open() belongs to the caller and is closed by facet_x_close(),
- * which accepts NULL. Strings and arrays handed in are only borrowed for the call.
- * Errors: every function that can fail returns facet_status and, if `err` is not NULL, leaves one line
- * there that names the file, field or option, the value met and the value wanted. Outputs are written
- * only on success. The library never prints, aborts or exits.
- * Threads: a facet_model is immutable and may be shared; an engine and its sessions belong to one thread
- * at a time; facet_session_cancel() may be called from any thread. */
+ * Ownership: an object made by facet_x_open() belongs to the caller and is closed by facet_x_close(), which accepts
+ * NULL. Strings and arrays handed in are only borrowed for the call. Text and arrays handed out by pointer to pointer
+ * belong to the caller, who gives them to facet_free(); a `const` pointer that is returned is borrowed.
+ * Errors: every function that can fail returns facet_status and, if `err` is not NULL, leaves one line there that names
+ * the file, field or option, the value met and the value wanted. Outputs are written only on success. After an error
+ * the objects are as before and usable, FACET_ERR_DEVICE excepted. The library never prints, aborts or exits. Threads:
+ * a facet_model is immutable and may be shared by threads; an engine, its drafters and all its sessions are used by one
+ * thread at a time; facet_session_cancel() may be called from any thread. Callbacks run in the thread of the call that
+ * takes them. Units: times in milliseconds, memory in bytes, lengths of texts in bytes (UTF-8), everything else in
+ * tokens. Structs of parameters come from facet_x_default() and carry their size, so that a program and a library that
+ * do not fit are told. docs/library.md has the tour, examples/ four programs. */
 #ifndef FACET_H
 #define FACET_H
 
@@ -24,6 +28,10 @@ extern "C" {
 #define FACET_API
 #endif
 
+#define FACET_VERSION_MAJOR 0
+#define FACET_VERSION_MINOR 1
+#define FACET_VERSION_PATCH 0
+
 typedef enum facet_status {
     FACET_OK = 0,
     FACET_ERR_ARG,         /* an argument or option is out of its range */
@@ -35,8 +43,12 @@ typedef enum facet_status {
     FACET_ERR_LIMIT,       /* a named limit (context, batch, queue) is reached */
     FACET_ERR_DEVICE,      /* a device is absent, too old, or failed */
     FACET_ERR_NUMERIC,     /* non-finite logits */
-    FACET_ERR_CANCELLED    /* stopped by the caller */
+    FACET_ERR_CANCELLED,   /* stopped by the caller */
+    FACET_ERR_PARKED       /* a part of the engine that the call needs is parked */
 } facet_status;
+
+/* "ok", "arg", "io", "format", "unsupported", "memory", "shape", "limit", "device", "numeric", "cancelled". */
+FACET_API const char *facet_status_name(facet_status s);
 
 /* Caller-owned; `message` is one NUL-terminated line without a newline. */
 typedef struct facet_error {
@@ -55,8 +67,11 @@ typedef void (*facet_log_fn)(void *ud, facet_log_level level, const char *messag
  * Not thread-safe against running work: call it first. */
 FACET_API void facet_set_log(facet_log_fn fn, void *ud);
 
-/* "1.2.3" of the library that is linked. */
+/* "1.2.3" of the library that is linked. Before 1.0 programs fit libraries of the same major and minor version. */
 FACET_API const char *facet_version(void);
+
+/* Frees what the library handed out by pointer to pointer; NULL is fine. */
+FACET_API void facet_free(void *p);
 
 /* ---- model, engine, session ---- */
 
@@ -68,7 +83,20 @@ typedef struct facet_session facet_session; /* one sequence of tokens */
 FACET_API facet_status facet_model_open(const char *path, facet_model **out, facet_error *err);
 FACET_API void facet_model_close(facet_model *m); /* after its engines */
 FACET_API int32_t facet_model_n_vocab(const facet_model *m);
-FACET_API int32_t facet_model_n_ctx(const facet_model *m); /* the context it was trained for, in tokens */
+FACET_API int32_t facet_model_n_ctx(const facet_model *m); /* the context it was trained for */
+
+typedef struct facet_model_info {
+    char name[64]; /* general.name of the file, cut to whole characters; "" when it has none */
+    int32_t n_layers, n_embd, n_heads, n_vocab;
+    int32_t n_ctx;                     /* it was trained for */
+    int32_t window;                    /* positions that local layers see */
+    int32_t n_experts, n_experts_used; /* 0 in dense models */
+    int32_t bos, eos;                  /* token ids, -1 where the vocabulary lacks one */
+    uint64_t weight_bytes;             /* of all tensors, as the file has them */
+} facet_model_info;
+FACET_API void facet_model_describe(const facet_model *m, facet_model_info *out);
+/* True for the tokens that end a text: <eos>, <turn|> and the file's own. */
+FACET_API bool facet_model_is_end(const facet_model *m, int32_t token);
 
 typedef struct facet_drafter facet_drafter; /* an open draft model beside its target */
 
@@ -98,6 +126,9 @@ typedef struct facet_engine_params {
     const char *block_mask; /* DFlash: "auto", "all_bidir", "swa_causal", "all_causal" */
     facet_progress_fn progress;
     void *progress_ud;
+    uint64_t cache_bytes; /* room of the KV cache for snapshots and cached prompts, beside that of the sessions */
+    bool reuse_prompts; /* a prompt starts from the longest beginning that a session, snapshot or cached prompt holds */
+    bool auto_unpark;   /* what needs a parked part unparks it instead of failing with FACET_ERR_PARKED */
 } facet_engine_params;
 
 FACET_API facet_engine_params facet_engine_params_default(void);
@@ -112,6 +143,17 @@ typedef struct facet_memory {
 } facet_memory;
 FACET_API void facet_engine_memory(const facet_engine *e, facet_memory *out);
 
+typedef struct facet_engine_info {
+    char device[16];               /* "cpu", "ref" or "cuda" */
+    char description[128];         /* processor or card */
+    int32_t n_ctx;                 /* of one session */
+    int32_t n_pages, n_free_pages; /* of the global layers' cache, 64 positions each: what sessions, forks and snapshots
+                                      share */
+    uint64_t n_steps;              /* runs of the target so far */
+    uint64_t memory_total, memory_free; /* of the device, or of the machine for CPU devices */
+} facet_engine_info;
+FACET_API void facet_engine_describe(const facet_engine *e, facet_engine_info *out);
+
 FACET_API facet_status facet_session_open(facet_engine *e, facet_session **out, facet_error *err);
 FACET_API void facet_session_close(facet_session *s);
 /* A session with the same tokens that shares every page with this one. */
@@ -122,10 +164,23 @@ FACET_API facet_status facet_session_fork(const facet_session *s, facet_session 
  * between. Afterwards the logits after the last token are at hand. n >= 1. FACET_ERR_LIMIT above the context;
  * FACET_ERR_CANCELLED leaves a valid shorter prefix. */
 FACET_API facet_status facet_session_sync(facet_session *s, const int32_t *tokens, size_t n, facet_error *err);
+/* Adds tokens[0, n), n >= 1, to the session's content and evaluates them. FACET_ERR_CANCELLED leaves some of them. */
+FACET_API facet_status facet_session_append(facet_session *s, const int32_t *tokens, size_t n, facet_error *err);
 FACET_API int32_t facet_session_n_tokens(const facet_session *s);
-/* Logits after the last token: n_vocab floats, after the softcap. */
+/* The session's tokens, all evaluated: [facet_session_n_tokens], borrowed until the next call that changes it. */
+FACET_API const int32_t *facet_session_tokens(const facet_session *s);
+/* What the model says after the last token. When another session of the engine ran since, that token is evaluated
+ * again. logits: n_vocab floats, after the softcap. best: the likeliest token, without the logits' way to the host.
+ * hidden: n_embd floats, the post-norm hidden state (an engine with wants_hidden). capture: n_embd floats, the residual
+ * stream after capture_layers[i]; evaluates the last token again unless it was a step of its own. FACET_ERR_ARG when
+ * the session is empty. */
 FACET_API facet_status facet_session_logits(facet_session *s, float *out, facet_error *err);
-/* Stops work in this session as soon as the running step ends. From any thread. */
+FACET_API facet_status facet_session_best(facet_session *s, int32_t *token, facet_error *err);
+FACET_API facet_status facet_session_hidden(facet_session *s, float *out, facet_error *err);
+FACET_API facet_status facet_session_capture(facet_session *s, int i, float *out, facet_error *err);
+/* Stops work in this session as soon as the running step ends: sync and append with FACET_ERR_CANCELLED, a generation
+ * with what it has and FACET_STOP_CANCELLED (FACET_ERR_CANCELLED during its prompt). While nothing runs, the next call
+ * is the one that stops. From any thread, and from signal handlers. */
 FACET_API void facet_session_cancel(facet_session *s);
 
 /* ---- sampling and generation ---- */
@@ -152,6 +207,15 @@ FACET_API facet_sampling facet_sampling_default(void);
 /* What the model's file recommends (temperature 1, top-k 64, top-p 0.95 where it says nothing). */
 FACET_API facet_sampling facet_sampling_of_model(const facet_model *m);
 
+/* The sampler on its own, for loops of the caller's: generation has one built in. Belongs to one thread at a time. */
+typedef struct facet_sampler facet_sampler;
+FACET_API facet_status facet_sampler_open(const facet_model *m, const facet_sampling *p, facet_sampler **out,
+                                          facet_error *err);
+FACET_API void facet_sampler_close(facet_sampler *s);
+/* Draws the token after the session's last one, which facet_session_append then adds. The draw depends on seed and
+ * position alone. */
+FACET_API facet_status facet_sampler_pick(facet_sampler *s, facet_session *from, int32_t *token, facet_error *err);
+
 typedef enum facet_stop { FACET_STOP_LIMIT, FACET_STOP_EOS, FACET_STOP_STRING, FACET_STOP_CANCELLED } facet_stop;
 
 /* ---- speculative decoding: the same tokens, sooner ---- */
@@ -167,8 +231,20 @@ typedef enum facet_spec_method {
 typedef enum facet_spec_adapt {
     FACET_ADAPT_COST,   /* lengths by measured cost and running acceptance: never slower than plain for long */
     FACET_ADAPT_WINDOW, /* the published rolling-window rule */
-    FACET_ADAPT_OFF     /* fixed lengths */
+    FACET_ADAPT_OFF,    /* fixed lengths */
+    FACET_ADAPT_AUTO    /* the published default: the rolling window for mixture-of-experts targets, else fixed */
 } facet_spec_adapt;
+
+/* "none", "mtp", "dflash", "ngram", "auto", and back (false for another name). */
+FACET_API const char *facet_spec_method_name(facet_spec_method m);
+FACET_API bool facet_spec_method_by_name(const char *name, facet_spec_method *out);
+
+/* Where the queries of the MTP assistant stand, C being the position of the pending token. */
+typedef enum facet_mtp_pos {
+    FACET_MTP_POS_CONST,        /* at C in every step of a chain */
+    FACET_MTP_POS_CONST_BEFORE, /* at C - 1 */
+    FACET_MTP_POS_INCR          /* at C, C + 1, .. */
+} facet_mtp_pos;
 
 typedef struct facet_speculation {
     facet_spec_method method;
@@ -176,31 +252,70 @@ typedef struct facet_speculation {
     int draft_max;        /* drafts per step at most, 1 to 63; 0 = what the drafter can (n-gram: 15) */
     int mtp_gamma;        /* drafts per step of the MTP assistant, 1 to 16, the most under FACET_ADAPT_COST; 0 = 4, or
                              what pays */
-    int tree_budget;      /* DFlash: nodes of the draft tree, 1 to 63; 0 = a chain; -1 = a chain, or what pays */
+    int tree_budget;      /* DFlash: nodes of the draft tree, 1 to 64; 0 = a chain; -1 = a chain, or what pays. A step
+                             has 64 rows, one of them the pending token's: 64 makes trees of 63 nodes */
     bool is_chain_seeded; /* DFlash trees: the chain of best tokens comes first */
     float p_min;          /* MTP: end the draft before a token less likely than this; 0 = off */
     float width_theta;    /* fixed and rolling lengths of DFlash chains: verify while the product of the drafter's
                              confidences reaches this; 0 = off */
+    int width_min;        /* .. but this many rows at least, the pending token's included; 0 = 4 */
+    facet_mtp_pos mtp_pos;
 } facet_speculation;
+/* This method, with lengths and shapes as they pay. */
+FACET_API facet_speculation facet_speculation_default(facet_spec_method m);
 
 enum { FACET_SPEC_DEPTHS = 16 };
 typedef struct facet_spec_stats {
     uint64_t steps, drafted, accepted, committed, plain_steps; /* plain_steps: of steps, those without drafts */
-    uint64_t tree_steps, moves;
+    uint64_t tree_steps, tree_nodes, tree_depth, moves; /* sums over trees; moves: rows copied to where they belong */
+    uint64_t asked, switches; /* drafts asked for; steps by another strategy than the one before */
     double draft_ms, verify_ms, other_ms;
-    double mean_accepted; /* tokens committed per step */
+    double accept_rate;   /* accepted / drafted. Accepted drafts count even if an end token or a limit cuts them off */
+    double mean_accepted; /* tokens committed per step, after that cut */
     /* Steps in which a draft at position i + 1 was verified and those before it were accepted, and those of them in
      * which it was accepted, too; the last entries count deeper positions as well. acceptance: their ratio. */
     uint64_t reached[FACET_SPEC_DEPTHS], held[FACET_SPEC_DEPTHS];
     double acceptance[FACET_SPEC_DEPTHS];
-    uint64_t method_steps[FACET_SPEC_AUTO]; /* drafting steps by facet_spec_method */
+    uint64_t lengths[FACET_SPEC_DEPTHS + 1]; /* steps by accepted drafts, plain ones at 0, longer ones at the end */
+    uint64_t method_steps[FACET_SPEC_AUTO];  /* drafting steps by facet_spec_method */
 } facet_spec_stats;
 /* Adds the counts of one generation to a sum (zeroes at first), and takes its ratios anew. */
 FACET_API void facet_spec_stats_add(facet_spec_stats *sum, const facet_spec_stats *s);
 
+/* ---- grammars: what a text may be, token by token ---- */
+
+/* Belongs to one thread at a time, that of the engine whose generations use it: what was found out about it is kept and
+ * shared by them. The model must outlive it. */
+typedef struct facet_grammar facet_grammar;
+/* text: GBNF notation [n]; errors name line and column. docs/grammars.md tells what is supported. */
+FACET_API facet_status facet_grammar_open_gbnf(facet_model *m, const char *text, size_t n, facet_grammar **out,
+                                               facet_error *err);
+/* text: a JSON schema [n]; errors name the JSON pointer of the part that is malformed or not supported. */
+FACET_API facet_status facet_grammar_open_json_schema(facet_model *m, const char *text, size_t n, facet_grammar **out,
+                                                      facet_error *err);
+/* Any JSON object. */
+FACET_API facet_status facet_grammar_open_json_object(facet_model *m, facet_grammar **out, facet_error *err);
+FACET_API void facet_grammar_close(facet_grammar *g); /* after the generations that use it */
+
+/* Where the grammar holds: in the answer's content. What else an answer may have, free of it: */
+enum {
+    FACET_ANSWER_MAY_THINK = 1, /* thoughts before the content */
+    FACET_ANSWER_MAY_CALL = 2,  /* tool calls instead of it */
+    FACET_ANSWER_IN_THOUGHT = 4 /* the prompt ended inside a thought */
+};
+
 /* Called per token with the text that became complete (n may be 0). Return false to stop. Other sessions of the engine
  * may run in it; what the generating session holds is settled only when the generation has ended. */
 typedef bool (*facet_token_fn)(void *ud, int32_t token, const char *text, size_t n);
+
+/* Called before on_token: the token's log-probability and the likeliest tokens, best first, as the model has them:
+ * before bias, penalties and temperature. */
+enum { FACET_MAX_LOGPROBS = 20 };
+typedef struct facet_logprob {
+    int32_t token;
+    float logprob; /* natural; -INFINITY for tokens that cannot come */
+} facet_logprob;
+typedef void (*facet_logprobs_fn)(void *ud, int32_t token, float logprob, const facet_logprob *top, int n_top);
 
 typedef struct facet_generate_params {
     size_t struct_size;
@@ -214,12 +329,17 @@ typedef struct facet_generate_params {
     facet_progress_fn progress; /* of the prompt: phase "prefill", tokens evaluated of those that the cache lacked */
     void *progress_ud;
     facet_speculation speculation; /* zeroes: plain decoding */
+    facet_grammar *grammar; /* NULL = any text. Borrowed; end tokens come only where it may end. Not with ignore_eos */
+    unsigned answer;        /* with a grammar: FACET_ANSWER_... flags */
+    facet_logprobs_fn on_logprobs; /* NULL: nobody wants to know, which saves reading the logits; gets ud */
+    int n_logprobs;                /* likeliest tokens, 0 to FACET_MAX_LOGPROBS */
 } facet_generate_params;
 FACET_API facet_generate_params facet_generate_params_default(void);
 
 typedef struct facet_generate_result {
     facet_stop stop;
-    int32_t n_tokens; /* generated, an end token not counted */
+    int32_t n_tokens;  /* generated, an end token not counted */
+    int32_t end_token; /* the one that ended it (FACET_STOP_EOS), which on_token does not get; else -1 */
     double prefill_ms, decode_ms;
     int32_t n_prefill; /* prompt tokens that were evaluated (not taken from the cache) */
     facet_spec_stats spec;
@@ -230,12 +350,61 @@ FACET_API facet_status facet_generate(facet_session *s, const int32_t *prompt, s
                                       const facet_sampling *sampling, const facet_generate_params *p,
                                       facet_generate_result *out, facet_error *err);
 
+/* ---- many sessions at a time ---- */
+
+/* Generations of several sessions of one engine that share its steps: prompts in pieces beside tokens and drafts of the
+ * others. Each gets the tokens that it would get alone. */
+typedef struct facet_batch facet_batch;
+
+/* How one ended: FACET_OK with its result (err is NULL), or an error. Called by facet_batch_step; may add others. */
+typedef void (*facet_done_fn)(void *ud, facet_status status, const facet_generate_result *result,
+                              const facet_error *err);
+/* prompt_rows: prompt tokens evaluated in a step in which others decode, so that these do not wait long; 0 = 128. */
+FACET_API facet_status facet_batch_open(facet_engine *e, int prompt_rows, facet_batch **out, facet_error *err);
+FACET_API void facet_batch_close(facet_batch *b); /* before its engine; ends what is under way, without calling done */
+/* Takes a generation in, as facet_generate has it. The prompt is copied; what sampling and params point to is borrowed
+ * until the end. FACET_ERR_ARG when the session has one under way. */
+FACET_API facet_status facet_batch_add(facet_batch *b, facet_session *s, const int32_t *prompt, size_t n_prompt,
+                                       const facet_sampling *sampling, const facet_generate_params *p,
+                                       facet_done_fn done, void *ud, facet_error *err);
+/* One step for all of them; returns how many are under way afterwards. Call it until that is 0. */
+FACET_API int facet_batch_step(facet_batch *b);
+
 /* ---- text ---- */
 
-/* Token ids of a text; *ids is owned by the caller (facet_free). */
+/* Token ids of a text; *ids is owned by the caller. parse_special: control tokens in the text are parsed, otherwise
+ * only the user-defined ones. */
 FACET_API facet_status facet_tokenize(const facet_model *m, const char *text, size_t n, bool add_bos,
                                       bool parse_special, int32_t **ids, size_t *n_ids, facet_error *err);
-FACET_API void facet_free(void *p);
+/* Text of token ids, NUL-terminated (*n_text without it), owned by the caller. show_special: control tokens, too. */
+FACET_API facet_status facet_detokenize(const facet_model *m, const int32_t *ids, size_t n, bool show_special,
+                                        char **text, size_t *n_text, facet_error *err);
+
+/* A chat as the exact prompt of this model (<bos> included: tokenize it with parse_special and without add_bos).
+ * messages: a JSON array in the shape of the OpenAI chat interface; tools: likewise, or NULL. The text is owned by the
+ * caller. FACET_ERR_ARG names the message and its field. */
+enum { FACET_CHAT_THINK = 1, FACET_CHAT_NO_PROMPT = 2 /* no opener for the answer at the end */ };
+FACET_API facet_status facet_chat_render(const facet_model *m, const char *messages, const char *tools, unsigned flags,
+                                         char **text, size_t *n_text, facet_error *err);
+
+/* The model's answer, token by token, as thought, content and tool calls. */
+typedef enum facet_chat_kind { FACET_CHAT_THOUGHT, FACET_CHAT_CONTENT, FACET_CHAT_CALL } facet_chat_kind;
+typedef struct facet_chat_event {
+    facet_chat_kind kind;
+    const char *text; /* [n] a piece of thought or content; the function's name of a call. Good during the callback */
+    size_t n;
+    const char *arguments; /* [n_arguments] FACET_CHAT_CALL: a JSON object */
+    size_t n_arguments;
+    int call; /* FACET_CHAT_CALL: from 0 */
+} facet_chat_event;
+typedef void (*facet_chat_fn)(void *ud, const facet_chat_event *event);
+typedef struct facet_chat_parser facet_chat_parser;
+/* prompt: what facet_chat_render gave (it may end inside a thought). */
+FACET_API facet_status facet_chat_parser_open(const facet_model *m, const char *prompt, size_t n_prompt,
+                                              facet_chat_fn fn, void *ud, facet_chat_parser **out, facet_error *err);
+FACET_API facet_status facet_chat_parser_push(facet_chat_parser *p, int32_t token, facet_error *err);
+FACET_API facet_status facet_chat_parser_finish(facet_chat_parser *p, facet_error *err); /* hands out what is left */
+FACET_API void facet_chat_parser_close(facet_chat_parser *p);
 
 #ifdef __cplusplus
 }

@@ -4,6 +4,13 @@
 #include <stdio.h>
 #include <string.h>
 
+const char *facet_status_name(facet_status s)
+{
+    static const char *const names[] = {"ok",    "arg",   "io",     "format",  "unsupported", "memory",
+                                        "shape", "limit", "device", "numeric", "cancelled"};
+    return (unsigned)s < sizeof names / sizeof *names ? names[s] : "unknown";
+}
+
 /* A message is one line whatever a hostile file put into its names. */
 static void flatten(char *s)
 {

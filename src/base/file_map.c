@@ -77,7 +77,10 @@ void file_map_will_need(const void *data, size_t bytes)
 
 facet_status file_writer_open(const char *path, file_writer *w, facet_error *err)
 {
+    struct stat st;
     *w = (file_writer){.fd = -1};
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return error_set(err, FACET_ERR_IO, "%s: not a regular file: it is not replaced", path);
     size_t n = strlen(path) + 16;
     w->path = mem_strdup(path);
     w->temp_path = mem_alloc(n);
@@ -128,6 +131,36 @@ facet_status file_writer_put(file_writer *w, const void *data, size_t bytes, fac
     return FACET_OK;
 }
 
+/* The folder of a file, to be flushed. *fd is -1 where it may not be read. */
+static facet_status open_folder(const char *path, int *fd, facet_error *err)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = !slash ? mem_strdup(".") : mem_strndup(path, slash == path ? 1 : (size_t)(slash - path));
+    if (!folder) return error_memory(err, "a path", strlen(path));
+    *fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const facet_status status =
+        *fd >= 0 || errno == EACCES ? FACET_OK : io_error(err, folder, "cannot open the folder");
+    mem_free(folder);
+    return status;
+}
+
+/* Everything that may fail for want of memory comes before the rename, and the folder is flushed after it, so that the
+ * rename, too, is on the disk (some network file systems cannot do that). */
+static facet_status move_into_place(file_writer *w, facet_error *err)
+{
+    int folder = -1;
+    FACET_TRY(open_folder(w->path, &folder, err));
+    facet_status status = FACET_OK;
+    if (rename(w->temp_path, w->path) != 0)
+        status = io_error(err, w->path, "cannot rename into place");
+    else
+        w->temp_path[0] = 0;
+    if (status == FACET_OK && folder >= 0 && fsync(folder) != 0 && errno != EINVAL && errno != ENOTSUP)
+        status = io_error(err, w->path, "cannot flush its folder");
+    if (folder >= 0) close(folder);
+    return status;
+}
+
 facet_status file_writer_commit(file_writer *w, facet_error *err)
 {
     FACET_TRY(write_all(w, w->buffer, w->buffered, err));
@@ -136,8 +169,7 @@ facet_status file_writer_commit(file_writer *w, facet_error *err)
     int fd = w->fd;
     w->fd = -1;
     if (close(fd) != 0) return io_error(err, w->path, "cannot close");
-    if (rename(w->temp_path, w->path) != 0) return io_error(err, w->path, "cannot rename into place");
-    w->temp_path[0] = 0;
+    FACET_TRY(move_into_place(w, err));
     file_writer_abort(w);
     return FACET_OK;
 }

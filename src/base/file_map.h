@@ -22,8 +22,8 @@ void file_map_release(const file_map *m, const void *data, size_t bytes);
 /* Asks the system to read data[0, bytes) ahead. */
 void file_map_will_need(const void *data, size_t bytes);
 
-/* Writing: everything goes to a temporary file beside `path`; commit flushes, fsyncs and renames it over
- * `path`; abort (also after a failed commit) removes it. */
+/* Writing: everything goes to a temporary file beside `path` (which is no device or folder); commit flushes, fsyncs and
+ * renames it over `path`, and fsyncs the folder; abort (also after a failed commit) removes it. */
 typedef struct file_writer {
     int fd;
     char *path, *temp_path;

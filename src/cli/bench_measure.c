@@ -122,7 +122,7 @@ static facet_status speculate(bench_run *run, facet_session *s, const chooser *c
         FACET_TRY(speculation_commit(&sp, m, err));
         made += m;
     }
-    speculation_report(&sp, &out->spec);
+    out->spec = sp.stats;
     speculation_end(&sp);
     out->median_ms = out->best_ms = (double)(clock_ns() - t0) * 1e-6 / (double)out->spec.committed;
     return FACET_OK;

@@ -6,6 +6,7 @@
 #include "base/file_map.h"
 #include "cli/cmd_bench.h"
 #include "cli/spec_report.h"
+#include "serve/spec_json.h"
 
 static json_t *results; /* collected for BENCH_JSON */
 
@@ -80,7 +81,7 @@ static void print_spec(const bench_run *run, const bench_result *r, const char *
     case BENCH_MD:
         printf("| %s | %.2f | %.3f | | | | | |\n\n%s: %s acceptance; ", test, rate(r), r->median_ms, test, verdicts);
         fflush(stdout);
-        cli_print_spec(stdout, &r->spec);
+        cli_print_spec(stdout, "", run->o->common.generate.speculation.method, &r->spec);
         break;
     case BENCH_CSV:
         printf("%s,%s,speculative %s,%d,%d,%d,%.3f,%.4f,,,,,\n", model_name(run), run->o->common.engine.device,
@@ -89,7 +90,7 @@ static void print_spec(const bench_run *run, const bench_result *r, const char *
     case BENCH_JSON:
         j = json_pack("{s:s, s:s, s:i, s:i, s:f, s:f, s:o}", "test", "speculative", "acceptance", verdicts, "n", r->n,
                       "depth", r->depth, "tokens_per_second", rate(r), "median_ms", r->median_ms, "speculation",
-                      cli_spec_json(&r->spec));
+                      spec_json(&r->spec));
         json_array_append_new(results, j);
         break;
     }

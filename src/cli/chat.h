@@ -23,6 +23,7 @@ typedef struct chat {
     conversation talk;
     chat_view view;
     chat_stats last;
+    facet_spec_stats spec; /* summed over all answers */
     bool is_thinking, shows_special, is_over;
 } chat;
 

@@ -114,7 +114,10 @@ static facet_status generate(answer *a, const int32_t *ids, size_t n, facet_erro
     const facet_status status = facet_generate(c->session, ids, n, &c->sampling, &p, &r, err);
     cli_progress_end();
     c->sampling.seed++;
-    if (status == FACET_OK) c->last = (chat_stats){.is_set = true, .n_prompt = (int32_t)n, .result = r};
+    if (status == FACET_OK) {
+        c->last = (chat_stats){.is_set = true, .n_prompt = (int32_t)n, .result = r};
+        facet_spec_stats_add(&c->spec, &r.spec);
+    }
     const int32_t n_ctx = facet_engine_n_ctx(c->engine);
     if (n > (size_t)n_ctx)
         return error_set(err, FACET_ERR_LIMIT, "not answered: with this message %zu tokens, the context holds %d: %s",
@@ -159,13 +162,6 @@ static facet_status answer_prompt(answer *a, const int32_t *ids, size_t n, facet
     return FACET_OK;
 }
 
-static bool starts_in_thought(const buf *prompt)
-{
-    static const char open[] = "<|channel>thought\n";
-    const size_t n = sizeof open - 1;
-    return prompt->len >= n && memcmp(prompt->data + prompt->len - n, open, n) == 0;
-}
-
 facet_status chat_answer(chat *c, facet_error *err)
 {
     answer a = {.c = c, .calls = json_array()};
@@ -175,7 +171,8 @@ facet_status chat_answer(chat *c, facet_error *err)
     facet_status status = a.calls ? FACET_OK : error_memory(err, "an answer", 1);
     if (status == FACET_OK) status = make_prompt(c, true, &prompt, &ids, &n, err);
     if (status == FACET_OK)
-        status = chat_parser_open(c->model->tok, starts_in_thought(&prompt), on_event, &a, &a.parser, err);
+        status =
+            chat_parser_open(c->model->tok, chat_opens_thought(prompt.data, prompt.len), on_event, &a, &a.parser, err);
     if (status == FACET_OK) status = answer_prompt(&a, ids, n, err);
     chat_parser_close(a.parser);
     json_decref(a.calls);

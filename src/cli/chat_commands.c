@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "cli/chat.h"
+#include "cli/spec_report.h"
 
 typedef struct command {
     const char *name, *argument, *help;
@@ -58,14 +59,16 @@ static double per_second(double n, double ms)
     return ms > 0 ? n * 1000 / ms : 0;
 }
 
-static void print_last(const chat_stats *s)
+static void print_last(const chat *c)
 {
+    const chat_stats *s = &c->last;
     const facet_generate_result *r = &s->result;
     printf("prompt    %d tokens: %d evaluated, %d kept\n", s->n_prompt, r->n_prefill, s->n_prompt - r->n_prefill);
     printf("prefill   %d tokens in %.1f ms: %.1f tokens/s\n", r->n_prefill, r->prefill_ms,
            per_second(r->n_prefill, r->prefill_ms));
     printf("decode    %d tokens in %.1f ms: %.1f tokens/s\n", r->n_tokens, r->decode_ms,
            per_second(r->n_tokens, r->decode_ms));
+    cli_print_spec(stdout, "drafts    ", c->generate->speculation.method, &r->spec);
 }
 
 static facet_status stats(chat *c, const char *argument, facet_error *err)
@@ -77,7 +80,10 @@ static facet_status stats(chat *c, const char *argument, facet_error *err)
     facet_engine_memory(c->engine, &m);
     printf("turns     %zu\n", conversation_n_turns(&c->talk));
     printf("context   %zu of %d tokens\n", n, facet_engine_n_ctx(c->engine));
-    if (c->last.is_set) print_last(&c->last);
+    if (c->last.is_set) {
+        print_last(c);
+        cli_print_spec(stdout, "in all    ", c->generate->speculation.method, &c->spec);
+    }
     const double MiB = 1 << 20;
     printf("memory    weights %.1f MiB, KV cache %.1f MiB, compute %.1f MiB, peak %.1f MiB", (double)m.weights / MiB,
            (double)m.kv / MiB, (double)m.compute / MiB, (double)m.peak_rss / MiB);
@@ -91,6 +97,7 @@ static facet_status reset(chat *c, const char *argument, facet_error *err)
     FACET_TRY(no_argument_wanted("/reset", argument, err));
     conversation_reset(&c->talk);
     c->last = (chat_stats){0};
+    c->spec = (facet_spec_stats){0};
     return FACET_OK;
 }
 
@@ -113,7 +120,7 @@ static const command commands[] = {
     {"/think", "[on|off]", "whether the model thinks before it answers", false, set_thinking},
     {"/save", "FILE", "write the conversation as JSON", true, save},
     {"/load", "FILE", "go on with a conversation that was saved", true, load},
-    {"/stats", "", "turns, context, speed of the last answer, memory", false, stats},
+    {"/stats", "", "turns, context, speed and drafts of the last answer, memory", false, stats},
     {"/reset", "", "forget everything but the system text", false, reset},
     {"/retry", "", "another answer in place of the last one", false, retry},
     {"/quit", "", "leave (Ctrl-D does, too)", false, quit},

@@ -42,14 +42,16 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
     X(291, "spec", "METHOD", "none, mtp, dflash, ngram or auto (default: auto with -md, else none)")                   \
     X(292, "draft-max", "N", "drafts per step at most, 1 to 63 (default: what the drafter can)")                       \
     X(293, "mtp-gamma", "N", "drafts per step of an MTP assistant, 1 to 16")                                           \
-    X(294, "ddtree-budget", "N", "nodes of a DFlash draft tree, 1 to 63 (0 = a chain)")                                \
+    X(294, "ddtree-budget", "N", "nodes of a DFlash draft tree, 1 to 64 (0 = a chain)")                                \
     X(295, "ddtree-temp", "X", "temperature of the drafter in a tree (default 1)")                                     \
     X(296, "ddtree-chain-seed", "0|1", "the best chain comes first into a tree (default 0)")                           \
-    X(297, "adaptive", "RULE", "draft lengths by cost (default), window or off")                                       \
+    X(297, "adaptive", "RULE", "draft lengths by cost (default), window, auto (window if MoE) or off")                 \
     X(298, "no-adaptive", NULL, "fixed draft lengths: --adaptive off")                                                 \
     X(299, "draft-ctx", "N", "tokens that a DFlash drafter sees (default 4096)")                                       \
     X(310, "p-min", "X", "MTP drafts end before a token less likely than X")                                           \
+    X(314, "mtp-pos", "MODE", "MTP queries stand at const (default), const-1 or incr")                                 \
     X(311, "width-theta", "X", "fixed DFlash chains: verify while confidence reaches X")                               \
+    X(313, "width-min", "N", ".. but N rows at least, 1 to 64 (default 4)")                                            \
     X(312, "block-mask", "MASK", "DFlash: auto, all_bidir, swa_causal, all_causal")
 
 enum { CLI_MAX_LIST = 32, CLI_MAX_DRAFTERS = 2 };
@@ -84,12 +86,16 @@ void cli_print_options_but(FILE *f, unsigned groups, int left_out); /* left_out:
 /* -ctk and -ctv, -md and the like are written with one dash: turned into long options in place. */
 void cli_expand_short(int argc, char **argv);
 
+/* getopt_long, which says what is wrong by cli_usage (argv[0] is the command) and then returns '?'. */
+int cli_next_option(int argc, char **argv, const char *letters, const struct option *table);
+
 /* Numbers; print "facet CMD: --NAME: …" and return false when malformed or out of range. */
 bool cli_int(const char *name, const char *arg, long long min, long long max, long long *out);
 bool cli_float(const char *name, const char *arg, double min, double max, double *out);
 
 /* "facet: message" on stderr; the exit status that fits the error. */
 int cli_fail(const facet_error *err);
+/* "facet CMD: …" on stderr; EXIT_USAGE. */
 int cli_usage(const char *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* The model of the options, or the bundled one (said on stderr). Engine with a progress bar on a terminal. */
@@ -119,6 +125,7 @@ facet_status cli_read_prompt(const char *argument, const char *file, char **text
 
 int cmd_run(int argc, char **argv);
 int cmd_chat(int argc, char **argv);
+int cmd_daemon(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 int cmd_detokenize(int argc, char **argv);
 int cmd_render(int argc, char **argv);

@@ -109,7 +109,7 @@ static int parse(int argc, char **argv, bench_options *o)
                                {"synth-accept", required_argument, NULL, OPT_SYNTH}};
     cli_long_options(table + 3, CLI_SPECULATION);
     cli_expand_short(argc, argv);
-    for (int c; (c = getopt_long(argc, argv, "m:c:t:p:n:d:w:r:o:h", table, NULL)) != -1;) {
+    for (int c; (c = cli_next_option(argc, argv, "m:c:t:p:n:d:w:r:o:h", table)) != -1;) {
         if (c == 'h' || c == OPT_HELP) return help(), -1;
         if (!parse_one(o, c, optarg)) return EXIT_USAGE;
     }

@@ -37,7 +37,7 @@ static int parse(int argc, char **argv, chat_arguments *o)
                                {"help", no_argument, NULL, OPT_HELP}};
     cli_long_options(table + 5, CLI_GENERATION);
     cli_expand_short(argc, argv);
-    for (int c; (c = getopt_long(argc, argv, "m:c:t:n:h", table, NULL)) != -1;) {
+    for (int c; (c = cli_next_option(argc, argv, "m:c:t:n:h", table)) != -1;) {
         switch (c) {
         case OPT_SYSTEM: o->system = optarg; break;
         case OPT_THINK: o->is_thinking = true; break;

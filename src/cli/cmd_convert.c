@@ -73,7 +73,7 @@ static bool read_options(int argc, char **argv, options *o)
         {NULL, 0, NULL, 0},
     };
     optind = 0; /* starts getopt anew */
-    for (int c; (c = getopt_long(argc, argv, "ht:", list, NULL)) != -1;)
+    for (int c; (c = cli_next_option(argc, argv, "ht:", list)) != -1;)
         if (!take_option(o, c)) return false;
     return true;
 }

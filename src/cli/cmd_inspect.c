@@ -129,8 +129,8 @@ static facet_status write_tensor(const gguf_file *f, const char *name, const cha
     if (!t) return error_set(err, FACET_ERR_ARG, "%s: no tensor %s", f->path, name);
     const type_info *type = type_get(t->type);
     if (!type->decode)
-        return error_set(err, FACET_ERR_UNSUPPORTED, "%s: tensor %s has type %s, which has no float32 form", f->path,
-                         name, type->name);
+        return error_set(err, FACET_ERR_UNSUPPORTED, "%s: tensor %s has type %s, which has no float32 form",
+                         gguf_path_of(f, t), name, type->name);
     float *row = mem_calloc(t->ne[0], sizeof *row);
     if (!row) return error_memory(err, name, t->ne[0] * sizeof *row);
     file_writer w;
@@ -170,7 +170,7 @@ int cmd_inspect(int argc, char **argv)
     cli_long_options(table + 5, 0);
     cli_options_init(&o);
     cli_expand_short(argc, argv);
-    for (int c; (c = getopt_long(argc, argv, "m:c:t:h", table, NULL)) != -1;) {
+    for (int c; (c = cli_next_option(argc, argv, "m:c:t:h", table)) != -1;) {
         switch (c) {
         case OPT_PLAN: wants_plan = true; break;
         case OPT_TENSOR: tensor = optarg; break;

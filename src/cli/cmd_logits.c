@@ -85,7 +85,7 @@ int cmd_logits(int argc, char **argv)
     cli_options_init(&o);
     cli_expand_short(argc, argv);
     if (!cli_options_from_environment(&o)) return EXIT_USAGE;
-    for (int c; (c = getopt_long(argc, argv, "m:c:t:h", table, NULL)) != -1;) {
+    for (int c; (c = cli_next_option(argc, argv, "m:c:t:h", table)) != -1;) {
         switch (c) {
         case OPT_TOKENS: tokens = optarg; break;
         case OPT_ALL: wants_all = true; break;

@@ -8,8 +8,10 @@
 #include "base/mem.h"
 #include "base/utf8.h"
 #include "cli/cli.h"
+#include "cli/grammar_options.h"
 #include "cli/spec_report.h"
 #include "model/model.h"
+#include "serve/spec_json.h"
 
 enum { OPT_CHAT = 300, OPT_NO_SPECIAL, OPT_HELP, OPT_SHOW_SPECIAL, OPT_THINK };
 
@@ -17,6 +19,7 @@ typedef struct run_options {
     cli_options common;
     const char *file;
     bool is_chat, no_special, wants_thinking;
+    cli_grammar grammar;
 } run_options;
 
 typedef struct run_output {
@@ -31,11 +34,15 @@ static void help(void)
 {
     printf("usage: facet run [OPTIONS] [PROMPT]\n"
            "Completes a prompt (argument, -f FILE, or standard input).\n\n"
-           "  -f,  --file FILE           read the prompt from FILE\n"
+           "  -f, --file FILE            read the prompt from FILE\n"
            "       --chat                wrap the prompt as a user turn\n"
            "       --think               with --chat: let the model think first\n"
            "       --no-special          do not parse special tokens in the prompt\n"
-           "       --show-special        print control tokens\n");
+           "       --show-special        print control tokens\n"
+           "       --grammar FILE        the answer follows a GBNF grammar\n"
+           "       --json-schema FILE|TEXT\n"
+           "                             the answer is JSON that fits a schema\n"
+           "       --json-object         the answer is a JSON object\n");
     cli_print_options(stdout, CLI_GENERATION);
 }
 
@@ -46,10 +53,13 @@ static int parse(int argc, char **argv, run_options *o, const char **prompt)
                                {"no-special", no_argument, NULL, OPT_NO_SPECIAL},
                                {"show-special", no_argument, NULL, OPT_SHOW_SPECIAL},
                                {"think", no_argument, NULL, OPT_THINK},
-                               {"help", no_argument, NULL, OPT_HELP}};
-    cli_long_options(table + 6, CLI_GENERATION);
+                               {"help", no_argument, NULL, OPT_HELP},
+                               {"grammar", required_argument, NULL, CLI_GRAMMAR},
+                               {"json-schema", required_argument, NULL, CLI_JSON_SCHEMA},
+                               {"json-object", no_argument, NULL, CLI_JSON_OBJECT}};
+    cli_long_options(table + 9, CLI_GENERATION);
     cli_expand_short(argc, argv);
-    for (int c; (c = getopt_long(argc, argv, "m:c:t:n:f:h", table, NULL)) != -1;) {
+    for (int c; (c = cli_next_option(argc, argv, "m:c:t:n:f:h", table)) != -1;) {
         switch (c) {
         case 'f': o->file = optarg; break;
         case OPT_CHAT: o->is_chat = true; break;
@@ -58,6 +68,11 @@ static int parse(int argc, char **argv, run_options *o, const char **prompt)
         case OPT_THINK: o->wants_thinking = true; break;
         case 'h':
         case OPT_HELP: help(); return -1;
+        case CLI_GRAMMAR:
+        case CLI_JSON_SCHEMA:
+        case CLI_JSON_OBJECT:
+            if (!cli_grammar_set(&o->grammar, c, optarg)) return EXIT_USAGE;
+            break;
         default:
             if (cli_option(&o->common, c, optarg) != 1) return EXIT_USAGE;
         }
@@ -145,7 +160,7 @@ static int print_json(const run_report *p, run_output *out)
                   id_array(out->tokens, out->n_tokens), "text", out->text.data ? out->text.data : "", out->text.len,
                   "stop", stops[p->r.stop], "timings", "load_ms", p->load_ms, "prefill_ms", p->r.prefill_ms,
                   "prefill_tps", prefill_tps, "decode_ms", p->r.decode_ms, "decode_tps", decode_tps, "speculation",
-                  cli_spec_json(&p->r.spec), "memory", "weights", (json_int_t)p->memory.weights, "kv",
+                  spec_json(&p->r.spec), "memory", "weights", (json_int_t)p->memory.weights, "kv",
                   (json_int_t)p->memory.kv, "compute", (json_int_t)p->memory.compute, "peak_rss",
                   (json_int_t)p->memory.peak_rss, "device", (json_int_t)p->memory.device);
     const bool ok = j && json_dumpf(j, stdout, JSON_COMPACT) == 0 && putchar('\n') != EOF && fflush(stdout) == 0;
@@ -158,10 +173,12 @@ static facet_status complete(facet_model *m, run_options *o, const char *text, s
 {
     facet_engine *engine = NULL;
     facet_session *session = NULL;
+    facet_grammar *grammar = NULL;
     buf prompt = {0};
     int32_t *ids = NULL;
+    facet_status status = cli_grammar_open(&o->grammar, m, &grammar, err);
     const uint64_t t0 = clock_ns();
-    facet_status status = cli_open_engine(&o->common, m, &engine, err);
+    if (status == FACET_OK) status = cli_open_engine(&o->common, m, &engine, err);
     report->load_ms = (double)(clock_ns() - t0) * 1e-6;
     if (status == FACET_OK) status = make_prompt(m, o, text, n, &prompt, err);
     if (status == FACET_OK)
@@ -170,6 +187,8 @@ static facet_status complete(facet_model *m, run_options *o, const char *text, s
     if (status == FACET_OK) status = facet_session_open(engine, &session, err);
     if (status == FACET_OK) {
         cli_watch_interrupt(session);
+        o->common.generate.grammar = grammar;
+        o->common.generate.answer = o->is_chat && o->wants_thinking ? FACET_ANSWER_MAY_THINK : 0;
         status =
             facet_generate(session, ids, report->n_prompt, &o->common.sampling, &o->common.generate, &report->r, err);
         cli_watch_interrupt(NULL);
@@ -178,6 +197,7 @@ static facet_status complete(facet_model *m, run_options *o, const char *text, s
     report->prompt = ids;
     facet_session_close(session);
     cli_close_engine(&o->common, engine);
+    facet_grammar_close(grammar);
     buf_free(&prompt);
     return status;
 }
@@ -203,12 +223,15 @@ int cmd_run(int argc, char **argv)
     if (status == FACET_OK) status = cli_read_prompt(argument, o.file, &text, &n, &err);
     if (status == FACET_OK) status = complete(m, &o, text, n, &report, &err);
     int code = EXIT_OK;
-    if (status != FACET_OK)
+    if (status != FACET_OK) {
         code = cli_fail(&err);
-    else if (out.is_json)
+    } else if (out.is_json) {
         code = print_json(&report, &out);
-    else if (!out.is_broken)
-        putchar('\n'), fflush(stdout), cli_print_spec(stderr, &report.r.spec);
+    } else if (!out.is_broken) {
+        putchar('\n');
+        fflush(stdout);
+        cli_print_spec(stderr, "facet: speculation by ", o.common.generate.speculation.method, &report.r.spec);
+    }
     if (status == FACET_OK && report.r.stop == FACET_STOP_CANCELLED)
         code = out.is_broken ? EXIT_FAILED : EXIT_INTERRUPTED;
     facet_free((void *)(uintptr_t)report.prompt);

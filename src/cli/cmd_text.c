@@ -29,13 +29,13 @@ static void help(const char *name)
 {
     if (strcmp(name, "tokenize") == 0)
         printf("usage: facet tokenize [OPTIONS] [TEXT]\nToken ids of a text (argument, -f FILE, or standard input).\n\n"
-               "  -f,  --file FILE           read the text from FILE\n"
+               "  -f, --file FILE            read the text from FILE\n"
                "       --no-bos              do not begin with <bos>\n"
                "       --no-special          do not parse special tokens\n");
     else if (strcmp(name, "detokenize") == 0)
         printf("usage: facet detokenize [OPTIONS] [IDS]\nText of token ids, separated by commas or blanks (argument, "
                "-f FILE, or standard input).\n\n"
-               "  -f,  --file FILE           read the ids from FILE\n"
+               "  -f, --file FILE            read the ids from FILE\n"
                "       --show-special        print control tokens as their text\n");
     else
         printf("usage: facet render --messages FILE [OPTIONS]\nA chat as the exact prompt text.\n\n"
@@ -60,7 +60,7 @@ static int parse(int argc, char **argv, text_options *o, const char **argument)
     cli_long_options(table + 9, 0);
     cli_options_init(&o->common);
     if (!cli_options_from_environment(&o->common)) return EXIT_USAGE;
-    for (int c; (c = getopt_long(argc, argv, "m:c:t:f:h", table, NULL)) != -1;) {
+    for (int c; (c = cli_next_option(argc, argv, "m:c:t:f:h", table)) != -1;) {
         switch (c) {
         case 'f': o->file = optarg; break;
         case OPT_NO_BOS: o->no_bos = true; break;

@@ -38,6 +38,20 @@ facet_status cli_open_model(const cli_options *o, facet_model **out, facet_error
     return facet_model_open(path, out, err);
 }
 
+/* That the method has its drafter, before anything is loaded. */
+static facet_status check_method(const cli_options *o, facet_error *err)
+{
+    const facet_spec_method method = o->generate.speculation.method;
+    if (method != FACET_SPEC_MTP && method != FACET_SPEC_DFLASH) return FACET_OK;
+    const char *wanted = method == FACET_SPEC_MTP ? "mtp" : "dflash";
+    for (int i = 0; i < o->engine.n_drafters; i++)
+        if (strcmp(facet_drafter_kind(o->drafters[i]), wanted) == 0) return FACET_OK;
+    if (o->n_drafts == 0)
+        return error_set(err, FACET_ERR_ARG, "--spec %s wants a drafter of that kind: give one with -md FILE", wanted);
+    return error_set(err, FACET_ERR_ARG, "--spec %s wants a drafter of that kind, and %s is of kind %s", wanted,
+                     o->draft[0], facet_drafter_kind(o->drafters[0]));
+}
+
 static facet_status open_drafters(cli_options *o, const facet_model *m, facet_error *err)
 {
     facet_speculation *s = &o->generate.speculation;
@@ -49,7 +63,7 @@ static facet_status open_drafters(cli_options *o, const facet_model *m, facet_er
         o->engine.n_drafters = i + 1;
     }
     o->engine.drafters = o->drafters;
-    return FACET_OK;
+    return check_method(o, err);
 }
 
 facet_status cli_open_engine(cli_options *o, facet_model *m, facet_engine **out, facet_error *err)

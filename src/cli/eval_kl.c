@@ -51,7 +51,7 @@ static bool parse_side(side *s, const cli_options *common)
     cli_long_options(table, 0);
     cli_expand_short(++argc, argv);
     optind = 0; /* glibc: begin again */
-    for (int c; (c = getopt_long(argc, argv, "m:t:", table, NULL)) != -1;)
+    for (int c; (c = cli_next_option(argc, argv, "m:t:", table)) != -1;)
         if (c == '?' || cli_option(&s->o, c, optarg) != 1) {
             fprintf(stderr, "facet: (in --%s '%s')\n", s->name, s->text);
             return false;
@@ -152,7 +152,7 @@ int eval_kl(int argc, char **argv)
     o.engine.n_ctx = EVAL_DEFAULT_CTX;
     cli_expand_short(argc, argv);
     if (!cli_options_from_environment(&o)) return EXIT_USAGE;
-    for (int c; (c = getopt_long(argc, argv, "m:c:t:h", table, NULL)) != -1;) {
+    for (int c; (c = cli_next_option(argc, argv, "m:c:t:h", table)) != -1;) {
         if (c == 'h' || c == OPT_HELP) return help(), EXIT_OK;
         if (c == OPT_A || c == OPT_B) {
             *(c == OPT_A ? &a.text : &b.text) = optarg;

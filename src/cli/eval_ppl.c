@@ -70,7 +70,7 @@ int eval_ppl(int argc, char **argv)
     o.engine.n_ctx = EVAL_DEFAULT_CTX;
     cli_expand_short(argc, argv);
     if (!cli_options_from_environment(&o)) return EXIT_USAGE;
-    for (int c; (c = getopt_long(argc, argv, "m:c:t:h", table, NULL)) != -1;) {
+    for (int c; (c = cli_next_option(argc, argv, "m:c:t:h", table)) != -1;) {
         if (c == 'h' || c == OPT_HELP) return help(), EXIT_OK;
         const int taken = eval_text_option(&t, c, optarg);
         if (taken < 0 || (!taken && cli_option(&o, c, optarg) != 1)) return EXIT_USAGE;

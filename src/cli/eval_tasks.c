@@ -7,6 +7,8 @@
 #include "base/file_map.h"
 #include "base/mem.h"
 #include "cli/eval.h"
+#include "cli/spec_report.h"
+#include "serve/spec_json.h"
 
 enum { OPT_HELP = 300, DEFAULT_MAX_TOKENS = 128, MAX_TASKS = 256 };
 
@@ -18,13 +20,14 @@ typedef struct task_count {
 typedef struct tally {
     task_count tasks[MAX_TASKS];
     int n_tasks, right, total;
+    facet_spec_stats spec;
 } tally;
 
 static void help(void)
 {
     printf("usage: facet eval tasks FILE [OPTIONS]\nRuns a JSONL file of {\"task\", \"prompt\", \"answer\", "
            "\"max_tokens\"} greedily; an answer is right when the\n"
-           "generated text, stripped, starts with it.\n\n");
+           "generated text, stripped, starts with it. What speculation did is summed over all lines.\n\n");
     cli_print_options(stdout, CLI_GENERATION);
 }
 
@@ -78,6 +81,7 @@ static facet_status run_line(facet_model *m, facet_session *s, const cli_options
     facet_status status = facet_tokenize(m, prompt, strlen(prompt), true, true, &ids, &n, err);
     if (status == FACET_OK) status = facet_generate(s, ids, n, &o->sampling, &g, &r, err);
     if (status == FACET_OK) count(t, name ? name : "", is_right(&text, answer));
+    if (status == FACET_OK) facet_spec_stats_add(&t->spec, &r.spec);
     facet_free(ids);
     buf_free(&text);
     return status;
@@ -108,13 +112,14 @@ static facet_status run_file(facet_model *m, facet_session *s, const cli_options
     return status;
 }
 
-static void print(const tally *t, bool is_json)
+static void print(const tally *t, const cli_options *o)
 {
-    if (is_json) {
+    if (o->is_json) {
         json_t *by_task = json_object();
         for (int i = 0; i < t->n_tasks; i++)
             json_object_set_new(by_task, t->tasks[i].name, json_pack("[ii]", t->tasks[i].right, t->tasks[i].total));
-        json_t *j = json_pack("{s:i, s:i, s:o}", "total", t->total, "right", t->right, "by_task", by_task);
+        json_t *j = json_pack("{s:i, s:i, s:o, s:o}", "total", t->total, "right", t->right, "by_task", by_task,
+                              "speculation", spec_json(&t->spec));
         json_dumpf(j, stdout, JSON_COMPACT);
         putchar('\n');
         json_decref(j);
@@ -123,6 +128,7 @@ static void print(const tally *t, bool is_json)
     for (int i = 0; i < t->n_tasks; i++)
         printf("%-16s %d of %d\n", t->tasks[i].name, t->tasks[i].right, t->tasks[i].total);
     printf("%-16s %d of %d\n", "right", t->right, t->total);
+    cli_print_spec(stdout, "speculation      ", o->generate.speculation.method, &t->spec);
 }
 
 int eval_tasks(int argc, char **argv)
@@ -133,7 +139,7 @@ int eval_tasks(int argc, char **argv)
     cli_options_init(&o);
     cli_expand_short(argc, argv);
     if (!cli_options_from_environment(&o)) return EXIT_USAGE;
-    for (int c; (c = getopt_long(argc, argv, "m:c:t:n:h", table, NULL)) != -1;) {
+    for (int c; (c = cli_next_option(argc, argv, "m:c:t:n:h", table)) != -1;) {
         if (c == 'h' || c == OPT_HELP) return help(), EXIT_OK;
         if (cli_option(&o, c, optarg) != 1) return EXIT_USAGE;
     }
@@ -151,6 +157,6 @@ int eval_tasks(int argc, char **argv)
     cli_close_engine(&o, e);
     facet_model_close(m);
     if (status != FACET_OK) return cli_fail(&err);
-    print(&t, o.is_json);
+    print(&t, &o);
     return fflush(stdout) == 0 ? EXIT_OK : EXIT_FAILED;
 }

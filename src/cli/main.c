@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 #include "cli/cmd_convert.h"
 #include "cli/cmd_quantize.h"
+#include "cli/cmd_serve.h"
 #include "compute/backend.h"
 
 typedef struct command {
@@ -15,6 +16,8 @@ typedef struct command {
 static const command commands[] = {
     {"run", "complete a prompt", cmd_run},
     {"chat", "talk with a model", cmd_chat},
+    {"daemon", "serve commands from standard input", cmd_daemon},
+    {"serve", "serve a model over HTTP", cmd_serve},
     {"eval", "measure a model: tasks, perplexity, divergence", cmd_eval},
     {"bench", "speed of prefill, decode and verify steps", cmd_bench},
     {"inspect", "metadata, tensors, plan and memory of a file", cmd_inspect},
@@ -57,6 +60,8 @@ int main(int argc, char **argv)
     if (strcmp(argv[1], "--version") == 0) return version();
     for (int i = 0; i < N_COMMANDS; i++)
         if (strcmp(argv[1], commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
+    for (int i = 2; i < argc; i++) /* PROGRAM MODEL [DRAFT] --daemon ...: as other daemons are started */
+        if (strcmp(argv[i], "--daemon") == 0) return cmd_daemon(argc, argv);
     fprintf(stderr, "facet: unknown command '%s' (facet --help lists them)\n", argv[1]);
     return EXIT_USAGE;
 }

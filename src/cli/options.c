@@ -113,7 +113,8 @@ static bool add_draft(cli_options *o, const char *arg)
 static int spec_option(cli_options *o, int val, const char *arg)
 {
     static const char *const methods[] = {"none", "mtp", "dflash", "ngram", "auto"};
-    static const char *const rules[] = {"cost", "window", "off"};
+    static const char *const rules[] = {"cost", "window", "off", "auto"};
+    static const char *const places[] = {"const", "const-1", "incr"};
     facet_speculation *s = &o->generate.speculation;
     bool ok = true;
     int i;
@@ -125,14 +126,14 @@ static int spec_option(cli_options *o, int val, const char *arg)
         break;
     case 292: ok = set_int("draft-max", arg, 1, 63, &s->draft_max); break;
     case 293: ok = set_int("mtp-gamma", arg, 1, 16, &s->mtp_gamma); break;
-    case 294: ok = set_int("ddtree-budget", arg, 0, 63, &s->tree_budget); break;
+    case 294: ok = set_int("ddtree-budget", arg, 0, 64, &s->tree_budget); break;
     case 295: ok = set_float("ddtree-temp", arg, 1e-3, 1e3, &o->engine.tree_temp); break;
     case 296:
         ok = set_int("ddtree-chain-seed", arg, 0, 1, &i);
         if (ok) s->is_chain_seeded = i;
         break;
     case 297:
-        ok = set_name("adaptive", arg, rules, 3, &i);
+        ok = set_name("adaptive", arg, rules, 4, &i);
         if (ok) s->adapt = (facet_spec_adapt)i;
         break;
     case 298: s->adapt = FACET_ADAPT_OFF; break;
@@ -140,6 +141,11 @@ static int spec_option(cli_options *o, int val, const char *arg)
     case 310: ok = set_float("p-min", arg, 0, 1, &s->p_min); break;
     case 311: ok = set_float("width-theta", arg, 0, 1, &s->width_theta); break;
     case 312: o->engine.block_mask = arg; break;
+    case 313: ok = set_int("width-min", arg, 1, 64, &s->width_min); break;
+    case 314:
+        ok = set_name("mtp-pos", arg, places, 3, &i);
+        if (ok) s->mtp_pos = (facet_mtp_pos)i;
+        break;
     default: return 0;
     }
     return ok ? 1 : -1;
@@ -253,18 +259,28 @@ static bool from_environment(cli_options *o, const option_text *rows, size_t n)
 static bool from_aliases(cli_options *o)
 {
     static const struct {
-        const char *name;
+        const char *name, *value; /* value: what a switch that is not 0 stands for; NULL: the variable's own */
         int val;
-    } aliases[] = {{"DFLASH_MTP_GAMMA", 293},
-                   {"DFLASH_DDTREE_BUDGET", 294},
-                   {"DFLASH_GEMMA4_DDTREE_BUDGET", 294},
-                   {"DFLASH_GEMMA4_DDTREE_TEMP", 295},
-                   {"DFLASH_GEMMA4_DDTREE_CHAIN_SEED", 296},
-                   {"DFLASH_NO_ADAPTIVE", 298}};
+    } aliases[] = {{"DFLASH_MTP_GAMMA", NULL, 293},
+                   {"DFLASH_DDTREE_BUDGET", NULL, 294},
+                   {"DFLASH_GEMMA4_DDTREE_BUDGET", NULL, 294},
+                   {"DFLASH_GEMMA4_DDTREE_TEMP", NULL, 295},
+                   {"DFLASH_GEMMA4_DDTREE_CHAIN_SEED", NULL, 296},
+                   {"DFLASH_ADAPTIVE_WIDTH_THETA", NULL, 311},
+                   {"DFLASH_ADAPTIVE_WIDTH_MIN", NULL, 313},
+                   {"DFLASH_NO_ADAPTIVE", "", 298},
+                   {"DFLASH27B_KV_F16", "f16", 257},
+                   {"DFLASH27B_KV_F16", "f16", 258},
+                   {"DFLASH27B_KV_Q4", "q4_0", 257},
+                   {"DFLASH27B_KV_Q4", "q4_0", 258},
+                   {"DFLASH27B_KV_TQ3", "tq3_0", 257},
+                   {"DFLASH27B_KV_TQ3", "tq3_0", 258},
+                   {"DFLASH27B_KV_K", NULL, 257},
+                   {"DFLASH27B_KV_V", NULL, 258}};
     for (size_t i = 0; i < sizeof aliases / sizeof *aliases; i++) {
         const char *v = getenv(aliases[i].name);
-        if (!v || !*v || (aliases[i].val == 298 && *v == '0')) continue;
-        if (cli_option(o, aliases[i].val, v) >= 0) continue;
+        if (!v || !*v || (aliases[i].value && *v == '0')) continue;
+        if (cli_option(o, aliases[i].val, aliases[i].value ? aliases[i].value : v) >= 0) continue;
         fprintf(stderr, "facet: (from the environment variable %s)\n", aliases[i].name);
         return false;
     }
@@ -291,6 +307,19 @@ int cli_fail(const facet_error *err)
     fprintf(stderr, "facet: %s\n", err->message);
     if (err->status == FACET_ERR_ARG) return EXIT_USAGE;
     return err->status == FACET_ERR_CANCELLED ? EXIT_INTERRUPTED : EXIT_FAILED;
+}
+
+int cli_next_option(int argc, char **argv, const char *letters, const struct option *table)
+{
+    char quiet[64];
+    snprintf(quiet, sizeof quiet, ":%s", letters); /* ':' tells a missing value from an unknown option */
+    opterr = 0;
+    const int c = getopt_long(argc, argv, quiet, table, NULL);
+    if (c != '?' && c != ':') return c;
+    const char letter[] = {'-', (char)optopt, 0}, *word = argv[optind - 1];
+    const bool is_long = strncmp(word, "--", 2) == 0 || optopt <= 0 || optopt > 127;
+    cli_usage(argv[0], c == ':' ? "%s wants a value" : "there is no option %s", is_long ? word : letter);
+    return '?';
 }
 
 int cli_usage(const char *command, const char *fmt, ...)

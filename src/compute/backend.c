@@ -55,6 +55,17 @@ facet_status row_copy_check(const row_copy *c, const plan *src, int src_rows, co
     return check_columns(dst, c->dst_value, c->dst_column, width, err);
 }
 
+facet_status kv_access_check(const kv_desc *d, int group, const int32_t *pages, int n, facet_error *err)
+{
+    if (group < 0 || group >= d->n_groups)
+        return error_set(err, FACET_ERR_ARG, "KV group %d: there are %d", group, d->n_groups);
+    for (int i = 0; i < n; i++)
+        if (pages[i] < 0 || pages[i] >= d->groups[group].n_pages)
+            return error_set(err, FACET_ERR_ARG, "KV group %d: page %d: it has %d", group, pages[i],
+                             d->groups[group].n_pages);
+    return FACET_OK;
+}
+
 static bool cuda_ordinal(const char *device, int *ordinal)
 {
     if (strcmp(device, "cuda") == 0) return *ordinal = 0, true;

@@ -13,6 +13,7 @@ typedef struct backend_info {
     char description[128];                          /* processor or card */
     uint64_t memory_total, memory_free;             /* device memory, or the host's for CPU backends */
     uint64_t weight_bytes, kv_bytes, compute_bytes; /* held now */
+    char page_layout[16];                           /* of the bytes of a page: equal names, equal meaning */
 } backend_info;
 
 typedef struct backend_config {
@@ -63,6 +64,18 @@ typedef struct backend_ops {
     facet_status (*copy_rows)(backend *b, const row_copy *copy, facet_error *err);
     /* Only the page copies and slot moves of a batch that has no rows. */
     facet_status (*move)(backend *b, const batch *batch, facet_error *err);
+    /* Frees what the backend holds of the weights of a part, and makes it again. No compiled plan that uses them may
+     * exist in between. On failure the part stays unloaded. */
+    void (*unload)(backend *b, int part);
+    facet_status (*reload)(backend *b, int part, facet_error *err);
+    /* Frees the storage of a group's layers, and makes it again, with other contents. Nothing may run in between that
+     * uses it. On failure it stays freed. */
+    void (*kv_drop)(backend *b, int group);
+    facet_status (*kv_renew)(backend *b, int group, facet_error *err);
+    /* The bytes of n pages of a group, all its layers: kv_group_page_bytes each, layer after layer in each page. What
+     * is written can be used by the next run. */
+    facet_status (*kv_read)(backend *b, int group, const int32_t *pages, int n, void *dst, facet_error *err);
+    facet_status (*kv_write)(backend *b, int group, const int32_t *pages, int n, const void *src, facet_error *err);
     void (*info)(const backend *b, backend_info *out);
     void (*close)(backend *b);
 } backend_ops;
@@ -77,6 +90,9 @@ facet_status row_copy_check(const row_copy *copy, const plan *src, int src_rows,
                             facet_error *err);
 /* Likewise for read and write: rows [row, row + n) of a value of a plan that holds `rows` of them. */
 facet_status row_access_check(const plan *p, int value, int row, int n, int rows, bool is_write, facet_error *err);
+
+/* The rules of kv_read and kv_write: a group and pages of the layout. */
+facet_status kv_access_check(const kv_desc *d, int group, const int32_t *pages, int n, facet_error *err);
 
 /* "ref", "cpu", "cuda", "cuda:N", "auto" (the first CUDA device that is usable, else cpu; says so in the log). */
 facet_status backend_open(const char *device, const backend_config *cfg, backend **out, facet_error *err);

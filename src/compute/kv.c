@@ -62,6 +62,14 @@ uint64_t kv_total_bytes(const kv_desc *d)
     return sum;
 }
 
+size_t kv_group_page_bytes(const kv_desc *d, int group)
+{
+    size_t sum = 0;
+    for (int i = 0; i < d->n_layers; i++)
+        if (d->layers[i].group == group) sum += kv_layer_page_bytes(&d->layers[i]);
+    return sum;
+}
+
 static int64_t pages_of(int64_t n_slots)
 {
     return (n_slots + KV_PAGE_LEN - 1) / KV_PAGE_LEN;
@@ -134,6 +142,11 @@ void kv_pool_close(kv_pool *p)
 int32_t kv_pool_free_pages(const kv_pool *p, int group)
 {
     return p->groups[group].n_free;
+}
+
+int32_t kv_pool_refs(const kv_pool *p, int group, int32_t page)
+{
+    return p->groups[group].refs[page];
 }
 
 static int32_t take_page(page_group *g)
@@ -244,6 +257,36 @@ void kv_seq_truncate(kv_pool *p, kv_seq *s, int32_t n)
     int32_t keep = (int32_t)pages_of(n);
     for (int g = 0; g < p->n_groups; g++)
         while (s->n_table[g] > keep) drop_page(&p->groups[g], &s->table[g][--s->n_table[g]]);
+}
+
+void kv_seq_drop_before(kv_pool *p, kv_seq *s, int32_t n)
+{
+    for (int g = 0; g < p->n_groups; g++)
+        for (int32_t i = 0; i < n / KV_PAGE_LEN && i < s->n_table[g]; i++) drop_page(&p->groups[g], &s->table[g][i]);
+}
+
+facet_status kv_seq_take(kv_pool *p, kv_seq *s, int group, int32_t first, int32_t end, facet_error *err)
+{
+    assert(s->n_table[group] <= first);
+    if (first >= end) return FACET_OK;
+    FACET_TRY(check_room(p, s, group, first, end, err));
+    FACET_TRY(grow_table(s, group, end, err));
+    int n_copies = 0;
+    reserve_group(p, s, group, first, end, NULL, &n_copies);
+    return FACET_OK;
+}
+
+facet_status kv_seq_join(kv_pool *p, kv_seq *s, const kv_seq *top, int32_t n, facet_error *err)
+{
+    for (int g = 0; g < p->n_groups; g++) FACET_TRY(grow_table(s, g, top->n_table[g], err));
+    kv_seq_truncate(p, s, n / KV_PAGE_LEN * KV_PAGE_LEN);
+    for (int g = 0; g < p->n_groups; g++)
+        for (int32_t i = n / KV_PAGE_LEN; i < top->n_table[g]; i++) {
+            while (s->n_table[g] < i) s->table[g][s->n_table[g]++] = -1;
+            const int32_t page = s->table[g][s->n_table[g]++] = top->table[g][i];
+            if (page >= 0) p->groups[g].refs[page]++;
+        }
+    return FACET_OK;
 }
 
 facet_status kv_seq_fork(kv_pool *p, const kv_seq *src, kv_seq *dst, facet_error *err)

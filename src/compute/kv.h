@@ -50,6 +50,8 @@ typedef struct kv_desc {
 /* Bytes of one page of a layer (K and V, all heads), and of the whole cache. */
 size_t kv_layer_page_bytes(const kv_layer_desc *l);
 uint64_t kv_total_bytes(const kv_desc *d);
+/* Bytes of one page in all layers of a group. */
+size_t kv_group_page_bytes(const kv_desc *d, int group);
 
 /* Pages that one sequence of n_ctx positions needs in a group when at most max_rows rows are written per step. */
 int32_t kv_pages_needed(int window, int64_t n_ctx, int max_rows);
@@ -59,6 +61,8 @@ typedef struct kv_pool kv_pool;
 facet_status kv_pool_open(const kv_desc *desc, kv_pool **out, facet_error *err);
 void kv_pool_close(kv_pool *p);
 int32_t kv_pool_free_pages(const kv_pool *p, int group);
+/* Tables that point at a page; 0 = it is free. */
+int32_t kv_pool_refs(const kv_pool *p, int group, int32_t page);
 
 /* One sequence's tables. Zero-initialise; kv_seq_free returns its pages. */
 typedef struct kv_seq {
@@ -85,6 +89,13 @@ void kv_seq_undo_copies(kv_pool *p, kv_seq *s, const kv_copy *copies, int n);
 void kv_seq_release_window(kv_pool *p, kv_seq *s, int32_t pos);
 /* Drops everything at slots >= n (whole pages only). */
 void kv_seq_truncate(kv_pool *p, kv_seq *s, int32_t n);
+/* Gives back the pages of all groups that end at or before slot n. */
+void kv_seq_drop_before(kv_pool *p, kv_seq *s, int32_t n);
+/* Makes entries [first, end) of a group's table new pages; entries before `first` of a longer table are empty. The
+ * group's table must not reach beyond `first`. On failure (FACET_ERR_LIMIT: pool exhausted) nothing has changed. */
+facet_status kv_seq_take(kv_pool *p, kv_seq *s, int group, int32_t first, int32_t end, facet_error *err);
+/* Puts the pages of top from slot n's page on in place of those of s. On failure nothing has changed. */
+facet_status kv_seq_join(kv_pool *p, kv_seq *s, const kv_seq *top, int32_t n, facet_error *err);
 /* dst (empty) becomes a copy that shares every page. */
 facet_status kv_seq_fork(kv_pool *p, const kv_seq *src, kv_seq *dst, facet_error *err);
 void kv_seq_free(kv_pool *p, kv_seq *s);

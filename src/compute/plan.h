@@ -94,6 +94,8 @@ typedef struct plan_op {
 } plan_op;
 
 /* A weight matrix as the file holds it: rows of ne[0] inputs, ne[1] outputs, ne[2] experts. */
+enum { WEIGHT_MAX_PARTS = 4 };
+
 typedef struct weight {
     char name[64];
     tensor_type type;
@@ -104,6 +106,7 @@ typedef struct weight {
     bool is_rows;        /* gathered by row (embeddings): stays on the mapping, is never repacked for that use */
     bool is_matrix;      /* multiplied (may hold together with is_rows: a tied head) */
     bool is_picked;      /* single rows are multiplied (OP_CENTROIDS): on the device, never repacked for that use */
+    int part;            /* of WEIGHT_MAX_PARTS; a part stands together, and is unloaded and loaded again on its own */
 } weight;
 
 typedef struct plan {

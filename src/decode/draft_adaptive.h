@@ -36,7 +36,6 @@ bool draft_switch_is_set(const char *value);
  * as their running product reaches theta, at least min_rows, at most k + 1. theta <= 0 keeps all. */
 int draft_width_by_confidence(const float *p_top1, int k, float theta, int min_rows);
 
-#define DRAFT_WIDTH_THETA 0.20f
 enum { DRAFT_WIDTH_MIN = 4 };
 
 #endif

@@ -3,9 +3,11 @@
 #include <math.h>
 #include <stddef.h>
 
-enum { TRIAL_STEPS = 4, TRIAL_MISSES = 2, FIRST_INTERVAL = 4, MAX_SKIPS = 16 };
+enum { TRIAL_STEPS = 4, TRIAL_MISSES = 2, FIRST_INTERVAL = 4, MAX_SKIPS = 16, FIRST_COSTS = 3 };
 
 #define COST_RATE 0.1 /* of the running means of draft and remaining time */
+#define COST_OUTLIER 2.0
+#define GUESS_OUTLIER 4.0
 #define CUT_RATE 0.1
 #define REQUEST_AGE 0.5
 #define RETRY_AGE 0.5
@@ -55,7 +57,7 @@ void draft_control_init(draft_control *c, const draft_control_params *params, co
                          .plan = {.arm = DRAFT_NO_ARM}};
     c->credit = c->params.grant;
     draft_cost_init(&c->cost, widths, n_widths);
-    for (int i = 0; i < c->n_arms; i++) c->arm[i] = (draft_arm){.desc = arms[i], .draft_ms = arms[i].draft_ms};
+    for (int i = 0; i < c->n_arms; i++) c->arm[i] = (draft_arm){.desc = arms[i]};
 }
 
 void draft_control_begin(draft_control *c)
@@ -68,10 +70,17 @@ void draft_control_begin(draft_control *c)
     c->explore_interval = FIRST_INTERVAL;
 }
 
+/* Of one token, or of a draft. */
+static double arm_ms(const draft_control *c, int64_t n_ctx, const draft_arm *a)
+{
+    return a->n_costs > 0 ? a->draft_ms : a->desc.draft_share * draft_cost_ms(&c->cost, n_ctx, 1);
+}
+
 double draft_control_step_ms(const draft_control *c, int64_t n_ctx, int arm, int n_drafted, int n_verified)
 {
     double ms = draft_cost_ms(&c->cost, n_ctx, 1 + n_verified) + c->other_ms;
-    if (arm >= 0 && n_drafted > 0) ms += c->arm[arm].draft_ms * (c->arm[arm].desc.is_cost_per_token ? n_drafted : 1);
+    if (arm >= 0 && n_drafted > 0)
+        ms += arm_ms(c, n_ctx, &c->arm[arm]) * (c->arm[arm].desc.is_cost_per_token ? n_drafted : 1);
     return ms;
 }
 
@@ -279,7 +288,7 @@ static draft_plan plan_without_promise(draft_control *c, int64_t n_ctx, const dr
 
 static int wider(int k)
 {
-    return k + (k + 2) / 3;
+    return k > 0 ? k + (k + 2) / 3 : 1;
 }
 
 /* The turn of a wider draft, or of another arm. */
@@ -359,21 +368,44 @@ int draft_control_width(const draft_control *c, int64_t n_ctx, const float *conf
 
 /* ---- learning ---- */
 
-static void learn_mean(double *mean, double ms, bool is_known)
+/* The running mean, in which what is far off counts as twice or half as much. */
+static void follow(double *mean, double ms)
+{
+    const double seen = *mean > 0 ? fmin(fmax(ms, *mean / COST_OUTLIER), *mean * COST_OUTLIER) : ms;
+    *mean += COST_RATE * (seen - *mean);
+}
+
+static void learn_other_ms(draft_control *c, double ms)
 {
     if (!(ms >= 0) || !isfinite(ms)) return;
-    *mean += (is_known ? COST_RATE : 1) * (ms - *mean);
+    if (c->n_others >= FIRST_COSTS) {
+        follow(&c->other_ms, ms);
+        return;
+    }
+    c->other_ms = c->n_others == 0 ? ms : fmin(c->other_ms, ms);
+    c->n_others++;
+}
+
+static void learn_draft_ms(draft_control *c, int64_t n_ctx, draft_arm *a, double ms)
+{
+    if (!(ms >= 0) || !isfinite(ms)) return;
+    const double guess = arm_ms(c, n_ctx, a);
+    if (a->n_costs >= FIRST_COSTS) {
+        follow(&a->draft_ms, ms);
+    } else {
+        a->least_ms = a->n_costs == 0 ? ms : fmin(a->least_ms, ms);
+        a->draft_ms = a->n_costs == 0 && guess > 0 ? fmin(ms, GUESS_OUTLIER * guess) : a->least_ms;
+    }
+    a->n_costs += a->n_costs < FIRST_COSTS;
 }
 
 static void learn_costs(draft_control *c, const draft_outcome *o)
 {
     draft_cost_observe(&c->cost, o->n_ctx, 1 + o->n_verified, o->verify_ms);
-    learn_mean(&c->other_ms, o->other_ms, c->has_other);
-    c->has_other |= o->other_ms >= 0;
-    if (c->plan.arm < 0 || o->n_drafted < 1 || !(o->draft_ms >= 0)) return;
+    learn_other_ms(c, o->other_ms);
+    if (c->plan.arm < 0 || o->n_drafted < 1) return;
     draft_arm *a = &c->arm[c->plan.arm];
-    learn_mean(&a->draft_ms, a->desc.is_cost_per_token ? o->draft_ms / o->n_drafted : o->draft_ms, a->has_cost);
-    a->has_cost = true;
+    learn_draft_ms(c, o->n_ctx, a, a->desc.is_cost_per_token ? o->draft_ms / o->n_drafted : o->draft_ms);
 }
 
 static void learn_reach(draft_arm *a, const draft_outcome *o)

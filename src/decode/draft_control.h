@@ -38,7 +38,7 @@ typedef struct draft_arm_desc {
     bool is_tree;           /* the items are nodes of a tree, not positions of a chain */
     bool has_conf;          /* its drafts come with confidences (chains) or weights (trees) */
     bool is_cost_per_token; /* drafting k tokens costs k times as much as one (else: the same for every k) */
-    double draft_ms;        /* first guess: of one token, or of a draft; 0 = not known */
+    double draft_share;     /* first guess: of one token, or of a draft, in plain steps; 0 = not known */
 } draft_arm_desc;
 
 typedef struct draft_control_params {
@@ -90,8 +90,10 @@ typedef struct draft_outcome {
 typedef struct draft_arm {
     draft_arm_desc desc;
     draft_reach reach;
-    double draft_ms; /* of one token, or of a draft */
-    bool has_cost;   /* draft_ms was measured */
+    /* Of one token, or of a draft; n_costs measurements, 0: the guess stands in. A hiccup of the machine only ever
+     * adds, so the least of the first three counts, and a first one that is far above the guess counts as that. */
+    double draft_ms, least_ms;
+    int n_costs;
     int k;           /* the width it last drafted by choice; 0 = none yet */
     int n_steps;     /* it drafted in */
     int64_t used_at; /* token count when it drafted last, or had its turn to */
@@ -110,8 +112,8 @@ typedef struct draft_trial {
 typedef struct draft_control {
     draft_control_params params;
     draft_cost cost;
-    double other_ms; /* running mean of a step's remaining time */
-    bool has_other;
+    double other_ms; /* running mean of a step's remaining time, of n_others measurements */
+    int n_others;
     int n_arms;
     draft_arm arm[DRAFT_MAX_ARMS];
     int current; /* arm in use, DRAFT_NO_ARM while decoding plainly */

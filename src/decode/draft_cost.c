@@ -7,7 +7,7 @@
 #define OUTLIER 2.0
 #define FADE 0.98
 #define LEAST_WEIGHT 1e-6
-enum { SETTLED = 8, COUNT_MAX = 32 };
+enum { SETTLED = 8, COUNT_MAX = 32, FIRST = 2 };
 
 void draft_cost_init(draft_cost *c, const int *widths, int n_widths)
 {
@@ -65,16 +65,16 @@ static int fit_blocks(const draft_cost_bucket *b, block *out)
     return n;
 }
 
-/* Milliseconds per further row between the last two measured widths. */
-static double last_slope(const draft_cost_bucket *b, const double *at)
+/* Milliseconds per further row between the first and the last measured width: any two of them alone may be off. */
+static double slope_of(const draft_cost_bucket *b)
 {
-    int last = 0, before = 0;
+    int first = 0, last = 0;
     for (int w = 1; w <= DRAFT_COST_MAX_ROWS; w++) {
         if (!b->n[w]) continue;
-        before = last;
+        if (!first) first = w;
         last = w;
     }
-    return before ? (at[last] - at[before]) / (last - before) : 0;
+    return first < last ? (b->curve[last] - b->curve[first]) / (last - first) : 0;
 }
 
 static void fit(draft_cost_bucket *b, double rise)
@@ -86,7 +86,7 @@ static void fit(draft_cost_bucket *b, double rise)
         while (blocks[i].last < w) i++;
         b->curve[w] = blocks[i].ms;
     }
-    const double slope = fmax(last_slope(b, b->curve), b->n[1] ? rise * b->curve[1] : 0);
+    const double slope = fmax(slope_of(b), b->n[1] ? rise * b->curve[1] : 0);
     for (int w = 1, below = 0; w <= DRAFT_COST_MAX_ROWS; w++) {
         if (b->n[w]) {
             below = w;
@@ -120,6 +120,12 @@ void draft_cost_set(draft_cost *c, int64_t n_ctx, int n_rows, double ms)
     fit(b, c->rise);
 }
 
+/* What to believe at most of a first measurement. */
+static double most_ms(const draft_cost_bucket *b, int w)
+{
+    return b->n_known > 0 ? OUTLIER * b->curve[w] : INFINITY;
+}
+
 void draft_cost_observe(draft_cost *c, int64_t n_ctx, int n_rows, double ms)
 {
     if (!isfinite(ms) || ms <= 0) return;
@@ -128,10 +134,10 @@ void draft_cost_observe(draft_cost *c, int64_t n_ctx, int n_rows, double ms)
     if (b->n_known == 0 && near >= 0) *b = c->bucket[near];
     for (int i = 1; i <= DRAFT_COST_MAX_ROWS; i++) b->weight[i] = fmax(FADE * b->weight[i], LEAST_WEIGHT);
     b->weight[w] += 1;
-    if (b->n[w] == 0) {
-        b->n[w] = 1;
-        b->ms[w] = ms;
-        b->n_known++;
+    if (b->n[w] < FIRST) {
+        b->least[w] = b->n[w] == 0 ? ms : fmin(b->least[w], ms);
+        b->ms[w] = b->n[w] == 0 ? fmin(ms, most_ms(b, w)) : b->least[w];
+        b->n_known += b->n[w]++ == 0;
         fit(b, c->rise);
         return;
     }
@@ -147,7 +153,7 @@ void draft_cost_observe(draft_cost *c, int64_t n_ctx, int n_rows, double ms)
 bool draft_cost_is_known(const draft_cost *c)
 {
     for (int b = 0; b < DRAFT_COST_BUCKETS; b++)
-        if (c->bucket[b].n[c->padded[1]]) return true;
+        if (c->bucket[b].n[c->padded[1]] >= FIRST) return true;
     return false;
 }
 

@@ -145,6 +145,23 @@ void draft_tree_shrink(draft_tree *t, int n_rows)
     if (n_rows < t->n_rows) t->n_rows = n_rows < 1 ? 1 : n_rows;
 }
 
+void draft_tree_prune(draft_tree *t, uint64_t kept)
+{
+    int to[DRAFT_TREE_MAX_ROWS] = {0}, n = 1; /* the new slot of each kept row */
+    for (int i = 1; i < t->n_rows; i++) {
+        if (!(kept >> i & 1)) continue;
+        const int parent = to[t->parent[i]], slot = to[i] = n++;
+        t->token[slot] = t->token[i];
+        t->parent[slot] = (int8_t)parent;
+        t->depth[slot] = t->depth[i];
+        t->weight[slot] = t->weight[i];
+        t->ancestors[slot] = t->ancestors[parent] | UINT64_C(1) << slot;
+        for (int d = 0; d < t->depth[slot]; d++) t->path[slot][d] = t->path[parent][d];
+        t->path[slot][t->depth[slot]] = (uint8_t)slot;
+    }
+    t->n_rows = n;
+}
+
 double draft_tree_expected(const draft_tree *t)
 {
     double sum = 0;

@@ -55,6 +55,8 @@ facet_status draft_tree_build(const draft_marginals *m, int32_t root, int budget
                               facet_error *err);
 /* Keeps the first n_rows rows (at least the root). Unseeded, that is the best tree of the smaller budget. */
 void draft_tree_shrink(draft_tree *t, int n_rows);
+/* Keeps the rows whose bits are set: the root, and of each kept node the parent. The others' order stays. */
+void draft_tree_prune(draft_tree *t, uint64_t kept);
 /* Expected committed tokens by the drafter's account: 1 + sum of weights. */
 double draft_tree_expected(const draft_tree *t);
 /* Depth of the deepest node. */

@@ -1,9 +1,13 @@
 #include "decode/engine.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "decode/engine_draft.h"
+#include "decode/park.h"
+#include "decode/prefix.h"
+#include "decode/snapshot.h"
 
 facet_engine_params facet_engine_params_default(void)
 {
@@ -19,12 +23,29 @@ facet_engine_params facet_engine_params_default(void)
 /* Between steps a session holds at most window / 64 + 2 local pages, and as many again in its mark (session.h); a step
  * of up to 64 rows takes two more. Larger steps may drop the mark. Page ids are int32_t: what does not fit in them
  * would not fit in any memory either. */
-static void count_pages(kv_desc *d, int32_t n_ctx, int n_sessions)
+static int32_t session_pages(const kv_desc *d, int group, int32_t n_ctx)
 {
+    const int window = d->groups[group].window, marked = window + 4 * KV_PAGE_LEN;
+    return kv_pages_needed(window, n_ctx, marked > ENGINE_MAX_ROWS ? marked : ENGINE_MAX_ROWS);
+}
+
+/* cache_bytes in terms of texts of TYPICAL tokens: so the groups' shares are what kept texts of that length take. */
+static double kept_texts(const kv_desc *d, int32_t n_typical, uint64_t cache_bytes)
+{
+    double bytes = 0;
+    for (int g = 0; g < d->n_groups; g++)
+        bytes += (double)kv_pages_needed(d->groups[g].window, n_typical, 1) * (double)kv_group_page_bytes(d, g);
+    return bytes > 0 ? (double)cache_bytes / bytes : 0;
+}
+
+static void count_pages(kv_desc *d, int32_t n_ctx, int n_sessions, uint64_t cache_bytes)
+{
+    enum { TYPICAL = 8192 };
+    const int32_t n_typical = n_ctx < TYPICAL ? n_ctx : TYPICAL;
+    const double n_kept = kept_texts(d, n_typical, cache_bytes);
     for (int g = 0; g < d->n_groups; g++) {
-        const int window = d->groups[g].window, marked = window + 4 * KV_PAGE_LEN;
-        const int64_t n =
-            (int64_t)n_sessions * kv_pages_needed(window, n_ctx, marked > ENGINE_MAX_ROWS ? marked : ENGINE_MAX_ROWS);
+        const double extra = n_kept * (double)kv_pages_needed(d->groups[g].window, n_typical, 1),
+                     n = (double)n_sessions * (double)session_pages(d, g, n_ctx) + floor(extra);
         d->groups[g].n_pages = n > INT32_MAX ? INT32_MAX : (int32_t)n;
     }
 }
@@ -41,7 +62,7 @@ static facet_status describe_cache(const engine_config *c, int32_t n_ctx, kv_des
         desc->layers = NULL;
         return status;
     }
-    count_pages(desc, n_ctx, c->n_sessions);
+    count_pages(desc, n_ctx, c->n_sessions, c->cache_bytes);
     return FACET_OK;
 }
 
@@ -118,12 +139,7 @@ static facet_status check_params(const facet_engine_params *p, facet_error *err)
         return error_set(err, FACET_ERR_ARG, "n_sessions is %d, wanted 1 to 4096", p->n_sessions);
     if (p->n_threads < 0 || p->n_threads > 1024)
         return error_set(err, FACET_ERR_ARG, "threads: %d, wanted 0 to 1024", p->n_threads);
-    if (p->n_drafters < 0 || p->n_drafters > 2)
-        return error_set(err, FACET_ERR_ARG, "n_drafters is %d, wanted 0 to 2", p->n_drafters);
-    if (p->draft_ctx < 0 || p->draft_ctx > 1 << 24)
-        return error_set(err, FACET_ERR_ARG, "draft_ctx is %d, wanted 0 to %d", p->draft_ctx, 1 << 24);
-    if (!(p->tree_temp >= 1e-3f && p->tree_temp <= 1e3f))
-        return error_set(err, FACET_ERR_ARG, "tree_temp is %g, wanted 0.001 to 1000", (double)p->tree_temp);
+    FACET_TRY(engine_draft_check(p, err));
     if (p->n_captures < 0 || p->n_captures > MAX_CAPTURES)
         return error_set(err, FACET_ERR_ARG, "n_captures is %d, wanted 0 to %d", p->n_captures, MAX_CAPTURES);
     for (int i = 1; i < p->n_captures; i++)
@@ -161,6 +177,8 @@ static facet_status make_plan(facet_engine *e, const facet_engine_params *p, fac
         while (capture[i] != e->dflash->dflash.tap[t]) i++;
         e->tap_value[t] = e->plan->v_capture[i];
     }
+    for (int i = 0; e->n_captures < p->n_captures; i++)
+        if (capture[i] == p->capture_layers[e->n_captures]) e->capture_value[e->n_captures++] = e->plan->v_capture[i];
     return FACET_OK;
 }
 
@@ -172,6 +190,7 @@ static facet_status take_drafters(facet_engine *e, const facet_engine_params *p,
             return error_set(err, FACET_ERR_ARG, "%s and %s are both %s drafters: one of each kind is used",
                              (*place)->path, p->drafters[i]->path, drafter_kind_name((*place)->kind));
         *place = p->drafters[i];
+        *(p->drafters[i]->kind == DRAFTER_MTP ? &e->mtp_part : &e->dflash_part) = i + 1;
     }
     return FACET_OK;
 }
@@ -183,6 +202,7 @@ static facet_status open_into(facet_engine *e, const facet_engine_params *p, fac
                        .n_drafters = p->n_drafters,
                        .n_sessions = p->n_sessions,
                        .draft_ctx = p->draft_ctx ? p->draft_ctx : DRAFT_CTX_DEFAULT,
+                       .cache_bytes = p->cache_bytes,
                        .use_mmap = p->use_mmap};
     FACET_TRY(check_params(p, err));
     FACET_TRY(parse_cache_type(p->cache_type_k, "cache type of K", &c.k, err));
@@ -201,8 +221,25 @@ static facet_status open_into(facet_engine *e, const facet_engine_params *p, fac
     FACET_TRY(kv_pool_open(&e->kv, &e->pool, err));
     FACET_TRY(e->be->ops->load(e->be, e->weights, e->n_weights, err));
     FACET_TRY(e->be->ops->kv_alloc(e->be, &e->kv, err));
+    FACET_TRY(engine_draft_open(e, p, err));
+    FACET_TRY(engine_compile(e, err));
+    e->parking.is_auto = p->auto_unpark;
+    return p->reuse_prompts ? prefix_open(e, p->cache_bytes, err) : FACET_OK;
+}
+
+facet_status engine_compile(facet_engine *e, facet_error *err)
+{
     FACET_TRY(e->be->ops->compile(e->be, e->plan, ENGINE_MAX_ROWS, ENGINE_MAX_OUT, &e->compiled, err));
-    return engine_draft_open(e, p, err);
+    if (!(e->parking.parked & PARK_MTP)) FACET_TRY(engine_draft_compile(e, PARK_MTP, err));
+    if (!(e->parking.parked & PARK_DFLASH)) FACET_TRY(engine_draft_compile(e, PARK_DFLASH, err));
+    return FACET_OK;
+}
+
+void engine_release(facet_engine *e)
+{
+    engine_draft_release(e, PARK_DRAFTERS);
+    if (e->compiled) e->be->ops->release(e->be, e->compiled);
+    e->compiled = NULL;
 }
 
 facet_status facet_engine_open(facet_model *m, const facet_engine_params *p, facet_engine **out, facet_error *err)
@@ -222,8 +259,11 @@ facet_status facet_engine_open(facet_model *m, const facet_engine_params *p, fac
 void facet_engine_close(facet_engine *e)
 {
     if (!e) return;
-    if (e->be && e->compiled) e->be->ops->release(e->be, e->compiled);
-    if (e->be) engine_draft_close(e);
+    snapshot_close(e);
+    prefix_close(e);
+    if (e->be) engine_release(e);
+    engine_draft_close(e);
+    engine_parking_close(e);
     if (e->be) e->be->ops->close(e->be);
     kv_pool_close(e->pool);
     plan_free(e->plan);
@@ -260,6 +300,25 @@ void engine_step_begin(facet_engine *e)
     e->step.has_tree = false;
 }
 
+/* A failure for lack of pages, with what else holds some. */
+static facet_status tell_about_snapshots(const facet_engine *e, facet_error *err)
+{
+    facet_error why;
+    const int n = snapshot_list(e, NULL);
+    if (!err || n == 0) return FACET_ERR_LIMIT;
+    why = *err;
+    return error_set(err, FACET_ERR_LIMIT, "%.300s; %d snapshots hold pages: free some, or set cache_bytes",
+                     why.message, n);
+}
+
+facet_status engine_reserve(facet_engine *e, kv_seq *s, int32_t begin, int32_t end, int *n_copies, facet_error *err)
+{
+    facet_status status;
+    do status = kv_seq_reserve(e->pool, s, begin, end, e->copies, n_copies, err);
+    while (status == FACET_ERR_LIMIT && prefix_evict(e));
+    return status == FACET_ERR_LIMIT ? tell_about_snapshots(e, err) : status;
+}
+
 static facet_status check_tokens(const facet_engine *e, const engine_part *p, facet_error *err)
 {
     const int32_t *tokens = p->tree ? p->tree->token : p->tokens;
@@ -293,7 +352,7 @@ facet_status engine_step_add(facet_engine *e, engine_part *p, facet_error *err)
     p->first_row = st->n_rows;
     p->first_out = st->n_out;
     p->first_copy = st->n_copies;
-    FACET_TRY(kv_seq_reserve(e->pool, p->seq, p->start, p->start + p->n, e->copies, &st->n_copies, err));
+    FACET_TRY(engine_reserve(e, p->seq, p->start, p->start + p->n, &st->n_copies, err));
     p->n_copies = st->n_copies - p->first_copy;
     put_rows(e, p);
     for (int i = 0; i < p->n_out; i++) st->out_row[st->n_out + i] = p->first_row + p->n - p->n_out + i;
@@ -309,7 +368,7 @@ facet_status engine_step_add(facet_engine *e, engine_part *p, facet_error *err)
 
 facet_status engine_step_run(facet_engine *e, double *op_ms, facet_error *err)
 {
-    const engine_step *st = &e->step;
+    engine_step *st = &e->step;
     const batch in = {.n_rows = st->n_rows,
                       .token = e->token,
                       .pos = e->pos,
@@ -322,11 +381,14 @@ facet_status engine_step_run(facet_engine *e, double *op_ms, facet_error *err)
                       .out_row = st->out_row,
                       .n_copies = st->n_copies,
                       .copies = e->copies};
+    facet_status status = engine_need(e, PARK_TARGET, err);
     e->n_runs++;
-    const facet_status status = op_ms ? e->be->ops->run_timed(e->be, e->compiled, &in, op_ms, err)
-                                      : e->be->ops->run(e->be, e->compiled, &in, err);
+    if (status == FACET_OK)
+        status = op_ms ? e->be->ops->run_timed(e->be, e->compiled, &in, op_ms, err)
+                       : e->be->ops->run(e->be, e->compiled, &in, err);
     for (int i = st->n_parts - 1; i >= 0 && status != FACET_OK; i--)
         kv_seq_undo_copies(e->pool, st->part[i]->seq, e->copies + st->part[i]->first_copy, st->part[i]->n_copies);
+    st->n_copies = 0;
     return status;
 }
 

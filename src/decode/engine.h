@@ -37,6 +37,19 @@ typedef struct engine_plan {
     compiled *compiled;
 } engine_plan;
 
+/* What is parked (park.h), and the pages that lie in host memory meanwhile. */
+typedef struct engine_parking {
+    unsigned parked; /* PARK_... bits */
+    bool is_auto;
+    struct parked_pages {
+        bool is_away;   /* the device has no memory for the group */
+        int32_t *pages; /* [n], or NULL: dropped */
+        uint8_t *bytes; /* kv_group_page_bytes each */
+        int32_t n;
+        size_t n_bytes;
+    } group[KV_MAX_GROUPS];
+} engine_parking;
+
 struct facet_engine {
     facet_model *model;
     backend *be;
@@ -44,15 +57,23 @@ struct facet_engine {
     int n_weights;
     plan *plan; /* the target's */
     compiled *compiled;
-    drafter *mtp, *dflash; /* borrowed; NULL = none */
+    drafter *mtp, *dflash;     /* borrowed; NULL = none */
+    int mtp_part, dflash_part; /* of the weights */
     engine_plan mtp_step, dflash_inject, dflash_block;
-    int tap_value[MAX_CAPTURES]; /* the target's values that the DFlash drafter reads */
+    int tap_value[MAX_CAPTURES];                 /* the target's values that the DFlash drafter reads */
+    int capture_value[MAX_CAPTURES], n_captures; /* and those that the caller asked for */
     kv_desc kv;
     kv_pool *pool;
     int32_t n_ctx;
     draft_control control; /* what drafting costs here, and how well it goes */
     bool has_control;
-    uint64_t n_runs; /* steps of the target so far: outputs can be read until the next one */
+    uint64_t n_runs;  /* steps of the target so far: outputs can be read until the next one */
+    uint64_t n_drops; /* times that all pages were given up (PARK_KV_DROP) */
+    engine_parking parking;
+    facet_session *sessions;      /* all of them, in no order */
+    struct snapshot_slots *slots; /* NULL: none was ever used */
+    struct prefix_cache *prefix;  /* NULL: prompts are not reused */
+    uint64_t model_id, dflash_id; /* identity.h; 0 = not looked at yet, or no drafter */
     /* buffers of one step */
     engine_step step;
     int32_t token[ENGINE_MAX_ROWS], pos[ENGINE_MAX_ROWS], slot[ENGINE_MAX_ROWS], seq[ENGINE_MAX_ROWS];
@@ -79,6 +100,13 @@ facet_status engine_eval(facet_engine *e, kv_seq *s, const int32_t *tokens, int3
 facet_status engine_eval_timed(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
                                double *op_ms, facet_error *err);
 
+/* kv_seq_reserve; where the pool has no pages left, cached prompts are forgotten first. The message of a failure tells
+ * about snapshots. */
+facet_status engine_reserve(facet_engine *e, kv_seq *s, int32_t begin, int32_t end, int *n_copies, facet_error *err);
+/* The target's plan, and those of its drafters that are there, made ready; all of them given back. */
+facet_status engine_compile(facet_engine *e, facet_error *err);
+void engine_release(facet_engine *e);
+
 /* Page tables of a sequence as a batch wants them. */
 batch_seq engine_view(const facet_engine *e, const kv_seq *s, int32_t base, int32_t end);
 
@@ -87,6 +115,7 @@ typedef struct engine_config {
     const facet_model *model;
     drafter *const *drafters;
     int n_drafters, n_sessions, draft_ctx;
+    uint64_t cache_bytes;
     kv_type k, v;
     bool use_mmap;
 } engine_config;

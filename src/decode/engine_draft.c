@@ -2,51 +2,80 @@
 
 #include <math.h>
 
+#include "decode/park.h"
 #include "model/dflash.h"
 #include "model/mtp.h"
+
+static facet_status parse_mask(const facet_engine_params *p, block_mask *out, facet_error *err)
+{
+    const char *mask = p->block_mask ? p->block_mask : "auto";
+    if (block_mask_by_name(mask, out)) return FACET_OK;
+    return error_set(err, FACET_ERR_ARG, "block_mask '%s': supported are auto, all_bidir, swa_causal, all_causal",
+                     mask);
+}
+
+facet_status engine_draft_check(const facet_engine_params *p, facet_error *err)
+{
+    block_mask mask;
+    if (p->n_drafters < 0 || p->n_drafters > 2)
+        return error_set(err, FACET_ERR_ARG, "n_drafters is %d, wanted 0 to 2", p->n_drafters);
+    if (p->draft_ctx < 0 || p->draft_ctx > 1 << 24)
+        return error_set(err, FACET_ERR_ARG, "draft_ctx is %d, wanted 0 to %d", p->draft_ctx, 1 << 24);
+    if (!(p->tree_temp >= 1e-3f && p->tree_temp <= 1e3f))
+        return error_set(err, FACET_ERR_ARG, "tree_temp is %g, wanted 0.001 to 1000", (double)p->tree_temp);
+    return parse_mask(p, &mask, err);
+}
+
+static facet_status open_dflash(facet_engine *e, const facet_engine_params *p, facet_error *err)
+{
+    dflash_options o = {.top_k = ENGINE_TOP_K, .temp = p->tree_temp};
+    FACET_TRY(parse_mask(p, &o.mask, err));
+    FACET_TRY(dflash_inject_plan(e->dflash, e->model, &e->dflash_inject.plan, err));
+    return dflash_block_plan(e->dflash, e->model, &o, &e->dflash_block.plan, err);
+}
+
+facet_status engine_draft_open(facet_engine *e, const facet_engine_params *p, facet_error *err)
+{
+    const mtp_options o = {.top_k = MTP_TOP_K};
+    if (e->mtp) FACET_TRY(mtp_plan(e->mtp, e->model, &o, &e->mtp_step.plan, err));
+    if (e->dflash) FACET_TRY(open_dflash(e, p, err));
+    return FACET_OK;
+}
 
 static facet_status compile(facet_engine *e, engine_plan *p, int max_rows, int max_out, facet_error *err)
 {
     return e->be->ops->compile(e->be, p->plan, max_rows, max_out, &p->compiled, err);
 }
 
-static facet_status open_mtp(facet_engine *e, facet_error *err)
+facet_status engine_draft_compile(facet_engine *e, unsigned part, facet_error *err)
 {
-    const mtp_options o = {.top_k = MTP_TOP_K};
-    FACET_TRY(mtp_plan(e->mtp, e->model, &o, &e->mtp_step.plan, err));
     /* one row is run; the others keep what the steps of a chain gave */
-    return compile(e, &e->mtp_step, ENGINE_MTP_MAX, ENGINE_MTP_MAX, err);
-}
-
-static facet_status open_dflash(facet_engine *e, const facet_engine_params *p, facet_error *err)
-{
-    dflash_options o = {.top_k = ENGINE_TOP_K, .temp = p->tree_temp};
-    const char *mask = p->block_mask ? p->block_mask : "auto";
-    if (!block_mask_by_name(mask, &o.mask))
-        return error_set(err, FACET_ERR_ARG, "block_mask '%s': supported are auto, all_bidir, swa_causal, all_causal",
-                         mask);
-    FACET_TRY(dflash_inject_plan(e->dflash, e->model, &e->dflash_inject.plan, err));
-    FACET_TRY(dflash_block_plan(e->dflash, e->model, &o, &e->dflash_block.plan, err));
-    FACET_TRY(compile(e, &e->dflash_inject, ENGINE_MAX_ROWS, 1, err));
+    if (part == PARK_MTP) return e->mtp ? compile(e, &e->mtp_step, ENGINE_MTP_MAX, ENGINE_MTP_MAX, err) : FACET_OK;
+    if (!e->dflash) return FACET_OK;
     const int block = e->dflash->dflash.block_size;
+    FACET_TRY(compile(e, &e->dflash_inject, ENGINE_MAX_ROWS, 1, err));
     return compile(e, &e->dflash_block, block, block, err);
 }
 
-facet_status engine_draft_open(facet_engine *e, const facet_engine_params *p, facet_error *err)
+static void release(facet_engine *e, engine_plan *p)
 {
-    if (e->mtp) FACET_TRY(open_mtp(e, err));
-    if (e->dflash) FACET_TRY(open_dflash(e, p, err));
-    return FACET_OK;
+    if (p->compiled) e->be->ops->release(e->be, p->compiled);
+    p->compiled = NULL;
+}
+
+void engine_draft_release(facet_engine *e, unsigned parts)
+{
+    if (parts & PARK_MTP) release(e, &e->mtp_step);
+    if (!(parts & PARK_DFLASH)) return;
+    release(e, &e->dflash_inject);
+    release(e, &e->dflash_block);
 }
 
 void engine_draft_close(facet_engine *e)
 {
-    engine_plan *all[] = {&e->mtp_step, &e->dflash_inject, &e->dflash_block};
-    for (int i = 0; i < 3; i++) {
-        if (all[i]->compiled) e->be->ops->release(e->be, all[i]->compiled);
-        plan_free(all[i]->plan);
-        *all[i] = (engine_plan){0};
-    }
+    plan_free(e->mtp_step.plan);
+    plan_free(e->dflash_inject.plan);
+    plan_free(e->dflash_block.plan);
 }
 
 /* ---- MTP ---- */
@@ -65,10 +94,10 @@ static facet_status pass_on(facet_engine *e, const engine_plan *p, int src, int 
     return e->be->ops->copy_rows(e->be, &c, err);
 }
 
-static facet_status start_chain(facet_engine *e, int32_t pending, int out_row, facet_error *err)
+static facet_status start_chain(facet_engine *e, const draft_chain *c, facet_error *err)
 {
     const engine_plan *p = &e->mtp_step;
-    const int32_t row = out_row;
+    const int32_t row = c->out_row;
     const row_copy hidden = {.src = e->compiled,
                              .src_value = e->plan->v_hidden,
                              .src_rows = &row,
@@ -76,7 +105,7 @@ static facet_status start_chain(facet_engine *e, int32_t pending, int out_row, f
                              .dst_value = p->plan->v_in_hidden,
                              .n = 1};
     FACET_TRY(e->be->ops->copy_rows(e->be, &hidden, err));
-    return e->be->ops->write(e->be, p->compiled, p->plan->v_in_token, 0, 1, &pending, err);
+    return e->be->ops->write(e->be, p->compiled, p->plan->v_in_token, 0, 1, &c->pending, err);
 }
 
 /* Probability of the best token among the ten best. */
@@ -119,16 +148,21 @@ static facet_status read_chain(facet_engine *e, int n, draft_rows *out, facet_er
     return FACET_OK;
 }
 
-facet_status engine_draft_mtp(facet_engine *e, const kv_seq *s, int32_t pending, int32_t base, int out_row, int k,
-                              float p_min, draft_rows *out, facet_error *err)
+static int32_t query_pos(const draft_chain *c, int step)
+{
+    return c->base + (c->pos == FACET_MTP_POS_INCR ? step : c->pos == FACET_MTP_POS_CONST_BEFORE ? -1 : 0);
+}
+
+facet_status engine_draft_mtp(facet_engine *e, const kv_seq *s, const draft_chain *c, draft_rows *out, facet_error *err)
 {
     const engine_plan *p = &e->mtp_step;
-    const batch_seq view = engine_view(e, s, base, base);
+    const batch_seq view = engine_view(e, s, c->base, c->base);
     const int32_t seq = 0, row = 0;
+    int32_t pos;
     const batch in = {.n_rows = 1,
-                      .token = &pending,
-                      .pos = &base, /* the same in every step of a chain */
-                      .slot = &base,
+                      .token = &c->pending,
+                      .pos = &pos,
+                      .slot = &pos,
                       .seq = &seq,
                       .n_seqs = 1,
                       .seqs = &view,
@@ -136,14 +170,15 @@ facet_status engine_draft_mtp(facet_engine *e, const kv_seq *s, int32_t pending,
                       .out_row = &row};
     bool goes_on = true;
     int n = 0;
-    FACET_TRY(start_chain(e, pending, out_row, err));
-    while (n < k) {
+    FACET_TRY(start_chain(e, c, err));
+    while (n < c->k) {
+        pos = query_pos(c, n);
         FACET_TRY(e->be->ops->run(e->be, p->compiled, &in, err));
         FACET_TRY(pass_on(e, p, p->plan->v_top_ids, 0, p->plan->v_kept_ids, n, err));
         FACET_TRY(pass_on(e, p, p->plan->v_top_logp, 0, p->plan->v_kept_logp, n, err));
-        FACET_TRY(is_sure(e, n, p_min, &goes_on, err));
+        FACET_TRY(is_sure(e, n, c->p_min, &goes_on, err));
         if (!goes_on) break;
-        if (++n == k) break;
+        if (++n == c->k) break;
         FACET_TRY(pass_on(e, p, p->plan->v_top_ids, 1, p->plan->v_in_token, 0, err));
         FACET_TRY(pass_on(e, p, p->plan->v_hidden, 0, p->plan->v_in_hidden, 0, err));
     }
@@ -167,7 +202,7 @@ facet_status engine_draft_block(facet_engine *e, kv_seq *s, int32_t pending, int
         pos[i] = base + i;
         wanted[i] = i + 1;
     }
-    FACET_TRY(kv_seq_reserve(e->pool, s, base, base + n, e->copies, &n_copies, err));
+    FACET_TRY(engine_reserve(e, s, base, base + n, &n_copies, err));
     const batch_seq view = engine_view(e, s, base, base + n);
     const batch in = {.n_rows = n,
                       .token = token,
@@ -198,7 +233,7 @@ facet_status engine_draft_block(facet_engine *e, kv_seq *s, int32_t pending, int
 facet_status engine_draft_inject(facet_engine *e, const kv_seq *s, const int32_t *rows, int n, int32_t start,
                                  facet_error *err)
 {
-    if (!e->dflash || n == 0) return FACET_OK;
+    if (!engine_has_drafter(e, PARK_DFLASH) || n == 0) return FACET_OK;
     const engine_plan *p = &e->dflash_inject;
     const uint32_t n_embd = e->model->h.n_embd;
     for (int t = 0; t < e->dflash->dflash.n_taps; t++) {

@@ -7,9 +7,15 @@
 
 enum { ENGINE_MTP_MAX = 16, ENGINE_TOP_K = DRAFT_TREE_RANKS };
 
-/* Compiles the plans of the engine's drafters. engine_draft_close also after a failure. */
+/* What the drafters' parameters are judged by before anything is loaded. */
+facet_status engine_draft_check(const facet_engine_params *p, facet_error *err);
+/* Makes the plans of the engine's drafters. engine_draft_close also after a failure. */
 facet_status engine_draft_open(facet_engine *e, const facet_engine_params *p, facet_error *err);
 void engine_draft_close(facet_engine *e);
+/* Makes those of one drafter ready (PARK_MTP or PARK_DFLASH; nothing to do without it), and gives those of several
+ * back. */
+facet_status engine_draft_compile(facet_engine *e, unsigned part, facet_error *err);
+void engine_draft_release(facet_engine *e, unsigned parts);
 
 /* Tokens from a drafter, with probabilities: row j belongs to the j-th position after the pending token; column 0 is
  * its best token. */
@@ -22,15 +28,21 @@ typedef struct draft_rows {
 /* MTP: a chain of k tokens after `pending`, which will stand at position `base`; the target's hidden of position base -
  * 1 lies in row out_row of its wanted rows. With p_min > 0 the chain ends before a token whose share of the ten best is
  * smaller. */
-facet_status engine_draft_mtp(facet_engine *e, const kv_seq *s, int32_t pending, int32_t base, int out_row, int k,
-                              float p_min, draft_rows *out, facet_error *err);
+typedef struct draft_chain {
+    int32_t pending, base;
+    int out_row, k;
+    float p_min;
+    facet_mtp_pos pos;
+} draft_chain;
+facet_status engine_draft_mtp(facet_engine *e, const kv_seq *s, const draft_chain *c, draft_rows *out,
+                              facet_error *err);
 
 /* DFlash: marginals of the k positions after `pending` (k < block size). Reserves pages for them. */
 facet_status engine_draft_block(facet_engine *e, kv_seq *s, int32_t pending, int32_t base, int k, draft_rows *out,
                                 facet_error *err);
 
 /* DFlash: rows of the target's last step enter the drafter's context: rows[i] (NULL: i) as position start + i, n of
- * them. Nothing to do without a DFlash drafter. */
+ * them. Nothing to do without a DFlash drafter, or while it is parked. */
 facet_status engine_draft_inject(facet_engine *e, const kv_seq *s, const int32_t *rows, int n, int32_t start,
                                  facet_error *err);
 

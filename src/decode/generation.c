@@ -6,6 +6,8 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/utf8.h"
+#include "decode/grammar_api.h"
+#include "decode/prefix.h"
 #include "decode/stop.h"
 
 typedef enum phase {
@@ -29,8 +31,12 @@ struct generation {
     buf held;        /* complete text that is not handed out yet: it may be the beginning of a stop string */
     int32_t pending; /* chosen, not evaluated yet */
     int32_t n_tokens, limit, n_kept;
+    int32_t end_token; /* -1 = none yet */
+    uint64_t n_drops;  /* the engine's, when the session got the prompt */
     facet_stop why;
     uint64_t begun_at, prompt_done_at, over_at; /* ns; 0 = not yet */
+    generation_drafts_fn on_drafts;             /* NULL: nobody wants to know */
+    void *on_drafts_ud;
 };
 
 static bool is_stopped(const generation *g)
@@ -61,17 +67,22 @@ static void deliver(generation *g, int32_t token, bool is_end)
     g->held.len -= n;
 }
 
-/* One token that the target chose: its text goes out, unless it ends the text. */
-static facet_status take(generation *g, int32_t token, facet_error *err)
+/* One token that the target chose after entry i of the path: its text goes out, unless it ends the text. */
+static facet_status take(generation *g, int32_t token, int i, facet_error *err)
 {
     const tokenizer *t = g->s->engine->model->tok;
     if (!g->params.ignore_eos && tokenizer_is_end(t, token)) {
+        g->end_token = token;
         stop(g, FACET_STOP_EOS);
         return FACET_OK;
     }
     g->n_tokens++;
     detokenizer_push(&g->detok, t, token, &g->held);
     if (g->held.failed) return error_memory(err, "generated text", g->held.len);
+    if (g->chooser.log) {
+        const logprobs_choice *c = &g->chooser.log->choice[i];
+        g->params.on_logprobs(g->params.ud, token, c->logprob, c->top, c->n_top);
+    }
     deliver(g, token, false);
     if (!is_stopped(g) && g->n_tokens == g->limit) stop(g, FACET_STOP_LIMIT);
     return FACET_OK;
@@ -81,6 +92,7 @@ static facet_status take(generation *g, int32_t token, facet_error *err)
 static void finish(generation *g, bool is_refused)
 {
     g->over_at = clock_ns();
+    prefix_keep(g->s);
     if (g->why == FACET_STOP_STRING || is_refused) return;
     detokenizer_finish(&g->detok, &g->held);
     if (g->held.len) deliver(g, -1, true);
@@ -95,6 +107,10 @@ static facet_status check_params(const facet_generate_params *p, facet_error *er
     if (p->n_predict < -1)
         return error_set(err, FACET_ERR_ARG, "n_predict is %d, wanted -1 (to the end of the context) or more",
                          p->n_predict);
+    if (p->grammar && p->ignore_eos)
+        return error_set(err, FACET_ERR_ARG, "ignore_eos together with a grammar: a text ends where its grammar ends");
+    if (p->answer & ~(unsigned)(FACET_ANSWER_MAY_THINK | FACET_ANSWER_MAY_CALL | FACET_ANSWER_IN_THOUGHT))
+        return error_set(err, FACET_ERR_ARG, "answer is 0x%x, wanted a sum of FACET_ANSWER_... flags", p->answer);
     for (size_t i = 0; i < p->n_stop; i++) {
         const char *stop = p->stop ? p->stop[i] : NULL;
         if (!stop || !*stop)
@@ -110,16 +126,23 @@ facet_status generation_open(facet_session *s, const int32_t *prompt, size_t n_p
                              facet_error *err)
 {
     FACET_TRY(check_params(p, err));
+    if (p->grammar && p->grammar->model != s->engine->model)
+        return error_set(err, FACET_ERR_ARG, "the grammar was opened for another model than the session's");
     const size_t n_vocab = s->engine->model->h.n_vocab;
     generation *g = mem_calloc(1, sizeof *g);
     if (!g) return error_memory(err, "a generation", sizeof *g);
     g->s = s;
     g->prompt = prompt;
     g->n_prompt = n_prompt;
+    g->end_token = -1;
     g->params = *p;
     g->detok.show_special = p->show_special;
     g->begun_at = clock_ns();
     facet_status status = speculation_begin(&g->spec, s, &p->speculation, ops, err);
+    if (status == FACET_OK && p->grammar)
+        status = constraint_open(p->grammar->masker, s->engine->model->tok, p->answer, &g->chooser.constraint, err);
+    if (status == FACET_OK && p->on_logprobs)
+        status = logprobs_open(p->n_logprobs, (int32_t)n_vocab, &g->chooser.log, err);
     if (status == FACET_OK) status = sampler_open(sampling, (int32_t)n_vocab, &g->chooser.sampler, err);
     if (status == FACET_OK && !(g->chooser.logits = mem_alloc(n_vocab * sizeof(float))))
         status = error_memory(err, "logits", n_vocab * sizeof(float));
@@ -135,10 +158,18 @@ void generation_close(generation *g)
 {
     if (!g) return;
     speculation_end(&g->spec);
+    constraint_close(g->chooser.constraint);
+    logprobs_close(g->chooser.log);
     sampler_close(g->chooser.sampler);
     mem_free(g->chooser.logits);
     buf_free(&g->held);
     mem_free(g);
+}
+
+void generation_watch(generation *g, generation_drafts_fn fn, void *ud)
+{
+    g->on_drafts = fn;
+    g->on_drafts_ud = ud;
 }
 
 facet_session *generation_session(const generation *g)
@@ -187,6 +218,7 @@ static facet_status begin_prompt(generation *g, facet_error *err)
 {
     FACET_TRY(session_keep(g->s, g->prompt, g->n_prompt, err));
     g->n_kept = g->s->n_kept;
+    g->n_drops = g->s->engine->n_drops;
     if ((size_t)g->n_kept == g->n_prompt) return choose_first(g, err);
     g->phase = PHASE_PREFILL;
     return FACET_OK;
@@ -196,7 +228,7 @@ static facet_status plan_prompt(generation *g, int max_rows, facet_error *err)
 {
     facet_session *s = g->s;
     const size_t left = g->n_prompt - (size_t)s->n_tokens;
-    const int n = left < (size_t)max_rows ? (int)left : max_rows;
+    const int n = session_rows(s, left, max_rows);
     FACET_TRY(report_prompt(g, err));
     if (atomic_exchange(&s->is_cancelled, false)) return error_set(err, FACET_ERR_CANCELLED, "cancelled");
     g->part = (engine_part){
@@ -217,7 +249,7 @@ static facet_status read_prompt(generation *g, facet_error *err)
 static facet_status take_first(generation *g, facet_error *err)
 {
     g->phase = PHASE_DECODE;
-    FACET_TRY(take(g, g->pending, err));
+    FACET_TRY(take(g, g->pending, 0, err));
     if (is_stopped(g)) finish(g, g->why == FACET_STOP_CANCELLED);
     return FACET_OK;
 }
@@ -234,19 +266,36 @@ static facet_status plan_decode(generation *g, int max_rows, engine_part **part,
     return FACET_OK;
 }
 
+static void tell_drafts(const generation *g)
+{
+    const proposal *p = &g->spec.proposal;
+    const verdict *v = &g->spec.verdict;
+    uint8_t parent[DRAFT_TREE_MAX_ROWS];
+    generation_drafts d = {.n_rows = p->n + 1};
+    if (!g->on_drafts || p->n == 0) return;
+    parent[0] = 0;
+    for (int i = 1; i <= p->n; i++) parent[i] = (uint8_t)(p->is_tree ? p->tree.parent[i] : i - 1);
+    for (int i = 0; i < v->n_path; i++) d.held |= UINT64_C(1) << v->path[i];
+    d.token = p->is_tree ? p->tree.token : p->rows;
+    d.parent = parent;
+    g->on_drafts(g->on_drafts_ud, &d);
+}
+
 /* The pending token, which was taken, was evaluated together with drafts; what holds is taken too. Only tokens that
  * something follows become the session's, so that it is left as plain decoding leaves it. */
 static facet_status take_path(generation *g, facet_error *err)
 {
     const verdict *v = &g->spec.verdict;
     int m = 1;
+    tell_drafts(g);
     for (; m < v->n_path; m++) {
-        FACET_TRY(take(g, v->token[m], err));
+        FACET_TRY(take(g, v->token[m], m - 1, err));
         if (is_stopped(g)) break;
     }
     g->pending = v->choice[m - 1];
+    if (g->chooser.constraint) constraint_settle(g->chooser.constraint, m);
     FACET_TRY(speculation_commit(&g->spec, m, err));
-    if (!is_stopped(g)) FACET_TRY(take(g, g->pending, err));
+    if (!is_stopped(g)) FACET_TRY(take(g, g->pending, m - 1, err));
     if (is_stopped(g)) finish(g, g->why == FACET_STOP_CANCELLED);
     return FACET_OK;
 }
@@ -255,6 +304,7 @@ facet_status generation_plan(generation *g, int max_rows, int max_out, engine_pa
 {
     *part = NULL;
     if (g->phase == PHASE_START) FACET_TRY(begin_prompt(g, err));
+    FACET_TRY(session_check_content(g->s, g->n_drops, err));
     if (g->phase == PHASE_PREFILL) {
         FACET_TRY(plan_prompt(g, max_rows, err));
         *part = &g->part;
@@ -288,8 +338,9 @@ void generation_result(const generation *g, facet_generate_result *out)
                    prompt_done = g->prompt_done_at ? g->prompt_done_at : now;
     *out = (facet_generate_result){.stop = g->why,
                                    .n_tokens = g->n_tokens,
+                                   .end_token = g->end_token,
                                    .prefill_ms = (double)(prompt_done - g->begun_at) * 1e-6,
                                    .decode_ms = (double)(now - prompt_done) * 1e-6,
-                                   .n_prefill = (int32_t)g->n_prompt - g->n_kept};
-    speculation_report(&g->spec, &out->spec);
+                                   .n_prefill = (int32_t)g->n_prompt - g->n_kept,
+                                   .spec = g->spec.stats};
 }

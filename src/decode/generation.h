@@ -18,6 +18,17 @@ facet_status generation_open(facet_session *s, const int32_t *prompt, size_t n_p
                              facet_error *err);
 void generation_close(generation *g);
 
+/* Drafts that were verified in a step: row 0 is the token that they follow. */
+typedef struct generation_drafts {
+    int n_rows;
+    const int32_t *token;  /* [n_rows] */
+    const uint8_t *parent; /* [n_rows]; parent[i] < i for i > 0 */
+    uint64_t held;         /* bit i: row i holds */
+} generation_drafts;
+typedef void (*generation_drafts_fn)(void *ud, const generation_drafts *d);
+/* fn is told of each step with drafts, before their tokens are handed out. */
+void generation_watch(generation *g, generation_drafts_fn fn, void *ud);
+
 facet_session *generation_session(const generation *g);
 bool generation_is_over(const generation *g);
 /* True while prompt tokens are left to evaluate: its steps want many rows, and at most one of them. */

@@ -22,6 +22,7 @@ facet_status logits_start(logits_reader *r, const int32_t *tokens, size_t n, siz
     r->n = n;
     r->first = first;
     r->at = 0;
+    r->n_drops = r->engine->n_drops;
     return FACET_OK;
 }
 
@@ -46,6 +47,8 @@ facet_status logits_next(logits_reader *r, const float **rows, size_t *n_rows, f
 {
     facet_engine *e = r->engine;
     size_t n_out = 0;
+    if (r->n_drops != e->n_drops)
+        return error_set(err, FACET_ERR_PARKED, "the target was parked and its cache dropped: begin the text again");
     while (!n_out && r->at < r->n) FACET_TRY(step(r, &n_out, err));
     if (n_out) FACET_TRY(e->be->ops->read(e->be, e->compiled, e->plan->v_logits, 0, (int)n_out, r->rows, err));
     *rows = r->rows;

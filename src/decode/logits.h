@@ -11,6 +11,7 @@ typedef struct logits_reader {
     float *rows; /* [ENGINE_MAX_OUT, n_vocab] */
     const int32_t *tokens;
     size_t n, first, at; /* tokens of the text; the first wanted position; tokens evaluated so far */
+    uint64_t n_drops;    /* the engine's, when the text began: a later one means that its pages are gone */
 } logits_reader;
 
 facet_status logits_open(facet_engine *e, logits_reader *r, facet_error *err);

@@ -188,7 +188,7 @@ facet_status sampler_pick(sampler *s, float *logits, const int32_t *history, siz
             return error_set(err, FACET_ERR_NUMERIC, "non-finite logit of token %d: the model file may be damaged", t);
         if (logits[t] > -INFINITY && (best < 0 || logits[t] > logits[best])) best = t;
     }
-    if (best < 0) return error_set(err, FACET_ERR_NUMERIC, "every token is excluded by logit bias");
+    if (best < 0) return error_set(err, FACET_ERR_NUMERIC, "every token is excluded by logit bias or the grammar");
     if (s->p.temperature == 0) {
         *out = best;
         return FACET_OK;

@@ -9,9 +9,11 @@
 typedef struct job {
     generation *g;
     int32_t *prompt;
+    scheduler_wish (*wish)(void *ud);
     scheduler_done_fn done;
     void *done_ud;
     /* of the step in progress */
+    bool may_run;
     engine_part *part;
     facet_status status;
     facet_error err;
@@ -93,6 +95,7 @@ static facet_status job_open(const scheduler_request *r, job **out, facet_error 
 {
     job *j = mem_calloc(1, sizeof *j);
     if (!j) return error_memory(err, "a generation", sizeof *j);
+    j->wish = r->wish;
     j->done = r->done;
     j->done_ud = r->done_ud;
     facet_status status = FACET_OK;
@@ -102,10 +105,12 @@ static facet_status job_open(const scheduler_request *r, job **out, facet_error 
         status = error_memory(err, "a prompt", r->n_prompt * sizeof *j->prompt);
     if (status == FACET_OK)
         status = generation_open(r->session, j->prompt, r->n_prompt, &r->sampling, &r->params, NULL, &j->g, err);
-    if (status == FACET_OK)
+    if (status == FACET_OK) {
+        generation_watch(j->g, r->on_drafts, r->done_ud);
         *out = j;
-    else
+    } else {
         job_close(j);
+    }
     return status;
 }
 
@@ -148,14 +153,31 @@ static bool is_live(const job *j)
     return j->status == FACET_OK && !generation_is_over(j->g);
 }
 
+/* What the texts wish; those that are to end fail. */
+static void ask(scheduler *sc, int n)
+{
+    for (int i = 0; i < n; i++) {
+        job *j = sc->jobs[i];
+        const scheduler_wish wish = j->wish ? j->wish(j->done_ud) : SCHEDULER_RUN;
+        j->part = NULL;
+        j->may_run = wish == SCHEDULER_RUN;
+        if (wish == SCHEDULER_END) fail(j, error_set(&j->err, FACET_ERR_CANCELLED, "cancelled"));
+    }
+}
+
+static bool wants_rows(const job *j, bool is_prefill)
+{
+    return j->may_run && is_live(j) && generation_is_prefill(j->g) == is_prefill;
+}
+
 /* Everyone that decodes gets one row, and an equal share of what is left for drafts. */
 static void plan_decoding(scheduler *sc, int n, room *left)
 {
     int n_waiting = 0;
-    for (int i = 0; i < n; i++) n_waiting += is_live(sc->jobs[i]) && !generation_is_prefill(sc->jobs[i]->g);
+    for (int i = 0; i < n; i++) n_waiting += wants_rows(sc->jobs[i], false);
     for (int i = 0; i < n && left->parts > 0 && left->out > 0; i++) {
         job *j = sc->jobs[(sc->turn + i) % n];
-        if (!is_live(j) || generation_is_prefill(j->g)) continue;
+        if (!wants_rows(j, false)) continue;
         const int share = left->out / n_waiting > 1 ? left->out / n_waiting : 1;
         plan_job(j, share, share, left);
         n_waiting--;
@@ -166,7 +188,7 @@ static void plan_prompts(scheduler *sc, int n, int most, room *left)
 {
     if (left->rows > most) left->rows = most;
     for (int i = 0; i < n && left->parts > 0 && left->out > 0 && left->rows > 0; i++)
-        if (is_live(sc->jobs[i]) && generation_is_prefill(sc->jobs[i]->g)) plan_job(sc->jobs[i], left->rows, 1, left);
+        if (wants_rows(sc->jobs[i], true)) plan_job(sc->jobs[i], left->rows, 1, left);
 }
 
 /* Puts the planned parts together. Returns how many there are. */
@@ -250,7 +272,7 @@ int scheduler_step(scheduler *sc)
 {
     const int n = sc->n_jobs; /* callbacks may add more */
     room left = {ENGINE_MAX_ROWS, ENGINE_MAX_OUT, ENGINE_MAX_PARTS};
-    for (int i = 0; i < n; i++) sc->jobs[i]->part = NULL;
+    ask(sc, n);
     plan_decoding(sc, n, &left);
     plan_prompts(sc, n, left.rows < ENGINE_MAX_ROWS ? sc->prompt_rows : ENGINE_MAX_ROWS, &left);
     const int n_parts = gather(sc, n);

@@ -15,14 +15,23 @@ typedef struct scheduler scheduler;
 typedef void (*scheduler_done_fn)(void *ud, facet_status status, const facet_generate_result *result,
                                   const facet_error *err);
 
+/* What a text may do in a step. */
+typedef enum scheduler_wish {
+    SCHEDULER_RUN,
+    SCHEDULER_WAIT, /* no rows in this step: its reader is behind */
+    SCHEDULER_END   /* it ends with FACET_ERR_CANCELLED */
+} scheduler_wish;
+
 typedef struct scheduler_request {
     facet_session *session; /* of the scheduler's engine; one text at a time */
     const int32_t *prompt;  /* [n_prompt], copied */
     size_t n_prompt;
-    facet_sampling sampling;      /* its arrays are borrowed until the end */
-    facet_generate_params params; /* likewise; facet_session_cancel ends it */
+    facet_sampling sampling;          /* its arrays are borrowed until the end */
+    facet_generate_params params;     /* likewise; facet_session_cancel ends it */
+    scheduler_wish (*wish)(void *ud); /* asked before each step; NULL: SCHEDULER_RUN always */
+    generation_drafts_fn on_drafts;   /* NULL: nobody wants to know */
     scheduler_done_fn done;
-    void *done_ud;
+    void *done_ud; /* of wish and on_drafts, too */
 } scheduler_request;
 
 /* prompt_rows: rows of prompts in a step in which others decode, so that these do not wait long (0 =

@@ -4,19 +4,31 @@
 
 #include "base/mem.h"
 #include "decode/engine_draft.h"
+#include "decode/park.h"
+#include "decode/prefix.h"
 
 facet_status facet_session_open(facet_engine *e, facet_session **out, facet_error *err)
 {
     facet_session *s = mem_calloc(1, sizeof *s);
     if (!s) return error_memory(err, "a session", sizeof *s);
     s->engine = e;
+    s->next = e->sessions;
+    if (s->next) s->next->prev = s;
+    e->sessions = s;
     *out = s;
     return FACET_OK;
+}
+
+static void unlink_session(facet_session *s)
+{
+    if (s->next) s->next->prev = s->prev;
+    *(s->prev ? &s->prev->next : &s->engine->sessions) = s->next;
 }
 
 void facet_session_close(facet_session *s)
 {
     if (!s) return;
+    unlink_session(s);
     kv_seq_free(s->engine->pool, &s->mark);
     kv_seq_free(s->engine->pool, &s->kv);
     draft_ngram_close(s->ngram);
@@ -51,6 +63,7 @@ facet_status facet_session_fork(const facet_session *s, facet_session **out, fac
     }
     if (s->n_tokens) memcpy(f->tokens, s->tokens, (size_t)s->n_tokens * sizeof *f->tokens);
     f->n_tokens = s->n_tokens;
+    f->gap = s->gap;
     *out = f;
     return FACET_OK;
 }
@@ -61,10 +74,30 @@ void session_drop_mark(facet_session *s)
     s->n_mark = 0;
 }
 
+/* Up to which the session holds tokens now: what lies behind is evaluated anew. */
+static void cut_gap(facet_session *s, int32_t n)
+{
+    if (s->gap.end > n) s->gap.end = n;
+    if (s->gap.end <= s->gap.begin) s->gap = (draft_gap){0};
+}
+
+/* One range for all that lacks context: it may cover more. */
+static void widen_gap(facet_session *s, int n)
+{
+    if (s->gap.end == s->gap.begin) s->gap.begin = s->n_tokens;
+    s->gap.end = s->n_tokens + n;
+}
+
+bool session_has_draft_context(const facet_session *s)
+{
+    return s->gap.end == s->gap.begin || s->n_tokens - s->gap.end >= s->engine->kv.groups[KV_GROUP_DRAFT].window;
+}
+
 facet_status session_commit(facet_session *s, const int32_t *tokens, const int32_t *rows, int n, int out_row,
                             facet_error *err)
 {
     FACET_TRY(engine_draft_inject(s->engine, &s->kv, rows, n, s->n_tokens, err));
+    if (s->engine->dflash && !engine_has_drafter(s->engine, PARK_DFLASH)) widen_gap(s, n);
     memmove(s->tokens + s->n_tokens, tokens, (size_t)n * sizeof *tokens);
     s->n_tokens += n;
     s->out_row = out_row;
@@ -79,7 +112,15 @@ facet_status session_commit_part(facet_session *s, const engine_part *part, face
     int32_t rows[ENGINE_MAX_ROWS];
     for (int i = 0; i < part->n; i++) rows[i] = part->first_row + i;
     const int out_row = part->n_out ? part->first_out + part->n_out - 1 : -1;
-    return session_commit(s, part->tokens, rows, part->n, out_row, err);
+    FACET_TRY(session_commit(s, part->tokens, rows, part->n, out_row, err));
+    if (s->n_tokens == s->branch) prefix_keep(s);
+    return FACET_OK;
+}
+
+int session_rows(const facet_session *s, size_t left, int max_rows)
+{
+    const int n = left < (size_t)max_rows ? (int)left : max_rows;
+    return s->branch > s->n_tokens && s->branch - s->n_tokens < n ? s->branch - s->n_tokens : n;
 }
 
 facet_status session_add(facet_session *s, engine_part *part, facet_error *err)
@@ -109,7 +150,7 @@ static facet_status append(facet_session *s, const int32_t *tokens, size_t n, fa
         const bool goes_on = !progress || progress(ud, "prefill", done, n);
         if (atomic_exchange(&s->is_cancelled, false) || !goes_on)
             return error_set(err, FACET_ERR_CANCELLED, "cancelled");
-        const int rows = n - done < ENGINE_MAX_ROWS ? (int)(n - done) : ENGINE_MAX_ROWS;
+        const int rows = session_rows(s, n - done, ENGINE_MAX_ROWS);
         FACET_TRY(step(s, tokens + done, rows, done + (size_t)rows == n, err));
         done += (size_t)rows;
     }
@@ -122,39 +163,108 @@ facet_status session_append(facet_session *s, const int32_t *tokens, size_t n, f
     return append(s, tokens, n, NULL, NULL, err);
 }
 
-/* Cuts the session to its first *keep tokens, or fewer where pages that these need are gone: to the mark, or to none.
- */
-static facet_status rewind_to(facet_session *s, int32_t *keep, facet_error *err)
+/* How many of its first `keep` tokens the session can go on from: all of them, or fewer where pages that these need are
+ * gone: those of the mark, or none. */
+static int32_t resumable(const facet_session *s, int32_t keep)
+{
+    const kv_pool *pool = s->engine->pool;
+    if (keep == s->n_tokens || kv_seq_can_resume(pool, &s->kv, keep)) return keep;
+    if (keep > s->n_mark) keep = s->n_mark;
+    return kv_seq_can_resume(pool, &s->mark, keep) ? keep : 0;
+}
+
+/* Cuts the session to its first n tokens, which are resumable. */
+static facet_status rewind_to(facet_session *s, int32_t n, facet_error *err)
 {
     kv_pool *pool = s->engine->pool;
-    s->out_run = 0;
-    if (*keep < s->n_tokens && !kv_seq_can_resume(pool, &s->kv, *keep)) {
+    if (n < s->n_tokens && !kv_seq_can_resume(pool, &s->kv, n)) {
         kv_seq kv = {0};
-        if (*keep > s->n_mark) *keep = s->n_mark;
-        if (!kv_seq_can_resume(pool, &s->mark, *keep)) *keep = 0;
-        if (*keep) FACET_TRY(kv_seq_fork(pool, &s->mark, &kv, err));
+        FACET_TRY(kv_seq_fork(pool, &s->mark, &kv, err));
         kv_seq_free(pool, &s->kv);
         s->kv = kv;
     }
-    kv_seq_truncate(pool, &s->kv, *keep);
-    s->n_tokens = *keep;
-    if (s->ngram && draft_ngram_n_tokens(s->ngram) > *keep) draft_ngram_truncate(s->ngram, *keep);
-    if (*keep < s->n_mark) {
-        kv_seq_truncate(pool, &s->mark, *keep);
-        s->n_mark = *keep;
+    kv_seq_truncate(pool, &s->kv, n);
+    s->n_tokens = n;
+    s->out_run = 0;
+    cut_gap(s, n);
+    if (s->ngram && draft_ngram_n_tokens(s->ngram) > n) draft_ngram_truncate(s->ngram, n);
+    if (n < s->n_mark) {
+        kv_seq_truncate(pool, &s->mark, n);
+        s->n_mark = n;
     }
+    return FACET_OK;
+}
+
+void session_clear(facet_session *s)
+{
+    session_drop_mark(s);
+    kv_seq_free(s->engine->pool, &s->kv);
+    s->n_tokens = s->n_kept = s->branch = 0;
+    s->out_run = 0;
+    s->gap = (draft_gap){0};
+    if (s->ngram) draft_ngram_truncate(s->ngram, 0);
+}
+
+facet_status session_check_content(const facet_session *s, uint64_t n_drops, facet_error *err)
+{
+    if (s->engine->n_drops == n_drops) return FACET_OK;
+    return error_set(err, FACET_ERR_PARKED, "the target was parked and its cache dropped: give the prompt again");
+}
+
+static int32_t n_common(const int32_t *a, int32_t n_a, const int32_t *b, size_t n_b)
+{
+    int32_t n = 0;
+    while (n < n_a && (size_t)n < n_b && a[n] == b[n]) n++;
+    return n;
+}
+
+facet_status session_adopt(facet_session *s, const session_state *from, int32_t n, facet_error *err)
+{
+    kv_pool *pool = s->engine->pool;
+    kv_seq kv = {0};
+    FACET_TRY(session_reserve(s, (size_t)n, err));
+    FACET_TRY(kv_seq_fork(pool, from->kv, &kv, err));
+    kv_seq_truncate(pool, &kv, n);
+    const int32_t same = n_common(s->tokens, s->n_tokens, from->tokens, (size_t)n);
+    if (s->ngram && draft_ngram_n_tokens(s->ngram) > same) draft_ngram_truncate(s->ngram, same);
+    session_drop_mark(s);
+    kv_seq_free(pool, &s->kv);
+    s->kv = kv;
+    if (n) memmove(s->tokens, from->tokens, (size_t)n * sizeof *s->tokens);
+    s->n_tokens = n;
+    s->out_run = 0;
+    s->branch = 0;
+    s->gap = from->gap;
+    cut_gap(s, n);
+    return FACET_OK;
+}
+
+/* A beginning that others hold, where it is longer than the session's own `keep` tokens. */
+static facet_status look_around(facet_session *s, const int32_t *tokens, int32_t n, int32_t *keep, facet_error *err)
+{
+    prefix_match m;
+    if (!s->engine->prefix) return FACET_OK;
+    prefix_find(s, tokens, n, *keep, &m);
+    if (m.n_usable > *keep) {
+        FACET_TRY(session_adopt(s, &m.from, m.n_usable, err));
+        *keep = m.n_usable;
+    }
+    s->branch = m.branch;
     return FACET_OK;
 }
 
 facet_status session_keep(facet_session *s, const int32_t *tokens, size_t n, facet_error *err)
 {
     if (n < 1) return error_set(err, FACET_ERR_ARG, "an empty prompt: give at least one token");
+    FACET_TRY(engine_need(s->engine, PARK_TARGET, err));
     FACET_TRY(session_reserve(s, n, err));
-    int32_t keep = 0;
-    while (keep < s->n_tokens && (size_t)keep < n && s->tokens[keep] == tokens[keep]) keep++;
+    s->branch = 0;
+    int32_t keep = n_common(s->tokens, s->n_tokens, tokens, n);
     if ((size_t)keep < n || keep < s->n_tokens || !session_has_outputs(s)) {
         if ((size_t)keep == n) keep--; /* the last token is evaluated again for its logits */
-        FACET_TRY(rewind_to(s, &keep, err));
+        keep = resumable(s, keep);
+        FACET_TRY(look_around(s, tokens, (int32_t)n - 1, &keep, err));
+        FACET_TRY(rewind_to(s, keep, err));
     }
     s->n_kept = keep;
     return FACET_OK;
@@ -172,6 +282,7 @@ void session_set_mark(facet_session *s)
 {
     session_drop_mark(s);
     if (kv_seq_fork(s->engine->pool, &s->kv, &s->mark, NULL) == FACET_OK) s->n_mark = s->n_tokens;
+    prefix_keep(s);
 }
 
 facet_status session_sync(facet_session *s, const int32_t *tokens, size_t n, facet_progress_fn progress, void *ud,

@@ -7,8 +7,23 @@
 #include "decode/draft_ngram.h"
 #include "decode/engine.h"
 
+/* Positions [begin, end) that the DFlash drafter's context lacks: they were evaluated while it was parked, or its
+ * context was dropped. begin == end: none. */
+typedef struct draft_gap {
+    int32_t begin, end;
+} draft_gap;
+
+/* A state to go on from: the pages of tokens [n_tokens], all evaluated. Borrowed, or what a kept_text owns. */
+typedef struct session_state {
+    kv_seq *kv;
+    int32_t *tokens;
+    int32_t n_tokens;
+    draft_gap gap;
+} session_state;
+
 struct facet_session {
     facet_engine *engine;
+    facet_session *next, *prev; /* among those of the engine */
     kv_seq kv;
     int32_t *tokens; /* [n_tokens], all evaluated */
     int32_t n_tokens, cap_tokens;
@@ -20,6 +35,8 @@ struct facet_session {
     draft_ngram *ngram; /* index of the tokens so far; NULL until n-gram drafting is used */
     kv_seq mark;        /* the pages as they were at the end of the last synced prompt: where kv has lost its window */
     int32_t n_mark;     /* tokens[0, n_mark) are what mark holds; 0 = no mark */
+    draft_gap gap;
+    int32_t branch; /* where the prompt in evaluation parts from others: kept for the next one. 0 = nowhere */
     atomic_bool is_cancelled;
 };
 
@@ -33,6 +50,16 @@ static inline bool session_has_outputs(const facet_session *s)
  * When all of them are there and their outputs too, nothing is left to evaluate (n_kept = n); else at least one token
  * is. FACET_ERR_LIMIT above the context. */
 facet_status session_keep(facet_session *s, const int32_t *tokens, size_t n, facet_error *err);
+/* Rows that the next step of a prompt may have, of `left` tokens: a step ends where the prompt parts from others. */
+int session_rows(const facet_session *s, size_t left, int max_rows);
+/* The first n tokens of a state, pages shared, become the session's content. On failure nothing has changed. */
+facet_status session_adopt(facet_session *s, const session_state *from, int32_t n, facet_error *err);
+/* The session's content is forgotten. */
+void session_clear(facet_session *s);
+/* FACET_ERR_PARKED when that has happened to all sessions since the engine's n_drops was what is given. */
+facet_status session_check_content(const facet_session *s, uint64_t n_drops, facet_error *err);
+/* False while the DFlash drafter would see positions that its context lacks. */
+bool session_has_draft_context(const facet_session *s);
 /* Keeps the pages as they are now for a next prompt that begins like this one; without if the pool is too full. */
 void session_set_mark(facet_session *s);
 /* Adds rows of the session to the engine's step; gives up the mark where the pool needs it. */

@@ -5,35 +5,40 @@
 #include "base/clock.h"
 #include "compute/plan_cost.h"
 #include "decode/engine_draft.h"
+#include "decode/park.h"
 
 enum { GAMMA_DEFAULT = 4, NGRAM_MAX_DEFAULT = 15, TREE_BUDGET_DEFAULT = 22 };
 
 /* ---- options ---- */
 
-static facet_status check(const facet_engine *e, const facet_speculation *o, facet_error *err)
+static facet_status check(facet_engine *e, const facet_speculation *o, facet_error *err)
 {
     if ((unsigned)o->method > FACET_SPEC_AUTO)
         return error_set(err, FACET_ERR_ARG, "speculation method is %d, wanted 0 to %d", (int)o->method,
                          (int)FACET_SPEC_AUTO);
-    if ((unsigned)o->adapt > FACET_ADAPT_OFF)
+    if ((unsigned)o->adapt > FACET_ADAPT_AUTO)
         return error_set(err, FACET_ERR_ARG, "speculation adapt is %d, wanted 0 to %d", (int)o->adapt,
-                         (int)FACET_ADAPT_OFF);
+                         (int)FACET_ADAPT_AUTO);
     if (o->draft_max < 0 || o->draft_max > DRAFT_TREE_MAX_NODES)
         return error_set(err, FACET_ERR_ARG, "draft_max is %d, wanted 0 to %d", o->draft_max, DRAFT_TREE_MAX_NODES);
     if (o->mtp_gamma < 0 || o->mtp_gamma > ENGINE_MTP_MAX)
         return error_set(err, FACET_ERR_ARG, "mtp_gamma is %d, wanted 0 to %d", o->mtp_gamma, ENGINE_MTP_MAX);
-    if (o->tree_budget < -1 || o->tree_budget > DRAFT_TREE_MAX_NODES)
-        return error_set(err, FACET_ERR_ARG, "tree_budget is %d, wanted -1 to %d", o->tree_budget,
-                         DRAFT_TREE_MAX_NODES);
+    if (o->tree_budget < -1 || o->tree_budget > DRAFT_TREE_MAX_ROWS)
+        return error_set(err, FACET_ERR_ARG, "tree_budget is %d, wanted -1 to %d", o->tree_budget, DRAFT_TREE_MAX_ROWS);
     if (!(o->p_min >= 0 && o->p_min <= 1))
         return error_set(err, FACET_ERR_ARG, "p_min is %g, wanted 0 to 1", (double)o->p_min);
     if (!(o->width_theta >= 0 && o->width_theta <= 1))
         return error_set(err, FACET_ERR_ARG, "width_theta is %g, wanted 0 to 1", (double)o->width_theta);
+    if (o->width_min < 0 || o->width_min > DRAFT_TREE_MAX_ROWS)
+        return error_set(err, FACET_ERR_ARG, "width_min is %d, wanted 0 to %d", o->width_min, DRAFT_TREE_MAX_ROWS);
+    if ((unsigned)o->mtp_pos > FACET_MTP_POS_INCR)
+        return error_set(err, FACET_ERR_ARG, "mtp_pos is %d, wanted 0 to %d", (int)o->mtp_pos, (int)FACET_MTP_POS_INCR);
     if (o->method == FACET_SPEC_MTP && !e->mtp)
         return error_set(err, FACET_ERR_ARG, "speculation by MTP wants an MTP drafter, and none was given");
     if (o->method == FACET_SPEC_DFLASH && !e->dflash)
         return error_set(err, FACET_ERR_ARG, "speculation by DFlash wants a DFlash drafter, and none was given");
-    return FACET_OK;
+    const unsigned named = o->method == FACET_SPEC_MTP ? PARK_MTP : o->method == FACET_SPEC_DFLASH ? PARK_DFLASH : 0u;
+    return engine_need(e, PARK_TARGET | named, err);
 }
 
 static int least(int a, int b)
@@ -56,7 +61,7 @@ static bool wants(const speculation *sp, facet_spec_method m)
 static void add_mtp(speculation *sp)
 {
     const int gamma = sp->opts.mtp_gamma;
-    if (!sp->s->engine->mtp || !wants(sp, FACET_SPEC_MTP)) return;
+    if (!engine_has_drafter(sp->s->engine, PARK_MTP) || !wants(sp, FACET_SPEC_MTP)) return;
     add_arm(sp, &strategy_mtp, gamma ? gamma : ENGINE_MTP_MAX, gamma ? gamma : GAMMA_DEFAULT);
 }
 
@@ -70,8 +75,9 @@ static void add_dflash(speculation *sp)
 {
     const drafter *d = sp->s->engine->dflash;
     const int budget = sp->opts.tree_budget;
-    if (!d || !wants(sp, FACET_SPEC_DFLASH)) return;
-    if (budget > 0) add_arm(sp, &strategy_dflash_tree, budget, budget);
+    if (!engine_has_drafter(sp->s->engine, PARK_DFLASH) || !wants(sp, FACET_SPEC_DFLASH)) return;
+    const int nodes = least(budget, DRAFT_TREE_MAX_NODES);
+    if (budget > 0) add_arm(sp, &strategy_dflash_tree, nodes, nodes);
     if (budget <= 0) add_arm(sp, &strategy_dflash_chain, d->dflash.block_size - 1, d->dflash.block_size - 1);
     if (budget < 0) add_arm(sp, &strategy_dflash_tree, DRAFT_TREE_MAX_NODES, TREE_BUDGET_DEFAULT);
 }
@@ -86,16 +92,35 @@ static void choose_arms(speculation *sp)
     if (sp->opts.adapt == FACET_ADAPT_COST) add_dflash(sp);
 }
 
-/* How much of a one-row step a further row costs before anything was measured: what it reads (experts), and what it
- * computes, where a CPU is near its limit and a GPU far from it. */
+static double bytes_of(const facet_engine *e, const plan *p, int n_rows)
+{
+    return plan_cost(p, e->weights, &e->kv, n_rows, n_rows, 0).bytes;
+}
+
+/* What computing a further row adds to reading the weights: a CPU is near its limit and a GPU far from it. */
+static double guess_row(const facet_engine *e)
+{
+    backend_info info;
+    e->be->ops->info(e->be, &info);
+    return strcmp(info.name, "cuda") == 0 ? 0.02 : 0.12;
+}
+
+/* How much of a one-row step a further row costs before anything was measured: what it reads (experts), and computes.
+ */
 static double guess_rise(const facet_engine *e)
 {
     enum { ROWS = 16 };
-    backend_info info;
-    e->be->ops->info(e->be, &info);
-    const double one = plan_cost(e->plan, e->weights, &e->kv, 1, 1, 0).bytes,
-                 many = plan_cost(e->plan, e->weights, &e->kv, ROWS, ROWS, 0).bytes;
-    return (many / one - 1) / (ROWS - 1) + (strcmp(info.name, "cuda") == 0 ? 0.02 : 0.12);
+    return (bytes_of(e, e->plan, ROWS) / bytes_of(e, e->plan, 1) - 1) / (ROWS - 1) + guess_row(e);
+}
+
+/* What a draft costs, in steps of the target of one row. */
+static double guess_draft(const facet_engine *e, const strategy_ops *ops)
+{
+    const double lookup = 0.02, plain = bytes_of(e, e->plan, 1);
+    if (ops->method == FACET_SPEC_MTP) return bytes_of(e, e->mtp_step.plan, 1) / plain;
+    if (ops->method != FACET_SPEC_DFLASH) return lookup;
+    const int n_rows = e->dflash->dflash.block_size;
+    return bytes_of(e, e->dflash_block.plan, n_rows) / plain * (1 + (n_rows - 1) * guess_row(e));
 }
 
 /* What earlier generations learned holds as long as the same strategies are at hand. */
@@ -106,6 +131,7 @@ static void begin_control(speculation *sp)
     bool is_same = e->has_control && e->control.n_arms == sp->n_arms;
     for (int i = 0; i < sp->n_arms; i++) {
         desc[i] = sp->arm[i].ops->desc;
+        desc[i].draft_share = guess_draft(e, sp->arm[i].ops);
         is_same = is_same && strcmp(e->control.arm[i].desc.name, desc[i].name) == 0;
     }
     if (is_same) {
@@ -138,9 +164,11 @@ facet_status speculation_begin(speculation *sp, facet_session *s, const facet_sp
     else if (opts->method != FACET_SPEC_NONE)
         choose_arms(sp);
     if (sp->n_arms == 0) return FACET_OK;
-    const draft_adaptive_mode mode = opts->adapt == FACET_ADAPT_WINDOW ? DRAFT_ADAPTIVE_ON : DRAFT_ADAPTIVE_OFF;
-    const bool is_moe = s->engine->model->h.n_experts > 0;
-    draft_adaptive_init(&sp->window, mode, is_moe, sp->arm[0].k_fixed + 1, 0);
+    static const draft_adaptive_mode modes[] = {[FACET_ADAPT_COST] = DRAFT_ADAPTIVE_OFF,
+                                                [FACET_ADAPT_WINDOW] = DRAFT_ADAPTIVE_ON,
+                                                [FACET_ADAPT_OFF] = DRAFT_ADAPTIVE_OFF,
+                                                [FACET_ADAPT_AUTO] = DRAFT_ADAPTIVE_AUTO};
+    draft_adaptive_init(&sp->window, modes[opts->adapt], s->engine->model->h.n_experts > 0, sp->arm[0].k_fixed + 1, 0);
     if (opts->adapt == FACET_ADAPT_COST) begin_control(sp);
     return FACET_OK;
 }
@@ -173,9 +201,8 @@ static facet_status ask_fixed(speculation *sp, int32_t pending, int room, facet_
     strategy *st = &sp->arm[0];
     bool has_known;
     float known[DRAFT_TREE_MAX_NODES];
-    const int k = sp->opts.adapt == FACET_ADAPT_WINDOW ? sp->window.n_rows - 1 : st->k_fixed;
     sp->plan = (draft_plan){.arm = 0};
-    return st->ops->offer(st, sp->s, pending, least(k, room), &sp->plan.k, known, &has_known, err);
+    return st->ops->offer(st, sp->s, pending, least(sp->window.n_rows - 1, room), &sp->plan.k, known, &has_known, err);
 }
 
 /* Which strategy, and how much; drafts are made; the proposal holds what is to be verified. */
@@ -192,6 +219,7 @@ static facet_status draft(speculation *sp, const chooser *c, int32_t pending, in
     strategy *st = &sp->arm[sp->plan.arm];
     proposal *p = &sp->proposal;
     FACET_TRY(st->ops->propose(st, sp->s, pending, sp->plan.k, p, err));
+    FACET_TRY(verify_cut(c, pending, p, err));
     sp->n_drafted = p->n;
     if (c->made_up) made_up_confidences(c->made_up, p);
     if (p->has_conf) memcpy(sp->conf, p->conf, (size_t)p->n * sizeof *p->conf);
@@ -240,21 +268,21 @@ static void observe(speculation *sp, int m, int n_moves, int64_t n_ctx, double o
 {
     const proposal *p = &sp->proposal;
     const int n_accepted = sp->verdict.n_path - 1;
-    const spec_step step = {.n_drafted = p->n,
+    const spec_step step = {.method =
+                                sp->plan.arm == DRAFT_NO_ARM ? FACET_SPEC_NONE : sp->arm[sp->plan.arm].ops->method,
+                            .n_asked = sp->plan.k,
+                            .n_drafted = p->n,
                             .n_accepted = n_accepted,
                             .n_committed = m,
                             .max_depth = p->is_tree ? draft_tree_max_depth(&p->tree) : p->n,
                             .is_tree = p->is_tree && p->n > 0,
                             .n_moves = n_moves,
-                            .planned_k = sp->plan.k,
-                            .is_fallback = sp->n_arms > 0 && p->n == 0,
                             .is_switched = sp->is_switched,
                             .draft_ms = sp->draft_ms,
                             .verify_ms = sp->verify_ms,
                             .other_ms = other_ms};
     spec_stats_add(&sp->stats, &step);
-    if (sp->plan.arm != DRAFT_NO_ARM && p->n > 0) sp->method_steps[sp->arm[sp->plan.arm].ops->method]++;
-    if (sp->opts.adapt == FACET_ADAPT_WINDOW && p->n > 0) draft_adaptive_observe(&sp->window, n_accepted + 1, p->n + 1);
+    if (p->n > 0) draft_adaptive_observe(&sp->window, n_accepted + 1, p->n + 1);
     if (!sp->is_planned) return;
     const draft_outcome o = {.n_ctx = n_ctx,
                              .n_drafted = sp->n_drafted,
@@ -276,55 +304,4 @@ facet_status speculation_commit(speculation *sp, int m, facet_error *err)
     FACET_TRY(verify_commit(sp->s, &sp->verdict, m, &n_moves, err));
     observe(sp, m, n_moves, n_ctx, ms_since(t0));
     return FACET_OK;
-}
-
-/* ---- report ---- */
-
-static void take_ratios(facet_spec_stats *s)
-{
-    s->mean_accepted = s->steps ? (double)s->committed / (double)s->steps : 0;
-    for (int i = 0; i < FACET_SPEC_DEPTHS; i++)
-        s->acceptance[i] = s->reached[i] ? (double)s->held[i] / (double)s->reached[i] : 0;
-}
-
-void facet_spec_stats_add(facet_spec_stats *sum, const facet_spec_stats *s)
-{
-    sum->steps += s->steps;
-    sum->drafted += s->drafted;
-    sum->accepted += s->accepted;
-    sum->committed += s->committed;
-    sum->plain_steps += s->plain_steps;
-    sum->tree_steps += s->tree_steps;
-    sum->moves += s->moves;
-    sum->draft_ms += s->draft_ms;
-    sum->verify_ms += s->verify_ms;
-    sum->other_ms += s->other_ms;
-    for (int i = 0; i < FACET_SPEC_DEPTHS; i++) {
-        sum->reached[i] += s->reached[i];
-        sum->held[i] += s->held[i];
-    }
-    for (int i = 0; i < FACET_SPEC_AUTO; i++) sum->method_steps[i] += s->method_steps[i];
-    take_ratios(sum);
-}
-
-void speculation_report(const speculation *sp, facet_spec_stats *out)
-{
-    const spec_stats *s = &sp->stats;
-    *out = (facet_spec_stats){.steps = s->n_steps,
-                              .drafted = s->n_drafted,
-                              .accepted = s->n_accepted,
-                              .committed = s->n_committed,
-                              .plain_steps = s->n_steps - s->n_drafting,
-                              .tree_steps = s->n_tree_steps,
-                              .moves = s->n_moves,
-                              .draft_ms = s->draft_ms,
-                              .verify_ms = s->verify_ms,
-                              .other_ms = s->other_ms};
-    for (int i = 0; i < SPEC_STATS_DEPTHS; i++) {
-        const int at = least(i, FACET_SPEC_DEPTHS - 1);
-        out->reached[at] += s->reached[i];
-        out->held[at] += s->accepted[i];
-    }
-    for (int i = 0; i < FACET_SPEC_AUTO; i++) out->method_steps[i] = sp->method_steps[i];
-    take_ratios(out);
 }

@@ -28,8 +28,7 @@ typedef struct speculation {
     int last_arm;
     bool is_shared;
     double draft_ms, verify_ms;
-    spec_stats stats;
-    uint64_t method_steps[FACET_SPEC_AUTO];
+    facet_spec_stats stats;
 } speculation;
 
 /* ops: one strategy of the caller's, up to opts->draft_max drafts a step (0 = DRAFT_TREE_MAX_NODES); NULL: those that
@@ -53,7 +52,5 @@ facet_status speculation_commit(speculation *sp, int m, facet_error *err);
 
 /* Leaves what was learned to the engine. */
 void speculation_end(speculation *sp);
-
-void speculation_report(const speculation *sp, facet_spec_stats *out);
 
 #endif

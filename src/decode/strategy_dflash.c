@@ -3,14 +3,15 @@
 
 #include "decode/draft_adaptive.h"
 #include "decode/engine_draft.h"
+#include "decode/park.h"
 #include "decode/strategy.h"
 
 static facet_status offer(strategy *st, facet_session *s, int32_t pending, int k_max, int *k, float *known,
                           bool *has_known, facet_error *err)
 {
-    (void)st, (void)s, (void)pending, (void)known, (void)err;
+    (void)st, (void)pending, (void)known, (void)err;
     *has_known = false;
-    *k = k_max;
+    *k = engine_has_drafter(s->engine, PARK_DFLASH) && session_has_draft_context(s) ? k_max : 0;
     return FACET_OK;
 }
 
@@ -35,8 +36,9 @@ static facet_status propose_chain(strategy *st, facet_session *s, int32_t pendin
         out->token[j] = rows.token[j][0];
         out->conf[j] = expf(rows.logp[j][0]);
     }
+    const int width_min = st->opts->width_min ? st->opts->width_min : DRAFT_WIDTH_MIN;
     if (st->opts->adapt != FACET_ADAPT_COST)
-        out->n = draft_width_by_confidence(out->conf, out->n, st->opts->width_theta, DRAFT_WIDTH_MIN) - 1;
+        out->n = draft_width_by_confidence(out->conf, out->n, st->opts->width_theta, width_min) - 1;
     return FACET_OK;
 }
 

@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "decode/engine_draft.h"
+#include "decode/park.h"
 #include "decode/strategy.h"
 
 static facet_status offer(strategy *st, facet_session *s, int32_t pending, int k_max, int *k, float *known,
@@ -10,14 +11,20 @@ static facet_status offer(strategy *st, facet_session *s, int32_t pending, int k
     (void)st, (void)pending, (void)known, (void)err;
     *has_known = false;
     /* it starts from the hidden state whose logits gave the pending token, which lies in the engine's outputs */
-    *k = s->n_tokens > 0 && session_has_outputs(s) ? k_max : 0;
+    *k = s->n_tokens > 0 && session_has_outputs(s) && engine_has_drafter(s->engine, PARK_MTP) ? k_max : 0;
     return FACET_OK;
 }
 
 static facet_status propose(strategy *st, facet_session *s, int32_t pending, int k, proposal *out, facet_error *err)
 {
     draft_rows rows;
-    FACET_TRY(engine_draft_mtp(s->engine, &s->kv, pending, s->n_tokens, s->out_row, k, st->opts->p_min, &rows, err));
+    const draft_chain chain = {.pending = pending,
+                               .base = s->n_tokens,
+                               .out_row = s->out_row,
+                               .k = k,
+                               .p_min = st->opts->p_min,
+                               .pos = st->opts->mtp_pos};
+    FACET_TRY(engine_draft_mtp(s->engine, &s->kv, &chain, &rows, err));
     out->n = rows.n;
     out->is_tree = false;
     out->has_conf = true;

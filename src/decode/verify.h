@@ -5,8 +5,10 @@
 #ifndef FACET_DECODE_VERIFY_H
 #define FACET_DECODE_VERIFY_H
 
+#include "decode/logprobs.h"
 #include "decode/sampler.h"
 #include "decode/session.h"
+#include "grammar/constraint.h"
 
 /* What is to be verified: a chain of n drafts, or a tree of n nodes, after the pending token. */
 typedef struct proposal {
@@ -23,6 +25,8 @@ typedef struct chooser {
     sampler *sampler;
     float *logits;
     const struct made_up *made_up; /* NULL but for benches */
+    constraint *constraint;        /* NULL = every token is allowed; its point 0 is after the session's tokens */
+    logprobs *log;                 /* notes the choice after entry i of the path at i; NULL: nobody wants to know */
 } chooser;
 
 /* Acceptance by decree, so that speculation can be timed where the weights are random and no draft would hold:
@@ -35,6 +39,7 @@ typedef struct made_up {
 
 typedef struct verdict {
     uint64_t run;             /* the engine's step whose outputs it is about */
+    uint64_t n_drops;         /* the engine's then */
     int first_row, first_out; /* where its rows begin in that step */
     int n_path;               /* rows that hold, that of the pending token included */
     uint8_t path[DRAFT_TREE_MAX_ROWS];
@@ -47,10 +52,12 @@ void made_up_confidences(const made_up *m, proposal *p);
 
 /* The target's choice after the session's last token. */
 facet_status verify_first(facet_session *s, const chooser *c, int32_t *out, facet_error *err);
+/* Drops the drafts that the constraint forbids, and what follows them. */
+facet_status verify_cut(const chooser *c, int32_t pending, proposal *p, facet_error *err);
 /* The rows as a part of a step; *p must live until the step was run. Makes room in the session. */
 facet_status verify_part(facet_session *s, int32_t pending, proposal *p, engine_part *out, facet_error *err);
-/* After the step: what holds. The session's content is unchanged until verify_commit; after a failure (of the step,
- * too) verify_abandon gives the rows back. */
+/* After the step: what holds; the constraint's point i + 1 is after row i of the path. The session's content is
+ * unchanged until verify_commit; after a failure (of the step, too) verify_abandon gives the rows back. */
 facet_status verify_read(facet_session *s, const chooser *c, int32_t pending, const proposal *p,
                          const engine_part *part, verdict *out, facet_error *err);
 void verify_abandon(facet_session *s);

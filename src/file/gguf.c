@@ -192,6 +192,11 @@ void gguf_close(gguf_file *f)
     mem_free(f);
 }
 
+const char *gguf_path_of(const gguf_file *f, const gguf_tensor *t)
+{
+    return f->shards[t->shard].path;
+}
+
 const gguf_tensor *gguf_find_tensor(const gguf_file *f, const char *name)
 {
     uint64_t i = name_table_find(&((const gguf_index *)f->index)->tensors, name, strlen(name));

@@ -70,6 +70,7 @@ facet_status gguf_open_memory(const void *data, size_t size, const char *name, g
 void gguf_close(gguf_file *f);
 
 const gguf_tensor *gguf_find_tensor(const gguf_file *f, const char *name); /* NULL when absent */
+const char *gguf_path_of(const gguf_file *f, const gguf_tensor *t);        /* of the file that holds it; borrowed */
 const gguf_kv *gguf_find(const gguf_file *f, const char *key);             /* NULL when absent */
 
 /* Typed getters. Integers widen and narrow where the value fits; nothing is reinterpreted. When the key is absent they

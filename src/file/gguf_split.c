@@ -8,6 +8,7 @@
 
 /* "-00001-of-00003.gguf" with room for two full ints */
 enum { SUFFIX_BYTES = 48 };
+#define TOTAL_KEY "split.tensors.count"
 
 static void make_suffix(char out[SUFFIX_BYTES], int no, int count)
 {
@@ -40,40 +41,50 @@ static char *sibling_path(const char *path, size_t prefix, int no, int count)
     return p;
 }
 
-static facet_status read_sibling(gguf_file *f, int no, int count, facet_error *err)
+/* What a set has in common. A part of another set that has the same number of files often shows by its total. */
+typedef struct split_set {
+    int count;
+    uint64_t n_tensors;
+    size_t prefix; /* letters of the first file's path before the number */
+} split_set;
+
+static facet_status read_sibling(gguf_file *f, int no, const split_set *set, facet_error *err)
 {
     gguf_keys keys;
     FACET_TRY(gguf_read_shard(f, no, &keys, err));
     facet_status status = read_count(&keys, "split.no", no, err);
-    if (status == FACET_OK) status = read_count(&keys, "split.count", count, err);
+    if (status == FACET_OK) status = read_count(&keys, "split.count", set->count, err);
+    if (status == FACET_OK && gguf_keys_find(&keys, TOTAL_KEY))
+        status = read_count(&keys, TOTAL_KEY, (int64_t)set->n_tensors, err);
     if (status != FACET_OK) error_prefix(err, "%s", f->shards[no].path);
     gguf_keys_free(&keys);
     return status;
 }
 
-static facet_status open_sibling(gguf_file *f, size_t prefix, int no, int count, facet_error *err)
+static facet_status open_sibling(gguf_file *f, int no, const split_set *set, facet_error *err)
 {
-    char *path = sibling_path(f->path, prefix, no, count);
-    if (!path) return error_memory(err, "the path of a shard", prefix);
+    char *path = sibling_path(f->path, set->prefix, no, set->count);
+    if (!path) return error_memory(err, "the path of a shard", set->prefix);
     facet_status status = file_map_open(path, &f->shards[no], err);
     mem_free(path);
     FACET_TRY(status);
     f->n_shards = no + 1;
-    return read_sibling(f, no, count, err);
+    return read_sibling(f, no, set, err);
 }
 
-static facet_status open_set(gguf_file *f, int count, facet_error *err)
+static facet_status open_set(gguf_file *f, split_set *set, facet_error *err)
 {
     char suffix[SUFFIX_BYTES];
-    make_suffix(suffix, 0, count);
+    make_suffix(suffix, 0, set->count);
     size_t n = strlen(f->path), n_suffix = strlen(suffix);
     if (n <= n_suffix || strcmp(f->path + n - n_suffix, suffix) != 0)
-        return error_set(err, FACET_ERR_FORMAT, "%s: first of %d files, so its name should end in %s", f->path, count,
-                         suffix);
-    file_map *shards = mem_resize_array(f->shards, (size_t)count, sizeof *shards);
-    if (!shards) return error_memory(err, "the list of shards", (size_t)count * sizeof *shards);
+        return error_set(err, FACET_ERR_FORMAT, "%s: first of %d files, so its name should end in %s", f->path,
+                         set->count, suffix);
+    set->prefix = n - n_suffix;
+    file_map *shards = mem_resize_array(f->shards, (size_t)set->count, sizeof *shards);
+    if (!shards) return error_memory(err, "the list of shards", (size_t)set->count * sizeof *shards);
     f->shards = shards;
-    for (int no = 1; no < count; no++) FACET_TRY(open_sibling(f, n - n_suffix, no, count, err));
+    for (int no = 1; no < set->count; no++) FACET_TRY(open_sibling(f, no, set, err));
     return FACET_OK;
 }
 
@@ -86,12 +97,12 @@ facet_status gguf_open_siblings(gguf_file *f, facet_error *err)
     if (no != 0)
         return error_set(err, FACET_ERR_FORMAT, "%s: file %" PRIu64 " of a set of %" PRIu64 "; open the first one",
                          f->path, no + 1, count);
-    FACET_TRY(gguf_get_u64(f, "split.tensors.count", true, 0, GGUF_MAX_TENSORS, &total, err));
-    FACET_TRY(open_set(f, (int)count, err));
+    FACET_TRY(gguf_get_u64(f, TOTAL_KEY, true, 0, GGUF_MAX_TENSORS, &total, err));
+    split_set set = {.count = (int)count, .n_tensors = total};
+    FACET_TRY(open_set(f, &set, err));
     if (f->n_tensors != total)
         return error_set(err, FACET_ERR_FORMAT,
-                         "%s: key \"split.tensors.count\": %" PRIu64 ", but the %" PRIu64 " files hold %" PRIu64
-                         " tensors",
+                         "%s: key \"" TOTAL_KEY "\": %" PRIu64 ", but the %" PRIu64 " files hold %" PRIu64 " tensors",
                          f->path, total, count, f->n_tensors);
     return FACET_OK;
 }

@@ -10,7 +10,7 @@ static facet_status check_shape(const binder *b, const gguf_tensor *t, uint64_t 
 {
     if (t->ne[0] == n0 && t->ne[1] == n1 && t->ne[2] == n2 && t->ne[3] == 1) return FACET_OK;
     return error_set(b->err, FACET_ERR_SHAPE, "%s: tensor %s is [%llu, %llu, %llu], wanted [%llu, %llu, %llu]",
-                     b->f->path, t->name, (unsigned long long)t->ne[0], (unsigned long long)t->ne[1],
+                     gguf_path_of(b->f, t), t->name, (unsigned long long)t->ne[0], (unsigned long long)t->ne[1],
                      (unsigned long long)t->ne[2], (unsigned long long)n0, (unsigned long long)n1,
                      (unsigned long long)n2);
 }
@@ -20,15 +20,15 @@ static facet_status check_type(const binder *b, const gguf_tensor *t, weight_cla
     const type_info *type = type_get(t->type);
     bool is_vector = c == CLASS_VECTOR || c == CLASS_F32_MATRIX;
     if (is_vector && t->type != TYPE_F32)
-        return error_set(b->err, FACET_ERR_UNSUPPORTED, "%s: tensor %s is %s, wanted F32", b->f->path, t->name,
-                         type->name);
+        return error_set(b->err, FACET_ERR_UNSUPPORTED, "%s: tensor %s is %s, wanted F32", gguf_path_of(b->f, t),
+                         t->name, type->name);
     if (!type->decode)
         return error_set(b->err, FACET_ERR_UNSUPPORTED, "%s: tensor %s has type %s, which is no weight type",
-                         b->f->path, t->name, type->name);
+                         gguf_path_of(b->f, t), t->name, type->name);
     if (!is_vector && t->ne[0] % 32)
         return error_set(b->err, FACET_ERR_UNSUPPORTED,
-                         "%s: tensor %s has rows of %llu values, wanted a multiple of 32", b->f->path, t->name,
-                         (unsigned long long)t->ne[0]);
+                         "%s: tensor %s has rows of %llu values, wanted a multiple of 32", gguf_path_of(b->f, t),
+                         t->name, (unsigned long long)t->ne[0]);
     return FACET_OK;
 }
 
@@ -51,7 +51,7 @@ static facet_status append(const binder *b, const gguf_tensor *t, weight_class c
                   .ne = {t->ne[0], n1, t->ne[2]},
                   .data = t->data + row * row_bytes,
                   .bytes = row_bytes * n1 * t->ne[2],
-                  .map = b->f->shards ? &b->f->shards[t->shard] : NULL,
+                  .map = &b->f->shards[t->shard],
                   .is_rows = c == CLASS_ROWS,
                   .is_matrix = c == CLASS_MATRIX,
                   .is_picked = c == CLASS_PICKED};
@@ -84,7 +84,7 @@ facet_status bind_factor(const binder *b, int index, const char *stem)
     FACET_TRY(check_type(b, t, CLASS_VECTOR));
     memcpy(&b->w->scale[index], t->data, sizeof(float));
     if (!isfinite(b->w->scale[index]))
-        return error_set(b->err, FACET_ERR_FORMAT, "%s: tensor %s is not finite", b->f->path, name);
+        return error_set(b->err, FACET_ERR_FORMAT, "%s: tensor %s is not finite", gguf_path_of(b->f, t), name);
     return FACET_OK;
 }
 
@@ -113,9 +113,11 @@ facet_status bind_scalar(const binder *b, float absent, float *out, int layer, c
     int i;
     FACET_TRY(bind_vector(b, false, 1, &i, layer, suffix));
     *out = absent;
-    if (i >= 0) memcpy(out, b->w->list[i].data, sizeof *out);
+    if (i < 0) return FACET_OK;
+    memcpy(out, b->w->list[i].data, sizeof *out);
     if (isfinite(*out)) return FACET_OK;
-    return error_set(b->err, FACET_ERR_FORMAT, "%s: tensor blk.%d.%s is not finite", b->f->path, layer, suffix);
+    return error_set(b->err, FACET_ERR_FORMAT, "%s: tensor blk.%d.%s is not finite", b->w->list[i].map->path, layer,
+                     suffix);
 }
 
 facet_status bind_part(const binder *b, const gguf_tensor *t, uint64_t n_in, uint64_t n_rows, uint64_t row, uint64_t n,

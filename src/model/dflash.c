@@ -22,14 +22,14 @@
 /* The two dialects of files. */
 typedef struct dialect {
     const char *arch;
-    const char *block_size, *taps; /* keys */
-    int first_layer;               /* the number by which the tap "after layer 0" is called */
-    const char *fc, *hidden_norm;  /* tensors */
+    const char *block_size, *taps, *target_depth; /* keys */
+    int first_layer;                              /* the number by which the tap "after layer 0" is called */
+    const char *fc, *hidden_norm;                 /* tensors */
 } dialect;
 
 static const dialect dialects[] = {
-    {"dflash", "block_size", "target_layers", 1, "fc", "enc.output_norm.weight"},
-    {"gemma4-dflash-draft", "dflash.block_size", "dflash.target_layer_ids", 0, "dflash.fc",
+    {"dflash", "block_size", "target_layers", "target_layer_count", 1, "fc", "enc.output_norm.weight"},
+    {"gemma4-dflash-draft", "dflash.block_size", "dflash.target_layer_ids", "dflash.n_target_layers", 0, "dflash.fc",
      "dflash.hidden_norm.weight"},
 };
 
@@ -206,10 +206,10 @@ static facet_status check_target(const key_reader *k, const dialect *d, const hp
         return error_set(k->err, FACET_ERR_UNSUPPORTED, "%s: %s.embedding_length is %u, the target's hidden size is %u",
                          k->f->path, k->prefix, p->n_embd, h->n_embd);
     int n_layers = h->n_layers;
-    if (is_community(d)) FACET_TRY(keys_int(k, "dflash.n_target_layers", false, 1, MAX_LAYERS, &n_layers));
+    FACET_TRY(keys_int(k, d->target_depth, false, 1, MAX_LAYERS, &n_layers));
     if (n_layers != h->n_layers)
-        return error_set(k->err, FACET_ERR_UNSUPPORTED, "%s: %s.dflash.n_target_layers is %d, the target has %d layers",
-                         k->f->path, k->prefix, n_layers, h->n_layers);
+        return error_set(k->err, FACET_ERR_UNSUPPORTED, "%s: %s.%s is %d, the target has %d layers", k->f->path,
+                         k->prefix, d->target_depth, n_layers, h->n_layers);
     uint32_t n_vocab = h->n_vocab;
     FACET_TRY(keys_u32(k, "vocab_size", false, 1, 1 << 24, &n_vocab));
     if (n_vocab != h->n_vocab)

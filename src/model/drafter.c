@@ -203,6 +203,7 @@ facet_status drafter_join_weights(const facet_model *target, drafter *const *dra
     for (int i = 0; i < n; i++) {
         drafters[i]->first_weight = at;
         memcpy(list + at, drafters[i]->w.list, (size_t)drafters[i]->w.n * sizeof *list);
+        for (int j = 0; j < drafters[i]->w.n; j++) list[at + j].part = i + 1;
         at += drafters[i]->w.n;
     }
     *out = list;

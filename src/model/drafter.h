@@ -87,6 +87,7 @@ facet_status drafter_extend_kv(drafter *d, const hparams *h, kv_type k, kv_type 
                                facet_error *err);
 
 /* The weights of the target, then those of the drafters (n >= 0), whose first_weight is set: what backend load() takes.
+ * The target is part 0, drafters[i] part i + 1.
  * *out is allocated (mem_free) and outlives the backend. */
 facet_status drafter_join_weights(const facet_model *target, drafter *const *drafters, int n, weight **out,
                                   int *n_weights, facet_error *err);

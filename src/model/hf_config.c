@@ -187,7 +187,7 @@ static facet_status read_dflash(const json_t *j, hf_config *c, facet_error *err)
     }
     m->target_layers = c->target_layers;
     m->n_target_layers = (int)n;
-    return FACET_OK;
+    return get_int(j, "num_target_layers", false, 1, MAX_LAYERS, &m->target_depth, err);
 }
 
 static facet_status read_centroids(hf_config *c, facet_error *err)

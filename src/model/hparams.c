@@ -135,7 +135,7 @@ facet_status hparams_read(const gguf_file *f, hparams *out, facet_error *err)
     if (!embd) return error_set(err, FACET_ERR_FORMAT, "%s: missing tensor token_embd.weight", f->path);
     if (embd->ne[1] < 1 || embd->ne[1] >= 1 << 24)
         return error_set(err, FACET_ERR_SHAPE, "%s: tensor token_embd.weight has %llu rows, wanted 1 to 16777215",
-                         f->path, (unsigned long long)embd->ne[1]);
+                         gguf_path_of(f, embd), (unsigned long long)embd->ne[1]);
     h.n_vocab = (uint32_t)embd->ne[1];
     int64_t *scratch = mem_calloc((size_t)h.n_layers, sizeof *scratch);
     h.layers = mem_calloc((size_t)h.n_layers, sizeof *h.layers);

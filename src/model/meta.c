@@ -85,6 +85,7 @@ static void put_dflash(putter *p, const meta *m)
     if (m->embedding_scale > 0) put_f32(p, "embedding_scale", m->embedding_scale);
     if (m->softcap > 0) put_f32(p, "final_logit_softcapping", m->softcap);
     put_array(p, "target_layers", GGUF_I32, m->target_layers, m->n_target_layers);
+    if (m->target_depth) put_u32(p, "target_layer_count", (uint32_t)m->target_depth);
     if (m->has_causal) put_bool(p, "attention.causal", m->is_causal);
     if (m->activation) put_text(p, key_of(p, "hidden_activation"), m->activation);
     if (!m->is_local) return;

@@ -33,6 +33,7 @@ typedef struct meta {
     float embedding_scale;             /* DFlash */
     const int32_t *target_layers;
     int n_target_layers;
+    int target_depth; /* DFlash: layers of the target; 0 = not known */
     uint32_t file_type;
 } meta;
 

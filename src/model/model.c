@@ -33,11 +33,27 @@ facet_status facet_model_open(const char *path, facet_model **out, facet_error *
 void facet_model_close(facet_model *m)
 {
     if (!m) return;
+    trie_close(atomic_load(&m->trie));
     tokenizer_close(m->tok);
     weights_free(&m->w);
     hparams_free(&m->h);
     gguf_close(m->file);
     mem_free(m);
+}
+
+/* Where two threads make it at once, the first one's stays. */
+facet_status model_trie(facet_model *m, const token_trie **out, facet_error *err)
+{
+    token_trie *known = atomic_load(&m->trie), *made;
+    if (!known) {
+        FACET_TRY(trie_open(m->tok, &made, err));
+        if (atomic_compare_exchange_strong(&m->trie, &known, made))
+            known = made;
+        else
+            trie_close(made);
+    }
+    *out = known;
+    return FACET_OK;
 }
 
 int32_t facet_model_n_vocab(const facet_model *m)

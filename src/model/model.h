@@ -2,6 +2,9 @@
 #ifndef FACET_MODEL_MODEL_H
 #define FACET_MODEL_MODEL_H
 
+#include <stdatomic.h>
+
+#include "grammar/trie.h"
 #include "model/gemma4.h"
 #include "text/chat.h"
 #include "text/tokenizer.h"
@@ -12,6 +15,10 @@ struct facet_model {
     weights w;
     tokenizer *tok;
     chat_format chat;
+    _Atomic(token_trie *) trie; /* NULL until a grammar wants it (model_trie) */
 };
+
+/* The tree of the vocabulary's texts, made at the first call. The model's; from any thread. */
+facet_status model_trie(facet_model *m, const token_trie **out, facet_error *err);
 
 #endif

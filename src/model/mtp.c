@@ -108,16 +108,25 @@ static facet_status find_donor(const key_reader *k, const hparams *h, const mtp_
     return FACET_OK;
 }
 
-/* The file's own word on the donors' KV heads is only compared. */
+/* The file's own word on the donors' KV heads, one number per layer: other ones mean another target. A single number
+ * cannot be right for both kinds of layers, so that it is only compared. */
 static facet_status compare_kv_heads(const key_reader *k, const hparams *h, const mtp_hparams *p)
 {
     int64_t v[DRAFTER_MAX_LAYERS];
     if (!keys_has(k, "attention.head_count_kv")) return FACET_OK;
     FACET_TRY(keys_per_layer(k, "attention.head_count_kv", 0, 1024, p->n_layers, v));
-    for (int l = 0; l < p->n_layers; l++)
-        if (v[l] != h->layers[p->layer[l].donor].n_kv_heads)
-            log_line(FACET_LOG_WARN, "%s: %s.attention.head_count_kv of layer %d is %d, the target's layer %d has %d",
-                     k->f->path, k->prefix, l, (int)v[l], p->layer[l].donor, h->layers[p->layer[l].donor].n_kv_heads);
+    char full[KEY_BYTES];
+    const bool is_list = gguf_find(k->f, keys_full(k, "attention.head_count_kv", full))->type == GGUF_ARRAY;
+    for (int l = 0; l < p->n_layers; l++) {
+        const int donor = p->layer[l].donor, wanted = h->layers[donor].n_kv_heads;
+        if (v[l] == wanted) continue;
+        if (is_list)
+            return error_set(k->err, FACET_ERR_UNSUPPORTED,
+                             "%s: %s of layer %d is %d, layer %d of the target, whose cache it reads, has %d",
+                             k->f->path, full, l, (int)v[l], donor, wanted);
+        log_line(FACET_LOG_WARN, "%s: %s of layer %d is %d, the target's layer %d has %d", k->f->path, full, l,
+                 (int)v[l], donor, wanted);
+    }
     return FACET_OK;
 }
 
@@ -148,11 +157,11 @@ static facet_status fill_order(const gguf_file *f, const gguf_tensor *t, uint32_
     for (uint32_t i = 0; i < n; i++) {
         int64_t id;
         if (!ordering_entry(t, i, &id))
-            return error_set(err, FACET_ERR_FORMAT, "%s: tensor %s is %s, wanted I32 or I64", f->path, t->name,
-                             type_get(t->type)->name);
+            return error_set(err, FACET_ERR_FORMAT, "%s: tensor %s is %s, wanted I32 or I64", gguf_path_of(f, t),
+                             t->name, type_get(t->type)->name);
         if (id < 0 || id >= (int64_t)n || seen[id])
             return error_set(err, FACET_ERR_FORMAT, "%s: tensor %s: entry %u is %lld: no permutation of 0 to %u",
-                             f->path, t->name, i, (long long)id, n - 1);
+                             gguf_path_of(f, t), t->name, i, (long long)id, n - 1);
         seen[id] = 1;
         order[i] = (int32_t)id;
     }
@@ -164,7 +173,7 @@ static facet_status read_order(const gguf_file *f, const char *name, uint32_t n_
     const gguf_tensor *t = gguf_find_tensor(f, name);
     if (!t) return error_set(err, FACET_ERR_FORMAT, "%s: missing tensor %s", f->path, name);
     if (t->ne[0] != n_vocab || t->ne[1] * t->ne[2] * t->ne[3] != 1)
-        return error_set(err, FACET_ERR_SHAPE, "%s: tensor %s is [%llu, %llu], wanted [%u]", f->path, name,
+        return error_set(err, FACET_ERR_SHAPE, "%s: tensor %s is [%llu, %llu], wanted [%u]", gguf_path_of(f, t), name,
                          (unsigned long long)t->ne[0], (unsigned long long)t->ne[1], n_vocab);
     int32_t *order = mem_resize_array(NULL, n_vocab, sizeof *order);
     uint8_t *seen = mem_calloc(n_vocab, 1);
@@ -197,7 +206,7 @@ static facet_status bind_centroids(const key_reader *k, const binder *b, uint32_
     if (!t) return error_set(b->err, FACET_ERR_FORMAT, "%s: missing tensor %s", f->path, centroids);
     if (t->ne[1] < 1 || t->ne[1] > n_vocab || n_vocab % t->ne[1])
         return error_set(b->err, FACET_ERR_SHAPE, "%s: tensor %s has %llu rows, which do not divide the %u tokens",
-                         f->path, centroids, (unsigned long long)t->ne[1], n_vocab);
+                         gguf_path_of(f, t), centroids, (unsigned long long)t->ne[1], n_vocab);
     p->n_centroids = (int)t->ne[1];
     FACET_TRY(bind_tensor(b, CLASS_MATRIX, true, p->n_embd, t->ne[1], 1, &p->centroids, centroids));
     int n_centroids = p->n_centroids;

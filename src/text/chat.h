@@ -46,6 +46,9 @@ typedef struct chat_event {
 } chat_event;
 typedef void (*chat_event_fn)(void *ud, const chat_event *e);
 
+/* True when a prompt ends with an open thought channel, as some templates write it. */
+bool chat_opens_thought(const char *prompt, size_t n);
+
 typedef struct chat_parser chat_parser;
 /* starts_in_thought: the prompt ended with an open thought channel. */
 facet_status chat_parser_open(const tokenizer *t, bool starts_in_thought, chat_event_fn fn, void *ud, chat_parser **out,

@@ -36,6 +36,13 @@ static bool is_blank(char c)
     return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
+bool chat_opens_thought(const char *prompt, size_t n)
+{
+    static const char open[] = "<|channel>thought\n";
+    const size_t k = sizeof open - 1;
+    return n >= k && memcmp(prompt + n - k, open, k) == 0;
+}
+
 facet_status chat_parser_open(const tokenizer *t, bool starts_in_thought, chat_event_fn fn, void *ud, chat_parser **out,
                               facet_error *err)
 {

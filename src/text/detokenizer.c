@@ -51,20 +51,24 @@ static void put_bytes(detokenizer *d, const char *s, size_t n, buf *out)
     }
 }
 
+/* Bytes at s before the next U+2581, or all. */
+static size_t until_blank(const char *s, size_t n)
+{
+    for (size_t i = 0; i + 3 <= n; i++)
+        if (memcmp(s + i, blank, 3) == 0) return i;
+    return n;
+}
+
 /* Token text with each U+2581 as a blank. */
 static void put_normal(detokenizer *d, const char *s, size_t n, buf *out)
 {
-    size_t from = 0;
-    for (size_t i = 0; i + 3 <= n;) {
-        if (memcmp(s + i, blank, 3) != 0) {
-            i++;
-            continue;
-        }
-        put_bytes(d, s + from, i - from, out);
-        put_bytes(d, " ", 1, out);
-        from = i += 3;
+    while (n) {
+        const size_t k = until_blank(s, n);
+        put_bytes(d, s, k, out);
+        if (k < n) put_bytes(d, " ", 1, out);
+        s += k < n ? k + 3 : k;
+        n -= k < n ? k + 3 : k;
     }
-    put_bytes(d, s + from, n - from, out);
 }
 
 void detokenizer_push(detokenizer *d, const tokenizer *t, int32_t id, buf *out)
@@ -90,4 +94,32 @@ void detokenizer_finish(detokenizer *d, buf *out)
 {
     if (d->n_pending) put_replacement(out);
     d->n_pending = 0;
+}
+
+/* A marker of chats, which speaks to the program and not to the reader. */
+static bool is_marker(const special_ids *ids, int32_t id)
+{
+    const int32_t all[] = {ids->turn_open,  ids->turn_close,    ids->channel_open,   ids->channel_close, ids->call_open,
+                           ids->call_close, ids->response_open, ids->response_close, ids->quote,         ids->think};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i] == id) return true;
+    return false;
+}
+
+void tokenizer_append_text(const tokenizer *t, int32_t id, buf *out)
+{
+    size_t n = 0;
+    const char *s = tokenizer_token_text(t, id, &n);
+    if (!s || t->class_of[id] == TOKEN_CONTROL || t->is_end[id] || is_marker(&t->ids, id)) return;
+    if (t->class_of[id] == TOKEN_BYTE) {
+        buf_putc(out, (char)vocab_byte_value(s, n));
+        return;
+    }
+    while (n) {
+        const size_t k = t->class_of[id] == TOKEN_NORMAL ? until_blank(s, n) : n;
+        buf_append(out, s, k);
+        if (k < n) buf_putc(out, ' ');
+        s += k < n ? k + 3 : k;
+        n -= k < n ? k + 3 : k;
+    }
 }

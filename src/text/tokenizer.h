@@ -37,6 +37,10 @@ const int32_t *tokenizer_suppressed(const tokenizer *t, int *n);
 /* Raw text of a token as stored (U+2581 for blanks); NULL for an id out of range. */
 const char *tokenizer_token_text(const tokenizer *t, int32_t id, size_t *n);
 
+/* Appends the bytes that the token adds to a text, U+2581 as a blank; possibly a part of a character. Nothing for ids
+ * out of range, control tokens, end tokens and the markers of chats (special_ids). */
+void tokenizer_append_text(const tokenizer *t, int32_t id, buf *out);
+
 /* Appends to *ids (mem_realloc'ed by the function, owned by the caller) and *n; *cap is its capacity. With add_bos,
  * <bos> comes first unless the text itself begins with it (and mode parses it). Linear-log in the text; any bytes are
  * accepted. */

@@ -141,6 +141,8 @@ typedef struct run {
     double ms;    /* without noise */
     double noise; /* of the measured times: standard deviation, relative; one in a hundred is twenty times as long */
     rng luck;     /* of the noise */
+    int n_measured;
+    uint64_t hiccups;    /* bit i: the i-th measured time is forty times as long */
     double worst_excess; /* highest ms / plain - 1.02 * tokens at the end of any step */
     uint64_t choices;    /* hash of every plan */
 } run;
@@ -149,10 +151,11 @@ static void start(run *r, const world *w, uint64_t seed)
 {
     draft_arm_desc arms[4];
     for (int i = 0; i < w->n_drafters; i++)
-        arms[i] = (draft_arm_desc){.name = w->d[i].name,
-                                   .has_conf = w->d[i].conf != CONF_NONE,
-                                   .is_cost_per_token = w->d[i].token_ms > 0,
-                                   .draft_ms = w->d[i].token_ms > 0 ? w->d[i].token_ms : w->d[i].flat_ms};
+        arms[i] =
+            (draft_arm_desc){.name = w->d[i].name,
+                             .has_conf = w->d[i].conf != CONF_NONE,
+                             .is_cost_per_token = w->d[i].token_ms > 0,
+                             .draft_share = (w->d[i].token_ms > 0 ? w->d[i].token_ms : w->d[i].flat_ms) / w->base_ms};
     memset(r, 0, sizeof *r);
     r->w = w;
     r->seed = seed;
@@ -168,6 +171,8 @@ static void confidences(const run *r, const drafter *d, int k, float *conf)
 
 static double measured(run *r, double ms)
 {
+    const int i = r->n_measured++;
+    if (i < 64 && r->hiccups >> i & 1) return 40 * ms;
     if (r->noise == 0) return ms;
     return ms * exp(r->noise * rng_normal(&r->luck)) * (rng_below(&r->luck, 100) ? 1 : 20);
 }

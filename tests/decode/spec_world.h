@@ -306,7 +306,7 @@ static inline spec_state spec_look(facet_session *s)
     spec_state out = {.n_tokens = s->n_tokens};
     facet_error err;
     facet_session *f;
-    const int32_t token = 300, pending = 301;
+    const int32_t token = 300;
     out.tokens = malloc((size_t)s->n_tokens * sizeof *out.tokens);
     assert_non_null(out.tokens);
     memcpy(out.tokens, s->tokens, (size_t)s->n_tokens * sizeof *out.tokens);
@@ -317,10 +317,11 @@ static inline spec_state spec_look(facet_session *s)
     assert_ok(facet_session_fork(s, &f, &err), err);
     assert_ok(session_append(f, &token, 1, &err), err);
     out.next = spec_read_floats(f, e->plan->v_logits, V);
-    if (e->mtp) assert_ok(engine_draft_mtp(e, &f->kv, pending, f->n_tokens, f->out_row, 4, 0, &out.mtp, &err), err);
+    const draft_chain chain = {.pending = 301, .base = f->n_tokens, .out_row = f->out_row, .k = 4};
+    if (e->mtp) assert_ok(engine_draft_mtp(e, &f->kv, &chain, &out.mtp, &err), err);
     const int room = e->n_ctx - f->n_tokens - 1;
     const int block = e->dflash ? e->dflash->dflash.block_size - 1 : 0, k = block < room ? block : room;
-    if (k > 0) assert_ok(engine_draft_block(e, &f->kv, pending, f->n_tokens, k, &out.dflash, &err), err);
+    if (k > 0) assert_ok(engine_draft_block(e, &f->kv, chain.pending, f->n_tokens, k, &out.dflash, &err), err);
     facet_session_close(f);
     return out;
 }
@@ -421,7 +422,7 @@ static inline void spec_add_variant(spec_variants *v, facet_speculation how, con
 /* Fixed lengths: every draft length that a drafter takes up to 16, every tree budget from one node to a full step. */
 static inline void spec_add_fixed(spec_variants *v, const facet_engine *e)
 {
-    static const int budgets[] = {1, 4, 16, 22, 63};
+    static const int budgets[] = {1, 4, 16, 22, 64};
     const facet_speculation off = {.adapt = FACET_ADAPT_OFF};
     for (int k = 1; k <= 16; k++) {
         facet_speculation o = off;

@@ -95,8 +95,8 @@ static void cutting_with_the_long_run_rate_is_optimal(void **state)
 
 /* ---- the controller ---- */
 
-static const draft_arm_desc mtp = {.name = "mtp", .is_cost_per_token = true, .draft_ms = 1.2};
-static const draft_arm_desc block = {.name = "block", .has_conf = true, .draft_ms = 5};
+static const draft_arm_desc mtp = {.name = "mtp", .is_cost_per_token = true, .draft_share = 1.2 / 28};
+static const draft_arm_desc block = {.name = "block", .has_conf = true, .draft_share = 5.0 / 28};
 
 static void measure(draft_control *c, double base, double per_row)
 {
@@ -125,7 +125,11 @@ static void plain_until_a_step_was_timed(void **state)
     draft_plan p = draft_control_plan(&c, 0, &offer);
     assert_int_equal(p.arm, DRAFT_NO_ARM);
     assert_int_equal(p.reason, DRAFT_PLAIN_UNMEASURED);
+    draft_control_observe(&c, &(draft_outcome){.verify_ms = 280, .draft_ms = -1, .other_ms = 0}); /* a cold machine */
+    p = draft_control_plan(&c, 0, &offer);
+    assert_int_equal(p.reason, DRAFT_PLAIN_UNMEASURED);
     draft_control_observe(&c, &(draft_outcome){.verify_ms = 28, .draft_ms = -1, .other_ms = 0});
+    assert_true(draft_control_plain_rate(&c, 0) == 1.0 / 28);
     p = draft_control_plan(&c, 0, &offer);
     assert_int_equal(p.reason, DRAFT_FIRST_TRIES);
     assert_int_equal(p.arm, 0);
@@ -220,7 +224,7 @@ static void an_arm_is_kept_unless_another_is_clearly_better(void **state)
     const double other_ms[] = {1.13, 0.5};
     for (int i = 0; i < 2; i++) {
         draft_arm_desc other = mtp;
-        other.draft_ms = other_ms[i];
+        other.draft_share = other_ms[i] / 28;
         draft_control_init(&c, NULL, (const draft_arm_desc[]){mtp, other}, 2, NULL, 0);
         measure(&c, 28, 0.25);
         c.arm[0].n_steps = c.arm[1].n_steps = 100; /* the first tries are over */
@@ -274,7 +278,7 @@ static void credit_bounds_what_is_begun(void **state)
 {
     (void)state;
     static draft_control c;
-    const draft_arm_desc dear = {.name = "dear", .draft_ms = 28 * 10}; /* a failure costs ten plain steps */
+    const draft_arm_desc dear = {.name = "dear", .draft_share = 10}; /* a failure costs ten plain steps */
     draft_control_init(&c, NULL, &dear, 1, NULL, 0);
     measure(&c, 28, 0);
     assert_int_equal(step(&c, 5, 0).arm, 0);
@@ -282,7 +286,7 @@ static void credit_bounds_what_is_begun(void **state)
     const draft_plan p = step(&c, 5, 0);
     assert_int_equal(p.arm, DRAFT_NO_ARM);
     assert_int_equal(p.reason, DRAFT_PLAIN_CREDIT);
-    const draft_arm_desc dearer = {.name = "dearer", .draft_ms = 28 * 13};
+    const draft_arm_desc dearer = {.name = "dearer", .draft_share = 13};
     draft_control_init(&c, NULL, &dearer, 1, NULL, 0);
     measure(&c, 28, 0);
     for (int i = 0; i < 500; i++) assert_int_equal(step(&c, 5, 0).arm, DRAFT_NO_ARM); /* never affordable */
@@ -293,7 +297,7 @@ static void an_unaffordable_arm_is_passed_over(void **state)
 {
     (void)state;
     static draft_control c;
-    const draft_arm_desc dear = {.name = "dear", .draft_ms = 28 * 13};
+    const draft_arm_desc dear = {.name = "dear", .draft_share = 13};
     draft_control_init(&c, NULL, (const draft_arm_desc[]){dear, mtp}, 2, NULL, 0);
     measure(&c, 28, 0.25);
     for (int i = 0; i < 300; i++) assert_int_equal(step(&c, 5, 5).arm, 1);
@@ -357,7 +361,7 @@ static void captured_widths_are_filled(void **state)
     (void)state;
     static draft_control c;
     draft_control_init(&c, NULL, &mtp, 1, (const int[]){1, 2, 4, 8}, 4);
-    c.arm[0].draft_ms = 0;
+    c.arm[0].desc.draft_share = 0;
     draft_cost_set(&c.cost, 0, 1, 12);
     draft_cost_set(&c.cost, 0, 2, 15);
     draft_cost_set(&c.cost, 0, 4, 21);

@@ -144,7 +144,7 @@ static void noisy_times_do_little_harm(void **state)
             ratio += ms / best_fixed(&hopeful[i], seed, 0, N_TOKENS) / N_SEEDS;
         }
         report(hopeful[i].name, ratio);
-        if (ratio > 1.08) fail_msg("%s: %.4f of the best fixed choice", hopeful[i].name, ratio);
+        if (ratio > 1.15) fail_msg("%s: %.4f of the best fixed choice", hopeful[i].name, ratio);
     }
     for (size_t i = 0; i < sizeof hopeless / sizeof *hopeless; i++) {
         start(&the_run, &hopeless[i], 1);
@@ -178,13 +178,40 @@ static void costs_learned_on_the_way_do_nearly_as_well(void **state)
     }
 }
 
+/* Nothing is known at the start, and any of the first measurements may be forty times too long: of a plain step, of a
+ * draft, of a verification. */
+static void a_hiccup_at_the_start_rules_nothing_out(void **state)
+{
+    (void)state;
+    static const world worlds[] = {
+        {"dense, mtp", 28, .25, .1, 1, {D("m", LONG_CHAIN, 0, 1.2, 15)}},
+        {"dense, block", 28, .25, .1, 1, {D_WITH("d", LONG_CHAIN, 5, 0, 15, .conf = CONF_TRUE)}},
+        {"costly rows, mtp", 28, 8, .1, 1, {D("m", LONG_CHAIN, 0, 3, 15)}},
+    };
+    for (size_t i = 0; i < sizeof worlds / sizeof *worlds; i++) {
+        const double best = best_fixed(&worlds[i], 1, 0, N_TOKENS);
+        double worst = 0;
+        for (int bit = 0; bit < 40; bit++) {
+            start(&the_run, &worlds[i], 1);
+            draft_cost_init(&the_run.c.cost, NULL, 0);
+            draft_cost_guess(&the_run.c.cost, 0.1);
+            the_run.c.other_ms = the_run.c.n_others = 0;
+            the_run.hiccups = UINT64_C(1) << bit;
+            const double ratio = advance_to(&the_run, N_TOKENS) / best;
+            if (ratio > 1.15) fail_msg("%s, hiccup %d: %.3f of the best fixed choice", worlds[i].name, bit, ratio);
+            worst = fmax(worst, ratio);
+        }
+        report(worlds[i].name, worst);
+    }
+}
+
 /* A drafter whose cost nobody stated costs one step to find out, and no more. */
 static void an_unknown_cost_is_one_surprise(void **state)
 {
     (void)state;
     const world w = {"dense, very dear drafter", 28, .25, .1, 1, {D("m", NEVER, 1000, 0, 15)}};
     start(&the_run, &w, 1);
-    the_run.c.arm[0].draft_ms = 0;
+    the_run.c.arm[0].desc.draft_share = 0;
     advance_to(&the_run, N_TOKENS);
     assert_true(the_run.ms / plain_ms(&w) <= 1.02 * N_TOKENS + 12 + (1000 + .25 * 15) / plain_ms(&w));
     assert_int_equal(the_run.c.n_drafting, 1);
@@ -440,6 +467,7 @@ int main(void)
         cmocka_unit_test(a_good_drafter_is_used_within_five_percent),
         cmocka_unit_test(noisy_times_do_little_harm),
         cmocka_unit_test(costs_learned_on_the_way_do_nearly_as_well),
+        cmocka_unit_test(a_hiccup_at_the_start_rules_nothing_out),
         cmocka_unit_test(an_unknown_cost_is_one_surprise),
         cmocka_unit_test(one_good_drafter_among_four),
         cmocka_unit_test(drafters_that_come_and_go_are_combined),

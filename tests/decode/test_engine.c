@@ -7,8 +7,8 @@
 
 #include "base/mem.h"
 #include "decode/session.h"
-#include "file/gguf_write.h"
 #include "file/temp_dir.h"
+#include "model/gguf_parts.h"
 
 #define MODELS FACET_SOURCE_DIR "/models/facet-small-"
 #define MODEL MODELS "Q4_K_M.gguf"
@@ -239,40 +239,6 @@ static void parameters_out_of_range(void **state)
 
 /* ---- split files ---- */
 
-static void put_split_keys(gguf_writer *w, int no, int count, uint64_t n_tensors)
-{
-    facet_error err;
-    assert_ok(gguf_put_u32(w, "split.no", (uint32_t)no, &err), err);
-    assert_ok(gguf_put_u32(w, "split.count", (uint32_t)count, &err), err);
-    assert_ok(gguf_put_u32(w, "split.tensors.count", (uint32_t)n_tensors, &err), err);
-}
-
-/* Part `no` of `count`: all keys in the first, the tensors in turn. */
-static void write_part(const gguf_file *f, int no, int count)
-{
-    facet_error err;
-    gguf_writer *w;
-    char name[64];
-    snprintf(name, sizeof name, "m-%05d-of-%05d.gguf", no + 1, count);
-    assert_ok(gguf_writer_new(&w, &err), err);
-    for (uint64_t i = 0; i < f->n_kv && no == 0; i++) assert_ok(gguf_put_kv(w, &f->kv[i], &err), err);
-    put_split_keys(w, no, count, f->n_tensors);
-    const uint64_t begin = f->n_tensors * (uint64_t)no / (uint64_t)count,
-                   end = f->n_tensors * (uint64_t)(no + 1) / (uint64_t)count;
-    for (uint64_t i = begin; i < end; i++) {
-        const gguf_tensor *t = &f->tensors[i];
-        assert_ok(gguf_add_tensor(w, t->name, (tensor_type)t->type, t->n_dims, t->ne, &err), err);
-    }
-    assert_ok(gguf_begin_data(w, temp_file(name), &err), err);
-    for (uint64_t i = begin; i < end; i++) {
-        const gguf_tensor *t = &f->tensors[i];
-        const uint64_t n = t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
-        assert_ok(gguf_write_data(w, t->data, type_bytes(type_get(t->type), n), &err), err);
-    }
-    assert_ok(gguf_finish(w, &err), err);
-    gguf_writer_free(w);
-}
-
 typedef struct tokens {
     int32_t ids[64];
     int n;
@@ -322,16 +288,9 @@ static void a_split_model_gives_the_same_tokens(void **state)
     assert_true(want.n > 10);
     static const int counts[] = {2, 5, 85}; /* 85: a tensor each */
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
-        gguf_file *f;
-        facet_error err;
-        assert_ok(gguf_open(MODEL, &f, &err), err);
-        assert_int_equal(f->n_tensors, 85);
-        for (int no = 0; no < counts[i]; no++) write_part(f, no, counts[i]);
-        gguf_close(f);
-        char first[64];
-        snprintf(first, sizeof first, "m-00001-of-%05d.gguf", counts[i]);
+        const char *first = gguf_write_parts(MODEL, temp_file("m"), counts[i]);
         for (int use_mmap = 0; use_mmap < 2; use_mmap++) {
-            const tokens got = answer(temp_file(first), use_mmap);
+            const tokens got = answer(first, use_mmap);
             assert_int_equal(got.n, want.n);
             assert_memory_equal(got.ids, want.ids, sizeof want.ids);
         }

@@ -2,8 +2,6 @@
  * seed and position alone; so the speculative text is the plain text of the same seed. */
 #include "spec_scripted.h"
 
-#include <math.h>
-
 typedef struct fixture {
     spec_world w;
     spec_prompts prompts;
@@ -215,112 +213,6 @@ static void pitfall_34_penalties_count_the_drafted_prefix(void **state)
     close_fixture(f);
 }
 
-/* ---- the distribution ---- */
-
-enum { TOP_K = 4, DEPTH = 3, N_PATHS = TOP_K * TOP_K * TOP_K, N_SEEDS = 1500 };
-
-/* The TOP_K best tokens after the session's text with their probabilities at this temperature. */
-static void best_tokens(fixture *f, const int32_t *ids, size_t n, double temperature, int32_t *token, double *p)
-{
-    const int32_t V = (int32_t)f->w.engine->model->h.n_vocab;
-    facet_error err;
-    float *logits = malloc((size_t)V * sizeof *logits);
-    double sum = 0;
-    assert_ok(facet_session_sync(f->plain, ids, n, &err), err);
-    assert_ok(facet_session_logits(f->plain, logits, &err), err);
-    for (int i = 0; i < TOP_K; i++) {
-        token[i] = 0;
-        for (int32_t t = 1; t < V; t++)
-            if (logits[t] > logits[token[i]]) token[i] = t;
-        sum += p[i] = exp((double)logits[token[i]] / temperature);
-        logits[token[i]] = -INFINITY;
-    }
-    for (int i = 0; i < TOP_K; i++) p[i] /= sum;
-    free(logits);
-}
-
-/* Chi-square of counts against n * p; cells that expect fewer than 5 are put together. Returns the degrees of freedom.
- */
-static int chi_square(const int *count, const double *p, int n_cells, int n, double *chi)
-{
-    double rest_p = 0, rest = 0;
-    int n_used = 0;
-    *chi = 0;
-    for (int i = 0; i < n_cells; i++) {
-        const double want = n * p[i];
-        if (want < 5) {
-            rest_p += want;
-            rest += count[i];
-            continue;
-        }
-        *chi += (count[i] - want) * (count[i] - want) / want;
-        n_used++;
-    }
-    if (rest_p >= 5) *chi += (rest - rest_p) * (rest - rest_p) / rest_p, n_used++;
-    return n_used - 1;
-}
-
-/* Wilson and Hilferty 1931: the quantile at 3.72 standard deviations (p = 1e-4). */
-static double chi_limit(int df)
-{
-    const double a = 2.0 / (9 * df);
-    return df * pow(1 - a + 3.72 * sqrt(a), 3);
-}
-
-/* The exact distribution of the first three tokens, from the logits after every prefix of the four best tokens. */
-static void exact_paths(fixture *f, const spec_request *q, double temperature, int32_t (*path)[DEPTH], double *p)
-{
-    int32_t *ids = malloc((q->n_prompt + DEPTH) * sizeof *ids), t1[TOP_K], t2[TOP_K], t3[TOP_K];
-    double p1[TOP_K], p2[TOP_K], p3[TOP_K];
-    memcpy(ids, q->prompt, q->n_prompt * sizeof *ids);
-    best_tokens(f, ids, q->n_prompt, temperature, t1, p1);
-    for (int i = 0; i < N_PATHS; i++) {
-        const int a = i / (TOP_K * TOP_K), b = i / TOP_K % TOP_K, c = i % TOP_K;
-        ids[q->n_prompt] = t1[a];
-        if (i % (TOP_K * TOP_K) == 0) best_tokens(f, ids, q->n_prompt + 1, temperature, t2, p2);
-        ids[q->n_prompt + 1] = t2[b];
-        if (i % TOP_K == 0) best_tokens(f, ids, q->n_prompt + 2, temperature, t3, p3);
-        memcpy(path[i], (const int32_t[]){t1[a], t2[b], t3[c]}, sizeof path[i]);
-        p[i] = p1[a] * p2[b] * p3[c];
-    }
-    free(ids);
-}
-
-/* Tree speculation over many seeds: first tokens, and whole texts of three, come as often as the target's own
- * probabilities say. */
-static void trees_draw_from_the_targets_distribution(void **state)
-{
-    (void)state;
-    fixture *f = open_fixture();
-    const facet_speculation how = {.method = FACET_SPEC_DFLASH, .adapt = FACET_ADAPT_OFF, .tree_budget = 22};
-    facet_sampling s = with_temperature(4, 0);
-    s.top_k = TOP_K;
-    const spec_request q = request_for(f, "bytes", DEPTH + 1, &s);
-    int32_t path[N_PATHS][DEPTH];
-    double p[N_PATHS], first_p[TOP_K] = {0}, chi;
-    int count[N_PATHS] = {0}, first[TOP_K] = {0};
-    uint64_t n_accepted = 0;
-    exact_paths(f, &q, 4, path, p);
-    for (s.seed = 0; s.seed < N_SEEDS; s.seed++) {
-        int i = 0;
-        spec_say(f->spec, &q, &how, NULL, &f->got);
-        while (i < N_PATHS && memcmp(path[i], f->got.ids, sizeof path[i]) != 0) i++;
-        assert_in_range(i, 0, N_PATHS - 1);
-        count[i]++;
-        first[i / (TOP_K * TOP_K)]++;
-        n_accepted += f->got.r.spec.accepted;
-    }
-    for (int i = 0; i < N_PATHS; i++) first_p[i / (TOP_K * TOP_K)] += p[i];
-    int df = chi_square(first, first_p, TOP_K, N_SEEDS, &chi);
-    if (chi > chi_limit(df)) fail_msg("first tokens: chi-square %.1f at %d degrees of freedom", chi, df);
-    df = chi_square(count, p, N_PATHS, N_SEEDS, &chi);
-    print_message("paths: chi-square %.1f at %d degrees of freedom, %d drafts accepted\n", chi, df, (int)n_accepted);
-    assert_true(df > 10);
-    if (chi > chi_limit(df)) fail_msg("paths: chi-square %.1f at %d degrees of freedom", chi, df);
-    assert_true(n_accepted > N_SEEDS / 10);
-    close_fixture(f);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -329,7 +221,6 @@ int main(void)
         cmocka_unit_test(seeds_matter),
         cmocka_unit_test(a_sampled_text_in_two_calls),
         cmocka_unit_test(pitfall_34_penalties_count_the_drafted_prefix),
-        cmocka_unit_test(trees_draw_from_the_targets_distribution),
     };
     return cmocka_run_group_tests_name("spec_sampling", tests, NULL, NULL);
 }

@@ -490,8 +490,8 @@ static void pitfall_30_what_is_cut_was_not_rejected(void **state)
     stepper *t = open_stepper(f, f->spec, SCRIPT_ORACLE, 15, FACET_ADAPT_WINDOW);
     run_steps(&t->sp, &t->ch, &t->pending, 24, 1);
     assert_int_equal(t->sp.window.n_rows, 16);
-    assert_int_equal(t->sp.stats.n_accepted, 24 * 15);
-    assert_int_equal(t->sp.stats.n_committed, 24);
+    assert_int_equal(t->sp.stats.accepted, 24 * 15);
+    assert_int_equal(t->sp.stats.committed, 24);
     assert_int_equal(f->spec->n_tokens, (int)f->q.n_prompt + 24);
     assert_memory_equal(f->spec->tokens, f->truth, (size_t)f->spec->n_tokens * sizeof *f->truth);
     spec_assert_as_fresh(f->spec, "cut steps");

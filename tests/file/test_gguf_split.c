@@ -138,11 +138,29 @@ static void refuses_a_tensor_in_two_shards(void **state)
 static void refuses_a_wrong_total(void **state)
 {
     (void)state;
-    write_shard("m-00001-of-00003.gguf", (shard){0, 3, 4, "a", 1});
+    for (int no = 0; no < 3; no++) {
+        char name[32], tensor[2] = {(char)('a' + no)};
+        snprintf(name, sizeof name, "m-0000%d-of-00003.gguf", no + 1);
+        write_shard(name, (shard){no, 3, 4, tensor, 1});
+    }
     expect_open("m-00001-of-00003.gguf", FACET_ERR_FORMAT,
-                "\"split.tensors.count\": 4, but the 3 files hold 3 tensors");
+                "m-00001-of-00003.gguf: key \"split.tensors.count\": 4, but the 3 files hold 3 tensors");
     write_shard("m-00001-of-00003.gguf", (shard){0, 3, NO_KEY, "a", 1});
     expect_open("m-00001-of-00003.gguf", FACET_ERR_FORMAT, "missing key \"split.tensors.count\"");
+}
+
+static void refuses_a_part_of_another_set(void **state)
+{
+    (void)state;
+    write_shard("m-00002-of-00003.gguf", (shard){1, 3, 4, "b", 2});
+    expect_open("m-00001-of-00003.gguf", FACET_ERR_FORMAT,
+                "m-00002-of-00003.gguf: key \"split.tensors.count\": 4, 3 wanted");
+    write_shard("m-00002-of-00003.gguf", (shard){1, 3, NO_KEY, "b", 2}); /* only the first must have it */
+    gguf_file *f;
+    facet_error err = {0};
+    assert_ok(gguf_open(temp_file("m-00001-of-00003.gguf"), &f, &err), err);
+    assert_int_equal(f->n_tensors, 3);
+    gguf_close(f);
 }
 
 static void never_guesses_a_name(void **state)
@@ -188,6 +206,7 @@ int main(void)
         cmocka_unit_test_setup(refuses_a_wrong_count, write_set),
         cmocka_unit_test_setup(refuses_a_tensor_in_two_shards, write_set),
         cmocka_unit_test_setup(refuses_a_wrong_total, write_set),
+        cmocka_unit_test_setup(refuses_a_part_of_another_set, write_set),
         cmocka_unit_test_setup(never_guesses_a_name, write_set),
         cmocka_unit_test_setup(bounds_the_count, write_set),
         cmocka_unit_test_setup(takes_a_set_of_one_as_a_file, write_set),

@@ -309,6 +309,8 @@ static void test_refused_folders(void **state)
     assert_int_equal(drafter_open(temp_dir, target, &d, &err), FACET_ERR_IO);
     assert_non_null(strstr(err.message, "config.json"));
     folder_is_refused("\"vocab_size\": 2048", "\"vocab_size\": 2000", "dflash.vocab_size is 2000, the target has 2048");
+    folder_is_refused("\"num_target_layers\": 6", "\"num_target_layers\": 60",
+                      "dflash.target_layer_count is 60, the target has 6 layers");
     folder_is_refused("\"mask_token_id\": 4,", "", "missing key \"tokenizer.ggml.mask_token_id\"");
     folder_is_refused("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 2", "layer_types is no list of 2 names");
     folder_is_refused("\"hidden_size\": 256", "\"hidden_size\": 320",
@@ -355,7 +357,7 @@ static void check_refusals(const char *in, const refusal *list, size_t n)
 static void test_refused_mtp_files(void **state)
 {
     (void)state;
-    static const int32_t three[] = {1, 1, 0}, twos[] = {1, 1, 2, 0};
+    static const int32_t three[] = {1, 1, 0}, twos[] = {1, 1, 2, 0}, heads[] = {2, 2, 1, 1};
     static const refusal list[] = {
         {{{.kind = EDIT_U32, .name = P "embedding_length_out", .n = 512}},
          UNS,
@@ -370,6 +372,9 @@ static void test_refused_mtp_files(void **state)
         {{{.kind = EDIT_U32, .name = P "attention.head_count", .n = 3}},
          UNS,
          "attention.head_count is 3, no multiple of the 2 KV heads of layer 4 of the target"},
+        {{{.kind = EDIT_I32S, .name = P "attention.head_count_kv", .n = 4, .list = heads}},
+         UNS,
+         "head_count_kv of layer 2 is 1, layer 4 of the target, whose cache it reads, has 2"},
         {{{.kind = EDIT_U32, .name = P "attention.key_length_swa", .n = 128},
           {.kind = EDIT_U32, .name = P "attention.value_length_swa", .n = 128}},
          UNS,
@@ -471,6 +476,9 @@ static void test_refused_dflash_files(void **state)
         {{{.kind = EDIT_U32, .name = F "target_layers", .n = 3}},
          FMT,
          F "target_layers: wanted a list of 1 to 16 layers"},
+        {{{.kind = EDIT_U32, .name = F "target_layer_count", .n = 60}},
+         UNS,
+         F "target_layer_count is 60, the target has 6 layers"},
         {{{.kind = EDIT_U32, .name = F "block_size", .n = 1}}, FMT, F "block_size"},
         {{{.kind = EDIT_DROP_KEY, .name = F "block_size"}}, FMT, "missing key \"" F "block_size\""},
         {{{.kind = EDIT_DROP_KEY, .name = F "rope.freq_base"}}, FMT, "missing key \"" F "rope.freq_base\""},
@@ -666,7 +674,11 @@ static void test_two_drafters_in_one_list(void **state)
     assert_int_equal(n, d[1]->first_weight + d[1]->w.n);
     assert_memory_equal(list, target->w.list, (size_t)target->w.n * sizeof *list);
     for (int i = 0; i < 2; i++)
-        assert_memory_equal(list + d[i]->first_weight, d[i]->w.list, (size_t)d[i]->w.n * sizeof *list);
+        for (int j = 0; j < d[i]->w.n; j++) {
+            weight want = d[i]->w.list[j];
+            want.part = i + 1; /* so that it can be unloaded by itself */
+            assert_memory_equal(&list[d[i]->first_weight + j], &want, sizeof want);
+        }
     mem_free(list);
     for (int i = 0; i < 2; i++) drafter_close(d[i]);
 }
@@ -884,8 +896,8 @@ static void test_damaged_headers(void **state)
             for (int j = 0; j < n_changed; j++) {
                 at[j] = rng_below(&r, 2) ? keys + rng_below(&r, (uint32_t)(end - keys)) : records + rng_below(&r, 1500);
                 was[j] = data[at[j]];
-                data[at[j]] =
-                    rng_below(&r, 2) ? (char)rng_below(&r, 256) : (char)(data[at[j]] ^ (1 << rng_below(&r, 8)));
+                const uint32_t flip = 1u << rng_below(&r, 8), other = rng_below(&r, 256);
+                data[at[j]] = (char)(rng_below(&r, 2) ? other : (uint8_t)data[at[j]] ^ flip);
             }
             write_file(path, data, n);
             for (int j = n_changed - 1; j >= 0; j--) data[at[j]] = was[j];

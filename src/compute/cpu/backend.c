@@ -5,121 +5,13 @@
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/mem.h"
+#include "compute/cpu/attn_tile.h"
 #include "compute/cpu/ceiling.h"
 #include "compute/cpu/exec.h"
 
 static cpu_backend *self(backend *b)
 {
     return (cpu_backend *)b;
-}
-
-/* ---- weights ---- */
-
-static size_t packed_size(const weight *w)
-{
-    const size_t n_tiles = ((size_t)w->ne[1] + LINEAR_TILE - 1) / LINEAR_TILE;
-    return n_tiles * linear_tile_bytes(w->type, (uint32_t)w->ne[0]) * (size_t)w->ne[2];
-}
-
-uint64_t backend_cpu_weight_bytes(const weight *w)
-{
-    return w->is_matrix && linear_can_pack(w->type, (uint32_t)w->ne[0]) ? packed_size(w) : 0;
-}
-
-typedef struct pack_job {
-    const weight *w;
-    packed_matrix *p;
-    uint8_t *dst;
-    atomic_uint next;
-    uint32_t n_tiles, step; /* tiles per expert; tiles per unit */
-} pack_job;
-
-/* Threads take runs of tiles; each run's source pages are let go as soon as they are packed. */
-static void pack_tiles(void *arg, int thread, int n_threads)
-{
-    (void)thread, (void)n_threads;
-    pack_job *j = arg;
-    const weight *w = j->w;
-    const size_t row_bytes = type_bytes(type_get(w->type), w->ne[0]);
-    const uint32_t total = j->n_tiles * (uint32_t)w->ne[2];
-    for (uint32_t first; (first = atomic_fetch_add(&j->next, j->step)) < total;) {
-        const uint32_t last = first + j->step < total ? first + j->step : total;
-        for (uint32_t t = first; t < last; t++) {
-            const uint8_t *src = (const uint8_t *)w->data + (size_t)(t / j->n_tiles) * row_bytes * w->ne[1];
-            linear_pack_tile(w->type, (uint32_t)w->ne[0], (uint32_t)w->ne[1], src, t % j->n_tiles,
-                             j->dst + (size_t)t * j->p->tile_bytes);
-        }
-        if (w->map && w->ne[1] % LINEAR_TILE == 0)
-            file_map_release(w->map, (const uint8_t *)w->data + (size_t)first * LINEAR_TILE * row_bytes,
-                             (size_t)(last - first) * LINEAR_TILE * row_bytes);
-    }
-}
-
-static facet_status pack_weight(cpu_backend *be, int i, facet_error *err)
-{
-    const weight *w = &be->weights[i];
-    packed_matrix *p = &be->packed[i];
-    const size_t bytes = packed_size(w);
-    uint8_t *dst = mem_map(bytes);
-    if (!dst) return error_memory(err, w->name, bytes);
-    *p = (packed_matrix){w->type, (uint32_t)w->ne[0], (uint32_t)w->ne[1],
-                         linear_tile_bytes(w->type, (uint32_t)w->ne[0]), dst};
-    be->packed_bytes += bytes;
-    pack_job job = {.w = w, .p = p, .dst = dst, .n_tiles = (p->n_out + LINEAR_TILE - 1) / LINEAR_TILE};
-    job.step = (uint32_t)((2u << 20) / p->tile_bytes) + 1;
-    team_run(be->team, pack_tiles, &job);
-    if (w->map) file_map_release(w->map, w->data, w->bytes);
-    return FACET_OK;
-}
-
-static bool wants_packing(const cpu_backend *be, const weight *w)
-{
-    return !be->is_ref && !be->cfg.use_mmap && backend_cpu_weight_bytes(w) > 0;
-}
-
-static facet_status cpu_load(backend *b, const weight *weights, int n, facet_error *err)
-{
-    cpu_backend *be = self(b);
-    be->packed = mem_calloc((size_t)n, sizeof *be->packed);
-    if (!be->packed) return error_memory(err, "the weight table", (size_t)n * sizeof *be->packed);
-    be->weights = weights;
-    be->n_weights = n;
-    uint64_t total = 0, done = 0;
-    for (int i = 0; i < n; i++)
-        if (wants_packing(be, &weights[i])) total += weights[i].bytes;
-    for (int i = 0; i < n; i++) {
-        if (!wants_packing(be, &weights[i])) continue;
-        FACET_TRY(pack_weight(be, i, err));
-        done += weights[i].bytes;
-        if (be->cfg.progress && !be->cfg.progress(be->cfg.progress_ud, "load", done, total))
-            return error_set(err, FACET_ERR_CANCELLED, "loading was cancelled");
-    }
-    return FACET_OK;
-}
-
-/* ---- cache ---- */
-
-static facet_status cpu_kv_alloc(backend *b, const kv_desc *desc, facet_error *err)
-{
-    cpu_backend *be = self(b);
-    const size_t n = (size_t)desc->n_layers;
-    be->kv_layers = mem_calloc(n, sizeof *be->kv_layers);
-    be->kv.layers = mem_calloc(n, sizeof *be->kv.layers);
-    if (!be->kv_layers || !be->kv.layers) return error_memory(err, "the cache layout", n * sizeof *be->kv_layers);
-    kv_layer_desc *layers = be->kv.layers;
-    memcpy(layers, desc->layers, n * sizeof *layers);
-    be->kv = *desc;
-    be->kv.layers = layers;
-    for (size_t l = 0; l < n; l++) {
-        attn_layer *a = &be->kv_layers[l];
-        a->desc = layers[l];
-        a->page_bytes = kv_layer_page_bytes(&layers[l]);
-        const size_t bytes = a->page_bytes * (size_t)desc->groups[layers[l].group].n_pages;
-        a->pages = mem_map(bytes);
-        if (!a->pages) return error_memory(err, "the KV cache", bytes);
-        be->kv_bytes += bytes;
-    }
-    return FACET_OK;
 }
 
 /* ---- compile ---- */
@@ -402,37 +294,12 @@ static void run_plan_timed(void *arg, int thread, int n_threads)
     }
 }
 
-static void copy_pages(cpu_backend *be, const batch *in)
-{
-    for (int i = 0; i < in->n_copies; i++)
-        for (int l = 0; l < be->kv.n_layers; l++) {
-            const attn_layer *a = &be->kv_layers[l];
-            if (a->desc.group != in->copies[i].group) continue;
-            memcpy(a->pages + (size_t)in->copies[i].dst * a->page_bytes,
-                   a->pages + (size_t)in->copies[i].src * a->page_bytes, a->page_bytes);
-        }
-    for (int i = 0; i < in->n_moves; i++)
-        for (int l = 0; l < be->kv.n_layers; l++) {
-            const struct batch_move *m = &in->moves[i];
-            const int32_t *table = in->seqs[m->seq].table[be->kv_layers[l].desc.group];
-            attn_move_slot(&be->kv_layers[l], table[m->src / KV_PAGE_LEN], m->src % KV_PAGE_LEN,
-                           table[m->dst / KV_PAGE_LEN], m->dst % KV_PAGE_LEN);
-        }
-}
-
-static facet_status cpu_move(backend *b, const batch *in, facet_error *err)
-{
-    (void)err;
-    copy_pages(self(b), in);
-    return FACET_OK;
-}
-
 static facet_status begin_run(cpu_backend *be, compiled *c, const batch *in, facet_error *err)
 {
     if (in->n_rows < 1 || in->n_rows > c->max_rows || in->n_out > c->max_out)
         return error_set(err, FACET_ERR_LIMIT, "batch of %d rows and %d wanted ones: this plan takes %d and %d",
                          in->n_rows, in->n_out, c->max_rows, c->max_out);
-    copy_pages(be, in);
+    cpu_pages_prepare(be, in);
     for (int i = 0; i < 2 * c->plan->n_ops; i++) atomic_store_explicit(&c->next[i], 0, memory_order_relaxed);
     return FACET_OK;
 }
@@ -508,6 +375,7 @@ static void cpu_info(const backend *b, backend_info *out)
                           .kv_bytes = be->kv_bytes,
                           .compute_bytes = be->compute_bytes};
     snprintf(out->name, sizeof out->name, "%s", be->is_ref ? "ref" : "cpu");
+    snprintf(out->page_layout, sizeof out->page_layout, "tiles-%d", ATTN_TILE);
     snprintf(out->description, sizeof out->description, "%d threads, %s", team_size(be->team),
              be->is_ref ? "scalar" : cpu_features_text());
 }
@@ -516,14 +384,8 @@ static void cpu_close(backend *b)
 {
     if (!b) return;
     cpu_backend *be = self(b);
-    for (int i = 0; i < be->n_weights && be->packed; i++)
-        if (be->packed[i].data) mem_unmap((void *)(uintptr_t)be->packed[i].data, packed_size(&be->weights[i]));
-    for (int l = 0; l < be->kv.n_layers && be->kv_layers; l++)
-        mem_unmap(be->kv_layers[l].pages,
-                  be->kv_layers[l].page_bytes * (size_t)be->kv.groups[be->kv_layers[l].desc.group].n_pages);
-    mem_free(be->packed);
-    mem_free(be->kv_layers);
-    mem_free(be->kv.layers);
+    cpu_weights_free(be);
+    cpu_pages_free(be);
     team_close(be->team);
     mem_free(be);
 }
@@ -540,6 +402,12 @@ static const backend_ops cpu_ops = {
     .write = cpu_write,
     .copy_rows = cpu_copy_rows,
     .move = cpu_move,
+    .unload = cpu_unload,
+    .reload = cpu_reload,
+    .kv_drop = cpu_kv_drop,
+    .kv_renew = cpu_kv_renew,
+    .kv_read = cpu_kv_read,
+    .kv_write = cpu_kv_write,
     .info = cpu_info,
     .close = cpu_close,
 };

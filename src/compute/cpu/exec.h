@@ -25,8 +25,8 @@ typedef struct cpu_backend {
     int n_weights;
     packed_matrix *packed; /* per weight and expert 0; data NULL where the file layout is used */
     uint64_t packed_bytes;
-    kv_desc kv; /* layers: owned copy */
-    attn_layer *kv_layers;
+    kv_desc kv;            /* layers: owned copy */
+    attn_layer *kv_layers; /* pages NULL while their group is dropped */
     const row_kernels *rows;
     act_quantize_fn quantize;
     uint64_t kv_bytes, compute_bytes;
@@ -97,6 +97,23 @@ static inline int exec_take(const exec *x, const plan_op *op, int phase)
 {
     return atomic_fetch_add_explicit(&x->c->next[2 * (op - x->c->plan->ops) + phase], 1, memory_order_relaxed);
 }
+/* weights.c: the entries of backend_ops. */
+facet_status cpu_load(backend *b, const weight *weights, int n, facet_error *err);
+void cpu_unload(backend *b, int part);
+facet_status cpu_reload(backend *b, int part, facet_error *err);
+void cpu_weights_free(cpu_backend *be);
+
+/* pages.c: likewise. */
+facet_status cpu_kv_alloc(backend *b, const kv_desc *desc, facet_error *err);
+void cpu_kv_drop(backend *b, int group);
+facet_status cpu_kv_renew(backend *b, int group, facet_error *err);
+facet_status cpu_kv_read(backend *b, int group, const int32_t *pages, int n, void *dst, facet_error *err);
+facet_status cpu_kv_write(backend *b, int group, const int32_t *pages, int n, const void *src, facet_error *err);
+facet_status cpu_move(backend *b, const batch *in, facet_error *err);
+void cpu_pages_free(cpu_backend *be);
+/* Page copies and slot moves of the batch, in order. */
+void cpu_pages_prepare(cpu_backend *be, const batch *in);
+
 /* Quantises row r of a value when products want it so. */
 void exec_quantize_row(const exec *x, int value, int r);
 /* The same for all rows, shared out, once every thread has written its columns (a barrier inside). */

@@ -65,6 +65,7 @@ static void cuda_info(const backend *base, backend_info *out)
                           .kv_bytes = b->kv_bytes,
                           .compute_bytes = b->compute_bytes};
     snprintf(out->name, sizeof out->name, "cuda");
+    snprintf(out->page_layout, sizeof out->page_layout, "rows");
     snprintf(out->description, sizeof out->description, "%s", b->description);
 }
 
@@ -91,6 +92,12 @@ static const backend_ops cuda_ops = {
     .write = cuda_write,
     .copy_rows = cuda_copy_rows,
     .move = cuda_move,
+    .unload = cuda_unload,
+    .reload = cuda_reload,
+    .kv_drop = cuda_kv_drop,
+    .kv_renew = cuda_kv_renew,
+    .kv_read = cuda_kv_read,
+    .kv_write = cuda_kv_write,
     .run_timed = cuda_run_timed,
     .measure = cuda_measure,
     .info = cuda_info,

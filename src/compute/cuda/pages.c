@@ -38,15 +38,24 @@ static dev_pages layout_of(const kv_layer_desc *d)
                        .group = d->group};
 }
 
-static facet_status alloc_layer(cuda_backend *b, const kv_desc *desc, int layer, facet_error *err)
+static size_t storage_bytes(const cuda_backend *b, const dev_pages *l)
 {
-    FACET_TRY(check_layer(desc, layer, err));
-    dev_pages *l = &b->layers[layer];
-    *l = layout_of(&desc->layers[layer]);
-    size_t bytes = l->page_bytes * (size_t)desc->groups[l->group].n_pages;
+    return l->page_bytes * (size_t)b->groups[l->group].n_pages;
+}
+
+static facet_status alloc_storage(cuda_backend *b, dev_pages *l, facet_error *err)
+{
+    size_t bytes = storage_bytes(b, l);
     FACET_TRY(cuda_alloc(b, bytes, "the KV cache", (void **)&l->data, err));
     b->kv_bytes += bytes;
     return cuda_check(b, cudaMemsetAsync(l->data, 0, bytes, b->stream), "clearing the KV cache", err);
+}
+
+static facet_status alloc_layer(cuda_backend *b, const kv_desc *desc, int layer, facet_error *err)
+{
+    FACET_TRY(check_layer(desc, layer, err));
+    b->layers[layer] = layout_of(&desc->layers[layer]);
+    return alloc_storage(b, &b->layers[layer], err);
 }
 
 static facet_status alloc_tables(cuda_backend *b, facet_error *err)
@@ -75,6 +84,74 @@ facet_status cuda_kv_alloc(backend *base, const kv_desc *desc, facet_error *err)
     if (status == FACET_OK) status = cuda_check(b, cudaStreamSynchronize(b->stream), "clearing the KV cache", err);
     if (status != FACET_OK) cuda_pages_free(b);
     return status;
+}
+
+void cuda_kv_drop(backend *base, int group)
+{
+    cuda_backend *b = (cuda_backend *)base;
+    if (cuda_enter(b, NULL) != FACET_OK) return;
+    (void)cudaStreamSynchronize(b->stream);
+    for (int i = 0; i < b->n_layers; i++) {
+        dev_pages *l = &b->layers[i];
+        if (l->group != group || !l->data) continue;
+        (void)cudaFree(l->data);
+        l->data = NULL;
+        b->kv_bytes -= storage_bytes(b, l);
+    }
+}
+
+facet_status cuda_kv_renew(backend *base, int group, facet_error *err)
+{
+    cuda_backend *b = (cuda_backend *)base;
+    FACET_TRY(cuda_enter(b, err));
+    facet_status status = FACET_OK;
+    for (int i = 0; i < b->n_layers && status == FACET_OK; i++)
+        if (b->layers[i].group == group && !b->layers[i].data) status = alloc_storage(b, &b->layers[i], err);
+    if (status == FACET_OK) status = cuda_check(b, cudaStreamSynchronize(b->stream), "clearing the KV cache", err);
+    if (status != FACET_OK) cuda_kv_drop(base, group);
+    return status;
+}
+
+/* Between the pages of one layer and their bytes among those of the group; the stream is waited for afterwards. */
+static facet_status carry(cuda_backend *b, const dev_pages *l, const int32_t *pages, int n, uint8_t *bytes,
+                          size_t pitch, bool is_write, facet_error *err)
+{
+    cudaError_t e = cudaSuccess;
+    for (int i = 0; i < n && e == cudaSuccess; i++) {
+        uint8_t *page = l->data + (size_t)pages[i] * l->page_bytes, *at = bytes + (size_t)i * pitch;
+        e = is_write ? cudaMemcpyAsync(page, at, l->page_bytes, cudaMemcpyHostToDevice, b->stream)
+                     : cudaMemcpyAsync(at, page, l->page_bytes, cudaMemcpyDeviceToHost, b->stream);
+    }
+    return cuda_check(b, e, is_write ? "writing pages" : "reading pages", err);
+}
+
+static facet_status carry_group(cuda_backend *b, int group, const int32_t *pages, int n, uint8_t *bytes, bool is_write,
+                                facet_error *err)
+{
+    const kv_desc d = {.n_groups = b->n_groups, .groups = {b->groups[0], b->groups[1], b->groups[2]}};
+    size_t pitch = 0;
+    FACET_TRY(cuda_enter(b, err));
+    FACET_TRY(kv_access_check(&d, group, pages, n, err));
+    for (int i = 0; i < b->n_layers; i++)
+        if (b->layers[i].group == group) pitch += b->layers[i].page_bytes;
+    for (int i = 0; i < b->n_layers; i++) {
+        const dev_pages *l = &b->layers[i];
+        if (l->group != group) continue;
+        if (!l->data) return error_set(err, FACET_ERR_PARKED, "KV group %d: its memory was given back", group);
+        FACET_TRY(carry(b, l, pages, n, bytes, pitch, is_write, err));
+        bytes += l->page_bytes;
+    }
+    return cuda_check(b, cudaStreamSynchronize(b->stream), is_write ? "writing pages" : "reading pages", err);
+}
+
+facet_status cuda_kv_read(backend *b, int group, const int32_t *pages, int n, void *dst, facet_error *err)
+{
+    return carry_group((cuda_backend *)b, group, pages, n, dst, false, err);
+}
+
+facet_status cuda_kv_write(backend *b, int group, const int32_t *pages, int n, const void *src, facet_error *err)
+{
+    return carry_group((cuda_backend *)b, group, pages, n, (uint8_t *)(uintptr_t)src, true, err);
 }
 
 void cuda_pages_free(cuda_backend *b)
@@ -123,10 +200,12 @@ facet_status cuda_pages_prepare(cuda_backend *b, const batch *in, facet_error *e
 {
     for (int i = 0; i < in->n_copies; i++)
         for (int l = 0; l < b->n_layers; l++)
-            if (b->layers[l].group == in->copies[i].group) FACET_TRY(copy_page(b, &b->layers[l], &in->copies[i], err));
+            if (b->layers[l].group == in->copies[i].group && b->layers[l].data)
+                FACET_TRY(copy_page(b, &b->layers[l], &in->copies[i], err));
     for (int i = 0; i < in->n_moves; i++)
         for (int l = 0; l < b->n_layers && in->moves[i].src != in->moves[i].dst; l++) {
             const int32_t *table = in->seqs[in->moves[i].seq].table[b->layers[l].group];
+            if (!b->layers[l].data) continue;
             FACET_TRY(move_slot(b, &b->layers[l], table, in->moves[i].src, in->moves[i].dst, err));
         }
     return FACET_OK;

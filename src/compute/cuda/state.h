@@ -29,7 +29,7 @@ typedef struct dev_weight {
 
 /* Pages of one layer, as kernels see them. A page: K of all heads, then V; each [head][slot][head_dim] in its type. */
 typedef struct dev_pages {
-    uint8_t *data;
+    uint8_t *data; /* NULL while the group is dropped */
     size_t page_bytes, v_offset;
     uint32_t k_row_bytes, v_row_bytes;
     kv_type k_type, v_type;
@@ -63,9 +63,10 @@ typedef struct cuda_backend {
     void *progress_ud;
 
     dev_weight *weights;
+    const weight *host_weights; /* borrowed */
     int n_weights;
-    uint8_t *weight_memory;
-    size_t weight_bytes;
+    uint8_t *weight_memory[WEIGHT_MAX_PARTS]; /* NULL: the part is empty, or unloaded */
+    size_t part_bytes[WEIGHT_MAX_PARTS], weight_bytes;
     void *product_sums; /* workspace of product.cu */
     int *product_arrivals;
     int wide_columns; /* columns of a block in wide.cu at most: what the code for this device can do */
@@ -154,6 +155,12 @@ facet_status cuda_read(backend *b, compiled *c, int value, int row, int n, void 
 facet_status cuda_write(backend *b, compiled *c, int value, int row, int n, const void *src, facet_error *err);
 facet_status cuda_copy_rows(backend *b, const row_copy *copy, facet_error *err);
 facet_status cuda_move(backend *b, const batch *in, facet_error *err);
+void cuda_unload(backend *b, int part);
+facet_status cuda_reload(backend *b, int part, facet_error *err);
+void cuda_kv_drop(backend *b, int group);
+facet_status cuda_kv_renew(backend *b, int group, facet_error *err);
+facet_status cuda_kv_read(backend *b, int group, const int32_t *pages, int n, void *dst, facet_error *err);
+facet_status cuda_kv_write(backend *b, int group, const int32_t *pages, int n, const void *src, facet_error *err);
 /* measure.c. read_gbps is that of a copy inside the device, bytes read and written together. */
 facet_status cuda_run_timed(backend *b, compiled *c, const batch *in, double *op_ms, facet_error *err);
 facet_status cuda_measure(backend *b, backend_ceilings *out, facet_error *err);

@@ -9,7 +9,7 @@
 #include "compute/cuda/state.h"
 #include "compute/cuda/tile.h"
 
-enum { ALIGN = 256, STAGE_BYTES = 16 << 20 };
+enum { ALIGN = 256, STAGE_BYTES = 16 << 20, ALL_PARTS = -1 };
 
 /* Two buffers by turns: while one is on its way, the other is filled. */
 typedef struct stager {
@@ -17,6 +17,7 @@ typedef struct stager {
     uint8_t *buffer[2];
     cudaEvent_t sent[2];
     int turn;
+    bool has_progress;
     uint64_t done, total;
     uint8_t *slice; /* on the device: raw rows about to be packed */
     size_t slice_bytes;
@@ -34,10 +35,11 @@ static void stager_close(stager *s)
     (void)cudaFree(s->most);
 }
 
-static facet_status stager_open(cuda_backend *b, uint64_t total, size_t slice_bytes, stager *s, facet_error *err)
+static facet_status stager_open(cuda_backend *b, uint64_t total, size_t slice_bytes, bool has_progress, stager *s,
+                                facet_error *err)
 {
     size_t most_bytes = (size_t)b->n_weights * sizeof *s->most;
-    *s = (stager){.b = b, .total = total, .slice_bytes = slice_bytes};
+    *s = (stager){.b = b, .total = total, .slice_bytes = slice_bytes, .has_progress = has_progress};
     FACET_TRY(cuda_alloc(b, slice_bytes, "loading weights", (void **)&s->slice, err));
     FACET_TRY(cuda_alloc(b, most_bytes, "loading weights", (void **)&s->most, err));
     FACET_TRY(
@@ -63,7 +65,7 @@ static facet_status stager_send(stager *s, uint8_t *dst, const uint8_t *src, siz
         FACET_TRY(cuda_check(b, cudaEventRecord(s->sent[i], b->stream), "uploading weights", err));
         at += n;
         s->done += n;
-        if (b->progress && !b->progress(b->progress_ud, "load", s->done, s->total))
+        if (s->has_progress && b->progress && !b->progress(b->progress_ud, "load", s->done, s->total))
             return error_set(err, FACET_ERR_CANCELLED, "loading was cancelled");
     }
     return FACET_OK;
@@ -77,6 +79,11 @@ static bool stays_on_host(const weight *w)
 static bool is_vector(const weight *w)
 {
     return !w->is_rows && !w->is_matrix && !w->is_picked;
+}
+
+static bool is_of(const weight *w, int part)
+{
+    return part == ALL_PARTS || w->part == part;
 }
 
 static size_t n_elements(const weight *w)
@@ -160,7 +167,7 @@ static facet_status send_tiles(stager *s, const weight *w, int index, uint8_t *d
 }
 
 /* The gains need the largest scales, which the device has found while packing. Waits for the stream. */
-static facet_status read_gains(stager *s, facet_error *err)
+static facet_status read_gains(stager *s, int part, facet_error *err)
 {
     cuda_backend *b = s->b;
     size_t bytes = (size_t)b->n_weights * sizeof *s->most;
@@ -173,7 +180,8 @@ static facet_status read_gains(stager *s, facet_error *err)
     for (int i = 0; i < b->n_weights && status == FACET_OK; i++) {
         float x;
         memcpy(&x, &most[i], sizeof x);
-        if (b->weights[i].record_bytes) b->weights[i].gain = cuda_tile_gain(b->weights[i].type, x);
+        if (is_of(b->weights[i].host, part) && b->weights[i].record_bytes)
+            b->weights[i].gain = cuda_tile_gain(b->weights[i].type, x);
     }
     mem_free(most);
     return status;
@@ -191,49 +199,74 @@ static facet_status send_weight(stager *s, const weight *w, int index, uint8_t *
     return FACET_OK;
 }
 
-static size_t largest_slice(const weight *weights, int n)
+static size_t largest_slice(const weight *weights, int n, int part)
 {
     size_t most = 0;
     for (int i = 0; i < n; i++) {
-        if (!is_tiled(&weights[i])) continue;
+        if (!is_of(&weights[i], part) || !is_tiled(&weights[i])) continue;
         size_t bytes = slice_rows(&weights[i]) * type_bytes(type_get(weights[i].type), weights[i].ne[0]);
         if (bytes > most) most = bytes;
     }
     return most;
 }
 
-static facet_status send_all(cuda_backend *b, const weight *weights, int n, uint64_t total, facet_error *err)
+/* The weights of a part (ALL_PARTS: of all of them) to where b->weights says. */
+static facet_status send_part(cuda_backend *b, int part, facet_error *err)
 {
     stager s;
-    facet_status status = stager_open(b, total, largest_slice(weights, n), &s, err);
-    for (int i = 0; i < n && status == FACET_OK; i++) {
-        if (i + 1 < n && !stays_on_host(&weights[i + 1])) file_map_will_need(weights[i + 1].data, weights[i + 1].bytes);
-        status = send_weight(&s, &weights[i], i, (uint8_t *)(uintptr_t)b->weights[i].data, err);
+    uint64_t total = 0;
+    for (int i = 0; i < b->n_weights; i++) {
+        const weight *w = b->weights[i].host;
+        if (is_of(w, part)) total += is_tiled(w) ? w->bytes : device_bytes(w);
     }
-    if (status == FACET_OK) status = read_gains(&s, err);
+    facet_status status =
+        stager_open(b, total, largest_slice(b->host_weights, b->n_weights, part), part == ALL_PARTS, &s, err);
+    for (int i = 0; i < b->n_weights && status == FACET_OK; i++) {
+        const weight *w = b->weights[i].host;
+        if (!is_of(w, part)) continue;
+        if (i + 1 < b->n_weights && is_of(w + 1, part) && !stays_on_host(w + 1))
+            file_map_will_need(w[1].data, w[1].bytes);
+        status = send_weight(&s, w, i, (uint8_t *)(uintptr_t)b->weights[i].data, err);
+    }
+    if (status == FACET_OK) status = read_gains(&s, part, err);
     stager_close(&s);
     return status;
 }
 
-static facet_status load_into(cuda_backend *b, const weight *weights, int n, facet_error *err)
+static size_t padded_bytes(const weight *w)
 {
-    uint64_t total = 0;
-    size_t padded = 0;
+    return (device_bytes(w) + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+/* Memory of a part, in one block, and the place of each of its weights in it. */
+static facet_status alloc_part(cuda_backend *b, int part, facet_error *err)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < b->n_weights; i++)
+        if (b->host_weights[i].part == part) bytes += padded_bytes(&b->host_weights[i]);
+    if (bytes == 0) return FACET_OK;
+    FACET_TRY(cuda_alloc(b, bytes, "the weights", (void **)&b->weight_memory[part], err));
+    b->part_bytes[part] = bytes;
+    b->weight_bytes += bytes;
+    uint8_t *at = b->weight_memory[part];
+    for (int i = 0; i < b->n_weights; i++) {
+        if (b->host_weights[i].part != part) continue;
+        b->weights[i] = describe(&b->host_weights[i], at);
+        at += padded_bytes(&b->host_weights[i]);
+    }
+    return FACET_OK;
+}
+
+static facet_status load_all(cuda_backend *b, const weight *weights, int n, facet_error *err)
+{
     for (int i = 0; i < n; i++) {
         FACET_TRY(check_weight(&weights[i], err));
-        size_t bytes = device_bytes(&weights[i]);
-        total += is_tiled(&weights[i]) ? weights[i].bytes : bytes;
-        padded += (bytes + ALIGN - 1) / ALIGN * ALIGN;
+        b->weights[i] = describe(&weights[i], NULL);
     }
-    FACET_TRY(cuda_alloc(b, padded, "the weights", (void **)&b->weight_memory, err));
-    b->weight_bytes = padded;
+    b->host_weights = weights;
     b->n_weights = n;
-    uint8_t *at = b->weight_memory;
-    for (int i = 0; i < n; i++) {
-        b->weights[i] = describe(&weights[i], at);
-        at += (device_bytes(&weights[i]) + ALIGN - 1) / ALIGN * ALIGN;
-    }
-    return send_all(b, weights, n, total, err);
+    for (int part = 0; part < WEIGHT_MAX_PARTS; part++) FACET_TRY(alloc_part(b, part, err));
+    return send_part(b, ALL_PARTS, err);
 }
 
 facet_status cuda_load(backend *base, const weight *weights, int n, facet_error *err)
@@ -243,17 +276,50 @@ facet_status cuda_load(backend *base, const weight *weights, int n, facet_error 
     cuda_weights_free(b);
     b->weights = mem_calloc((size_t)n + 1, sizeof *b->weights);
     if (!b->weights) return error_memory(err, "the weight table", (size_t)n * sizeof *b->weights);
-    facet_status status = load_into(b, weights, n, err);
+    facet_status status = load_all(b, weights, n, err);
     if (status != FACET_OK) cuda_weights_free(b);
+    return status;
+}
+
+static void free_part(cuda_backend *b, int part)
+{
+    if (!b->weight_memory[part]) return;
+    (void)cudaFree(b->weight_memory[part]);
+    b->weight_memory[part] = NULL;
+    b->weight_bytes -= b->part_bytes[part];
+    for (int i = 0; i < b->n_weights; i++)
+        if (b->host_weights[i].part == part) b->weights[i].data = NULL;
+}
+
+void cuda_unload(backend *base, int part)
+{
+    cuda_backend *b = (cuda_backend *)base;
+    if (cuda_enter(b, NULL) != FACET_OK) return;
+    (void)cudaStreamSynchronize(b->stream);
+    free_part(b, part);
+    for (int i = 0; i < b->n_weights; i++) {
+        const weight *w = &b->host_weights[i];
+        if (w->part == part && w->map) file_map_release(w->map, w->data, w->bytes);
+    }
+}
+
+facet_status cuda_reload(backend *base, int part, facet_error *err)
+{
+    cuda_backend *b = (cuda_backend *)base;
+    FACET_TRY(cuda_enter(b, err));
+    if (b->weight_memory[part]) return FACET_OK;
+    facet_status status = alloc_part(b, part, err);
+    if (status == FACET_OK) status = send_part(b, part, err);
+    if (status != FACET_OK) free_part(b, part);
     return status;
 }
 
 void cuda_weights_free(cuda_backend *b)
 {
-    if (b->weight_memory) (void)cudaFree(b->weight_memory);
+    for (int part = 0; part < WEIGHT_MAX_PARTS; part++) free_part(b, part);
     mem_free(b->weights);
-    b->weight_memory = NULL;
     b->weights = NULL;
+    b->host_weights = NULL;
     b->n_weights = 0;
     b->weight_bytes = 0;
 }

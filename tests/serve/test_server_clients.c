@@ -1,0 +1,99 @@
+/* The official client libraries, installed from npm, against a server. The suites are tests/clients/NAME.mjs. Skipped
+ * where node, npm or the registry is missing; $FACET_TEST_CLIENTS names a folder in which they are installed already.
+ */
+#define _GNU_SOURCE
+#include "testing.h"
+
+#include <sys/wait.h>
+
+#include "server_world.h"
+
+#define PACKAGES "openai@6.49.0 @anthropic-ai/sdk@1.13.0"
+
+static char folder[512];
+static bool is_ours;
+
+/* The command's exit status; what it printed goes to out. */
+static int run(char *out, size_t n, const char *command)
+{
+    FILE *f = popen(command, "r");
+    assert_non_null(f);
+    const size_t got = fread(out, 1, n - 1, f);
+    out[got] = 0;
+    while (fgetc(f) != EOF) continue;
+    const int status = pclose(f);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* The libraries in a folder of their own; why not, or NULL. */
+static const char *install(void)
+{
+    static char why[1024];
+    char command[2048], out[512];
+    const char *given = getenv("FACET_TEST_CLIENTS");
+    if (run(out, sizeof out, "node --version && npm --version") != 0) return "node or npm is not installed";
+    is_ours = !given || !*given;
+    snprintf(folder, sizeof folder, "%s", is_ours ? "/tmp/facet-clients-XXXXXX" : given);
+    if (is_ours && !mkdtemp(folder)) return "no temporary folder";
+    snprintf(command, sizeof command,
+             "cp %s/tests/clients/*.mjs %s/ && cd %s && { test -d node_modules/openai || timeout 900 npm install "
+             "--no-package-lock --no-audit --no-fund --prefer-offline --loglevel error " PACKAGES "; } 2>&1 | tail -2",
+             FACET_SOURCE_DIR, folder, folder);
+    run(out, sizeof out, command);
+    snprintf(command, sizeof command, "test -d %s/node_modules/openai -a -d %s/node_modules/@anthropic-ai/sdk", folder,
+             folder);
+    if (run(why, sizeof why, command) == 0) return NULL;
+    snprintf(why, sizeof why, "npm cannot install " PACKAGES ": %s", out);
+    why[strcspn(why, "\n")] = 0;
+    return why;
+}
+
+static int open_clients(void **state)
+{
+    *state = (void *)(uintptr_t)install();
+    return 0;
+}
+
+static int close_clients(void **state)
+{
+    char command[600], out[64];
+    (void)state;
+    if (!is_ours || !folder[0]) return 0;
+    snprintf(command, sizeof command, "rm -rf %s", folder);
+    return run(out, sizeof out, command);
+}
+
+static void run_suite(void **state, const char *name)
+{
+    static const char *const keys[] = {"sesame", NULL};
+    static char out[1 << 17];
+    char command[1024];
+    if (*state) {
+        print_message("skipped: %s\n", (const char *)*state);
+        skip();
+    }
+    server_config c = world_config();
+    c.api.keys = keys;
+    world w = world_open(c, 1024);
+    snprintf(command, sizeof command, "cd %s && FACET_URL=http://127.0.0.1:%d timeout 300 node %s.mjs 2>&1", folder,
+             w.port, name);
+    const int status = run(out, sizeof out, command);
+    if (status != 0) fail_msg("status %d: %s", status, out);
+    world_close(&w);
+}
+
+static void openai(void **state)
+{
+    run_suite(state, "openai");
+}
+
+static void anthropic(void **state)
+{
+    run_suite(state, "anthropic");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(openai), cmocka_unit_test(anthropic)};
+    return cmocka_run_group_tests(tests, open_clients, close_clients);
+}
