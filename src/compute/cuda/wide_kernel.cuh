@@ -334,11 +334,9 @@ static __device__ inline bool wide_join(const wide_args &a, const wide_unit &u, 
     return true;
 }
 
-/* The sums of a tile go to the writers through shared memory, so that a stage is free for the next tile at once. The
+/* The sums of a tile to shared memory: stores to device memory are whole lines then, and one short loop makes them. The
  * lanes of a store meet different banks. */
-template <int N>
-static __device__ inline void wide_post(const wide_args &a, wide_worker *w, int k, int *posted,
-                                        const float total[N / 2])
+template <int N> static __device__ inline void wide_stage(const wide_args &a, wide_worker *w, const float total[N / 2])
 {
     float *results = (float *)(w->shared + a.results_at) + w->warp * TILE_M + w->lane / 4;
     barrier_wait(w->bars.out_empty, w->out_phase);
@@ -348,10 +346,45 @@ static __device__ inline void wide_post(const wide_args &a, wide_worker *w, int 
 #pragma unroll
         for (int j = 0; j < 4; j++)
             results[(nt * 8 + 2 * (w->lane % 4) + j % 2) * wide_result_stride(N) + 8 * (j / 2)] = total[4 * nt + j];
-    if (threadIdx.x == 0) *posted = k;
-    wide_release(w->bars.out_full, w->lane);
 }
 
+/* Outputs n .. n + 3 of a row, as far as there are so many. */
+static __device__ inline void wide_put(const wide_args &a, int part, uint32_t n, int row, const float4 &y,
+                                       const float4 &up)
+{
+    const uint32_t n_out = a.parts[part].n_out;
+    float *out = a.parts[part].out + (size_t)row * n_out + n;
+    const float ys[4] = {y.x, y.y, y.z, y.w}, ups[4] = {up.x, up.y, up.z, up.w};
+    if (n_out % 4 == 0) {
+        if (n >= n_out) return;
+        float v[4];
+#pragma unroll
+        for (uint32_t j = 0; j < 4; j++) v[j] = product_finish(a, part, n + j, row, ys[j], ups[j]);
+        *(float4 *)out = make_float4(v[0], v[1], v[2], v[3]);
+        return;
+    }
+#pragma unroll
+    for (uint32_t j = 0; j < 4; j++)
+        if (n + j < n_out) out[j] = product_finish(a, part, n + j, row, ys[j], ups[j]);
+}
+
+/* A staged tile, by so many threads. */
+template <int N, int THREADS>
+static __device__ inline void wide_write(const wide_args &a, const wide_unit &u, const float *results, int thread)
+{
+    const int shift = (wide_tiles(N) == 16 ? 6 : 5) - (a.is_gated ? 1 : 0); /* quads of a column: 16, 32 or 64 */
+    const int part = wide_part(a, u.tile), n_columns = min(N, a.n_rows - u.column_block * N);
+    const uint32_t first = (uint32_t)(u.tile - a.parts[part].first) << (shift + 2);
+#pragma unroll 2
+    for (int i = thread; i < n_columns << shift; i += THREADS) {
+        const int column = i >> shift, quad = i & ((1 << shift) - 1), row = u.column_block * N + column;
+        const float4 *y = (const float4 *)(results + column * wide_result_stride(N)) + quad;
+        if (__ldg(a.live + row) >= 0) wide_put(a, part, first + 4 * quad, row, y[0], a.is_gated ? y[1 << shift] : y[0]);
+    }
+}
+
+/* Tiles are written by warps of their own, so that the others can go on to the next; the last one by all that
+ * multiplied. *posted: the unit whose sums are staged, -1 after the last one. */
 template <int T, int N>
 static __device__ inline void wide_work(const wide_args &a, const wide_barriers &b, uint8_t *shared, int *posted,
                                         volatile int *flags)
@@ -359,8 +392,9 @@ static __device__ inline void wide_work(const wide_args &a, const wide_barriers 
     constexpr int tiles = wide_tiles(N);
     wide_worker w = {shared, b, warp_id(), lane_id(), {0, 0}, {0, 0}, 1};
     float acc[N / 2], total[N / 2];
-    wide_unit u;
-    for (int k = 0; wide_unit_at(a, k, &u); k++) {
+    wide_unit u, next;
+    bool is_staged = false, has_unit = wide_unit_at(a, 0, &u);
+    for (int k = 0; has_unit; k++, u = next) {
         const int part = a.is_gated ? w.warp / (tiles / 2) : wide_part(a, u.tile);
         const float gain = a.parts[part].gain;
         for (int chain = u.chain; chain < u.end; chain++) {
@@ -368,43 +402,34 @@ static __device__ inline void wide_work(const wide_args &a, const wide_barriers 
             wide_chain<T, N>(a, &w, gain, min(a.chain_len, a.n_records - first), acc);
             wide_add<N>(a.scales + ((size_t)u.column_block * a.n_chains + chain) * N, chain == u.chain, acc, total);
         }
-        if (u.slot < 0 || wide_join<N>(a, u, &flags[k % 2], total)) wide_post<N>(a, &w, k, posted, total);
+        has_unit = wide_unit_at(a, k + 1, &next);
+        if (u.slot >= 0 && !wide_join<N>(a, u, &flags[k % 2], total)) continue;
+        wide_stage<N>(a, &w, total);
+        is_staged = !has_unit;
+        if (is_staged) break;
+        if (threadIdx.x == 0) *posted = k;
+        wide_release(w.bars.out_full, w.lane);
     }
-    barrier_wait(w.bars.out_empty, w.out_phase);
+    if (!is_staged) barrier_wait(w.bars.out_empty, w.out_phase);
     if (threadIdx.x == 0) *posted = -1;
     wide_release(w.bars.out_full, w.lane);
-}
-
-/* One posted tile. */
-template <int N>
-static __device__ inline void wide_write_tile(const wide_args &a, const wide_unit &u, const float *results)
-{
-    constexpr int tiles = wide_tiles(N), threads = WIDE_WRITERS * WARP;
-    const int part = wide_part(a, u.tile), thread = (int)threadIdx.x % threads;
-    const int shift = (tiles == 16 ? 8 : 7) - (a.is_gated ? 1 : 0), n_mine = 1 << shift; /* outputs of this tile */
-    const uint32_t first = (uint32_t)((u.tile - a.parts[part].first) * n_mine), n_out = a.parts[part].n_out;
-    const int columns = min(N, a.n_rows - u.column_block * N);
-#pragma unroll 4
-    for (int i = thread; i < columns * n_mine; i += threads) {
-        const int column = i >> shift, m = i & (n_mine - 1), row = u.column_block * N + column;
-        const float *y = results + column * wide_result_stride(N) + m;
-        if (first + m >= n_out || a.live[row] < 0) continue;
-        a.parts[part].out[(size_t)row * n_out + first + m] =
-            product_finish(a, part, first + m, row, y[0], a.is_gated ? y[n_mine] : 0);
-    }
+    if (!is_staged) return;
+    workers_barrier<N>();
+    wide_write<N, tiles * WARP>(a, u, (const float *)(shared + a.results_at), (int)threadIdx.x);
 }
 
 template <int N>
-static __device__ inline void wide_write(const wide_args &a, const wide_barriers &b, const uint8_t *shared,
-                                         const volatile int *posted)
+static __device__ inline void wide_write_posted(const wide_args &a, const wide_barriers &b, const uint8_t *shared,
+                                                const volatile int *posted)
 {
+    constexpr int threads = WIDE_WRITERS * WARP;
     wide_unit u;
     for (uint32_t phase = 0;; phase ^= 1) {
         barrier_wait(b.out_full, phase);
         const int k = *posted;
         if (k < 0) return;
         wide_unit_at(a, k, &u);
-        wide_write_tile<N>(a, u, (const float *)(shared + a.results_at));
+        wide_write<N, threads>(a, u, (const float *)(shared + a.results_at), (int)threadIdx.x % threads);
         wide_release(b.out_empty, lane_id());
     }
 }
@@ -447,7 +472,7 @@ static __global__ void __launch_bounds__((wide_tiles(N) + WIDE_HELPERS) * WARP, 
             if (warp == tiles + 1)
                 wide_feed_activations<N, wide_planes<T>()>(a, b, shared);
             else
-                wide_write<N>(a, b, shared, &posted);
+                wide_write_posted<N>(a, b, shared, &posted);
         }
     } else {
         wide_take_registers<N>();
