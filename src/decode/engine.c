@@ -1,8 +1,10 @@
 #include "decode/engine.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "decode/engine_draft.h"
 #include "decode/park.h"
@@ -66,10 +68,11 @@ static facet_status describe_cache(const engine_config *c, int32_t n_ctx, kv_des
     return FACET_OK;
 }
 
-static uint64_t copied_bytes(const weights *w)
+static uint64_t copied_bytes(const engine_config *c, const weights *w)
 {
     uint64_t sum = 0;
-    for (int i = 0; i < w->n; i++) sum += backend_cpu_weight_bytes(&w->list[i]);
+    for (int i = 0; i < w->n; i++)
+        sum += c->is_cuda ? backend_cuda_weight_bytes(&w->list[i]) : backend_cpu_weight_bytes(&w->list[i]);
     return sum;
 }
 
@@ -77,11 +80,11 @@ facet_status engine_estimate(const engine_config *c, int32_t n_ctx, engine_needs
 {
     kv_desc d;
     FACET_TRY(describe_cache(c, n_ctx, &d, err));
-    *out = (engine_needs){.kv = kv_total_bytes(&d)};
+    *out = (engine_needs){.kv = kv_total_bytes(&d), .compute = c->compute_bytes};
     mem_free(d.layers);
-    if (c->use_mmap) return FACET_OK;
-    out->weights = copied_bytes(&c->model->w);
-    for (int i = 0; i < c->n_drafters; i++) out->weights += copied_bytes(&c->drafters[i]->w);
+    if (c->use_mmap && !c->is_cuda) return FACET_OK;
+    out->weights = copied_bytes(c, &c->model->w);
+    for (int i = 0; i < c->n_drafters; i++) out->weights += copied_bytes(c, &c->drafters[i]->w);
     return FACET_OK;
 }
 
@@ -90,18 +93,22 @@ static facet_status check_fits(const engine_config *c, int32_t n_ctx, uint64_t a
 {
     engine_needs needs;
     FACET_TRY(engine_estimate(c, n_ctx, &needs, err));
+    const uint64_t fixed = needs.weights + needs.compute;
     const double loaded = (double)needs.weights / 0x1p30, kv = (double)needs.kv / 0x1p30,
                  free = (double)available / 0x1p30;
-    if (!available || (needs.weights <= available && needs.kv <= available - needs.weights)) return FACET_OK;
-    if (needs.weights > available)
+    char compute[64] = "";
+    if (needs.compute)
+        snprintf(compute, sizeof compute, " and %.2f GiB to compute with", (double)needs.compute / 0x1p30);
+    if (!available || (fixed <= available && needs.kv <= available - fixed)) return FACET_OK;
+    if (fixed > available)
         return error_set(err, FACET_ERR_MEMORY,
-                         "the weights need %.2f GiB, and %.2f GiB are free: use a smaller file, or on the CPU run from "
-                         "the mapped file (--mmap)",
-                         loaded, free);
+                         "the weights need %.2f GiB%s, and %.2f GiB are free%s: use a smaller %s", loaded, compute,
+                         free, c->is_cuda ? " on the device" : "",
+                         c->is_cuda ? "file, or --device cpu" : "file, or run from the mapped file (--mmap)");
     return error_set(err, FACET_ERR_MEMORY,
-                     "context of %d tokens needs %.2f GiB for the KV cache beside %.2f GiB of weights, and %.2f GiB "
-                     "are free: use a smaller context or cache type",
-                     n_ctx, kv, loaded, free);
+                     "context of %d tokens needs %.2f GiB for the KV cache beside %.2f GiB of weights%s, and %.2f GiB "
+                     "are free%s: use a smaller context or cache type",
+                     n_ctx, kv, loaded, compute, free, c->is_cuda ? " on the device" : "");
 }
 
 /* The context that was asked for; where none was, the model's limit, halved until the cache takes at most half of what
@@ -117,7 +124,8 @@ static facet_status choose_context(const engine_config *c, uint64_t available, i
     for (; !wanted && available && n > MIN_CTX; n /= 2) {
         engine_needs needs;
         FACET_TRY(engine_estimate(c, n, &needs, err));
-        if (needs.weights < available && needs.kv <= (available - needs.weights) / 2) break;
+        const uint64_t fixed = needs.weights + needs.compute;
+        if (fixed < available && needs.kv <= (available - fixed) / 2) break;
     }
     FACET_TRY(check_fits(c, n, available, err));
     *n_ctx = n;
@@ -195,6 +203,59 @@ static facet_status take_drafters(facet_engine *e, const facet_engine_params *p,
     return FACET_OK;
 }
 
+/* What the plans of the engine will take on a CUDA device, and what the driver needs beside them for graphs. */
+static facet_status count_compute(const facet_engine *e, uint64_t *out, facet_error *err)
+{
+    const int block = e->dflash ? e->dflash->dflash.block_size : 0;
+    const struct {
+        const plan *p;
+        int rows, out;
+    } plans[] = {{e->plan, ENGINE_MAX_ROWS, ENGINE_MAX_OUT},
+                 {e->mtp_step.plan, ENGINE_MTP_MAX, ENGINE_MTP_MAX},
+                 {e->dflash_inject.plan, ENGINE_MAX_ROWS, 1},
+                 {e->dflash_block.plan, block, block}};
+    *out = (uint64_t)128 << 20;
+    for (size_t i = 0; i < sizeof plans / sizeof *plans; i++) {
+        uint64_t bytes = 0;
+        if (plans[i].p)
+            FACET_TRY(backend_cuda_plan_bytes(e->weights, e->n_weights, plans[i].p, plans[i].rows, plans[i].out, &bytes,
+                                              err));
+        *out += bytes;
+    }
+    return FACET_OK;
+}
+
+/* One device, and the context that fits it. */
+static facet_status open_device(facet_engine *e, const facet_engine_params *p, const char *device, engine_config *c,
+                                facet_error *err)
+{
+    const backend_config cfg = {
+        .n_threads = p->n_threads, .use_mmap = p->use_mmap, .progress = p->progress, .progress_ud = p->progress_ud};
+    backend_info info;
+    FACET_TRY(backend_open(device, &cfg, &e->be, err));
+    e->be->ops->info(e->be, &info);
+    c->is_cuda = strcmp(info.name, "cuda") == 0;
+    c->compute_bytes = 0;
+    if (strcmp(info.name, "ref") == 0) c->use_mmap = true; /* it multiplies from the file's layout */
+    if (c->is_cuda) FACET_TRY(count_compute(e, &c->compute_bytes, err));
+    return choose_context(c, info.memory_free, p->n_ctx, &e->n_ctx, err);
+}
+
+/* Where "auto" found a CUDA device on which the model does not fit, the CPU takes it. */
+static facet_status open_backend(facet_engine *e, const facet_engine_params *p, engine_config *c, facet_error *err)
+{
+    const char *device = p->device ? p->device : "auto";
+    facet_error why;
+    const facet_status status = open_device(e, p, device, c, &why);
+    if (status == FACET_OK) return FACET_OK;
+    if (status != FACET_ERR_MEMORY || !c->is_cuda || strcmp(device, "auto") != 0)
+        return error_set(err, status, "%s", why.message);
+    log_line(FACET_LOG_WARN, "device auto: using the CPU (%s)", why.message);
+    e->be->ops->close(e->be);
+    e->be = NULL;
+    return open_device(e, p, "cpu", c, err);
+}
+
 static facet_status open_into(facet_engine *e, const facet_engine_params *p, facet_error *err)
 {
     engine_config c = {.model = e->model,
@@ -208,20 +269,14 @@ static facet_status open_into(facet_engine *e, const facet_engine_params *p, fac
     FACET_TRY(parse_cache_type(p->cache_type_k, "cache type of K", &c.k, err));
     FACET_TRY(parse_cache_type(p->cache_type_v, "cache type of V", &c.v, err));
     FACET_TRY(take_drafters(e, p, err));
-    const backend_config cfg = {
-        .n_threads = p->n_threads, .use_mmap = p->use_mmap, .progress = p->progress, .progress_ud = p->progress_ud};
-    FACET_TRY(backend_open(p->device ? p->device : "auto", &cfg, &e->be, err));
-    backend_info info;
-    e->be->ops->info(e->be, &info);
-    if (strcmp(info.name, "ref") == 0) c.use_mmap = true; /* it multiplies from the file's layout */
-    FACET_TRY(choose_context(&c, info.memory_free, p->n_ctx, &e->n_ctx, err));
-    FACET_TRY(describe_cache(&c, e->n_ctx, &e->kv, err));
     FACET_TRY(drafter_join_weights(e->model, p->drafters, p->n_drafters, &e->weights, &e->n_weights, err));
     FACET_TRY(make_plan(e, p, err));
+    FACET_TRY(engine_draft_open(e, p, err));
+    FACET_TRY(open_backend(e, p, &c, err));
+    FACET_TRY(describe_cache(&c, e->n_ctx, &e->kv, err));
     FACET_TRY(kv_pool_open(&e->kv, &e->pool, err));
     FACET_TRY(e->be->ops->load(e->be, e->weights, e->n_weights, err));
     FACET_TRY(e->be->ops->kv_alloc(e->be, &e->kv, err));
-    FACET_TRY(engine_draft_open(e, p, err));
     FACET_TRY(engine_compile(e, err));
     e->parking.is_auto = p->auto_unpark;
     return p->reuse_prompts ? prefix_open(e, p->cache_bytes, err) : FACET_OK;

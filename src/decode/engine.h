@@ -117,12 +117,13 @@ typedef struct engine_config {
     int n_drafters, n_sessions, draft_ctx;
     uint64_t cache_bytes;
     kv_type k, v;
-    bool use_mmap;
+    bool use_mmap, is_cuda;
+    uint64_t compute_bytes; /* of the plans, where it is known before: on a CUDA device */
 } engine_config;
-/* Bytes of the weights that the CPU backend copies (none from a mapped file) and of the cache of all sessions, as
- * facet_engine_memory reports them afterwards. */
+/* Bytes of the weights that the backend copies (the CPU's: none from a mapped file), of the cache of all sessions, as
+ * facet_engine_memory reports them afterwards, and compute_bytes. */
 typedef struct engine_needs {
-    uint64_t weights, kv;
+    uint64_t weights, kv, compute;
 } engine_needs;
 facet_status engine_estimate(const engine_config *c, int32_t n_ctx, engine_needs *out, facet_error *err);
 

@@ -35,15 +35,16 @@ static wide_fn kernel_of(tensor_type type, int columns)
 }
 
 /* Columns of a block for so many rows. */
-static int choose_columns(const cuda_backend *b, int n_rows)
+static int columns_for(int n_rows, int most)
 {
-    return n_rows <= 16 ? 16 : n_rows <= 32 ? 32 : n_rows <= 64 || b->wide_columns < 128 ? 64 : 128;
+    return n_rows <= 16 ? 16 : n_rows <= 32 ? 32 : n_rows <= WIDE_COLUMNS ? WIDE_COLUMNS : most;
 }
 
-size_t cuda_wide_bytes(const cuda_backend *b, int max_rows, uint32_t n_in, tensor_type type)
+size_t cuda_wide_bytes(int max_rows, uint32_t n_in, tensor_type type)
 {
-    const size_t rows = (size_t)ceil_div(max_rows, WIDE_MOST_COLUMNS) * WIDE_MOST_COLUMNS, n = tile_n_records(n_in);
-    if (max_rows < b->wide_rows) return 0;
+    const int columns = columns_for(max_rows, WIDE_MOST_COLUMNS);
+    const size_t rows = (size_t)ceil_div(max_rows, columns) * (size_t)columns, n = tile_n_records(n_in);
+    if (max_rows < WIDE_LEAST_ROWS) return 0;
     return rows * n * (TILE_K * 2 * (size_t)n_planes(type) + sizeof(float));
 }
 
@@ -114,7 +115,7 @@ bool wide_serves(const cuda_pass *p, const product *q)
 void wide_launch(const cuda_pass *p, const product *q)
 {
     const cuda_backend *b = p->b;
-    const int columns = choose_columns(b, q->x.n);
+    const int columns = columns_for(q->x.n, b->wide_columns);
     wide_args a = {};
     a.is_gated = q->is_gated;
     a.epilogue = q->epilogue;
@@ -170,5 +171,7 @@ facet_status cuda_wide_open(cuda_backend *b, facet_error *err)
         b,
         cudaMemcpyAsync(&b->wide_columns, b->product_sums, sizeof b->wide_columns, cudaMemcpyDeviceToHost, b->stream),
         "asking the device's code", err));
-    return cuda_check(b, cudaStreamSynchronize(b->stream), "asking the device's code", err);
+    FACET_TRY(cuda_check(b, cudaStreamSynchronize(b->stream), "asking the device's code", err));
+    b->wide_rows = b->wide_columns == WIDE_MOST_COLUMNS ? WIDE_LEAST_ROWS : WIDE_COLUMNS + 1;
+    return FACET_OK;
 }

@@ -455,7 +455,7 @@ static __global__ void __launch_bounds__((wide_tiles(N) + WIDE_HELPERS) * WARP, 
     wide_kernel(const __grid_constant__ wide_args a)
 {
 #if !FACET_WGMMA
-    if constexpr (N > WIDE_COLUMNS) return; /* wide_columns() says so */
+    if constexpr (N != WIDE_COLUMNS) return; /* the only one that is used */
 #endif
     extern __shared__ __align__(1024) uint8_t shared[];
     __shared__ int flags[2], posted;
