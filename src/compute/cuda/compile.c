@@ -167,7 +167,7 @@ static facet_status alloc_packed(compiled *c, facet_error *err)
 
 static facet_status compile_into(compiled *c, facet_error *err)
 {
-    FACET_TRY(check_ops(c, err));
+    if (!c->is_dry) FACET_TRY(check_ops(c, err)); /* there is no cache yet for the ops to fit */
     FACET_TRY(cuda_join_ops(c, err));
     FACET_TRY(alloc_values(c, err));
     FACET_TRY(alloc_batch(c, err));
