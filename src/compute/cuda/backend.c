@@ -5,10 +5,7 @@
 #include "base/mem.h"
 #include "compute/cuda/state.h"
 
-enum {
-    MIN_MAJOR = 8,
-    WIDE_ROWS = 65 /* measured: docs/cuda.md */
-};
+enum { MIN_MAJOR = 8 };
 
 /* Why there is no device to use; FACET_OK when *n is at least 1. */
 static facet_status count_devices(int *n, facet_error *err)
@@ -117,7 +114,6 @@ facet_status backend_cuda_open(const backend_config *cfg, backend **out, facet_e
     b->n_sms = prop.multiProcessorCount;
     b->shared_bytes = (int)prop.sharedMemPerBlockOptin;
     b->has_overlap = prop.major >= 9;
-    b->wide_rows = WIDE_ROWS;
     describe(&prop, b->description, sizeof b->description);
     facet_status status = cuda_enter(b, err);
     if (status == FACET_OK)

@@ -170,5 +170,7 @@ facet_status cuda_wide_open(cuda_backend *b, facet_error *err)
         b,
         cudaMemcpyAsync(&b->wide_columns, b->product_sums, sizeof b->wide_columns, cudaMemcpyDeviceToHost, b->stream),
         "asking the device's code", err));
-    return cuda_check(b, cudaStreamSynchronize(b->stream), "asking the device's code", err);
+    FACET_TRY(cuda_check(b, cudaStreamSynchronize(b->stream), "asking the device's code", err));
+    b->wide_rows = b->wide_columns == WIDE_MOST_COLUMNS ? WIDE_COLUMNS + 1 : INT32_MAX;
+    return FACET_OK;
 }
