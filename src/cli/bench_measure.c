@@ -186,8 +186,8 @@ facet_status bench_ops(bench_run *run, int32_t rows, bench_op_time *out, facet_e
         for (int i = 0; i < repeats; i++) sample[i] = ms[(size_t)(i + 1) * (size_t)n + (size_t)op];
         qsort(sample, (size_t)repeats, sizeof *sample, by_value);
         out[op].median_ms = sample[repeats / 2];
-        out[op].cost =
-            plan_op_cost(p, run->engine->model->w.list, &run->engine->kv, &p->ops[op], rows, n_out, run->base->n_tokens);
+        out[op].cost = plan_op_cost(p, run->engine->model->w.list, &run->engine->kv, &p->ops[op], rows, n_out,
+                                    run->base->n_tokens);
     }
     facet_session_close(s);
     mem_free(tokens);

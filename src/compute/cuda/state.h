@@ -72,7 +72,7 @@ typedef struct cuda_backend {
     void *product_sums; /* workspace of product.cu */
     int *product_arrivals;
     int wide_columns; /* columns of a block in wide.cu at most: what the code for this device can do */
-    int wide_rows;    /* from so many rows on products take that way */
+    int wide_rows;    /* from so many rows on products take that way; INT32_MAX: never */
 
     dev_pages *layers;
     int n_layers;
