@@ -47,7 +47,7 @@ typedef enum facet_status {
     FACET_ERR_PARKED       /* a part of the engine that the call needs is parked */
 } facet_status;
 
-/* "ok", "arg", "io", "format", "unsupported", "memory", "shape", "limit", "device", "numeric", "cancelled". */
+/* "ok", "arg", "io", "format", "unsupported", "memory", "shape", "limit", "device", "numeric", "cancelled", "parked" */
 FACET_API const char *facet_status_name(facet_status s);
 
 /* Caller-owned; `message` is one NUL-terminated line without a newline. */
@@ -151,6 +151,10 @@ typedef struct facet_engine_info {
                                       share */
     uint64_t n_steps;              /* runs of the target so far */
     uint64_t memory_total, memory_free; /* of the device, or of the machine for CPU devices */
+    /* Cached beginnings of prompts (reuse_prompts): how many, their bytes; prompts that found theirs somewhere, and the
+     * tokens that were not evaluated for it. */
+    int32_t n_cached_prompts;
+    uint64_t cached_bytes, n_prompt_hits, n_reused_tokens;
 } facet_engine_info;
 FACET_API void facet_engine_describe(const facet_engine *e, facet_engine_info *out);
 
@@ -349,6 +353,58 @@ typedef struct facet_generate_result {
 FACET_API facet_status facet_generate(facet_session *s, const int32_t *prompt, size_t n_prompt,
                                       const facet_sampling *sampling, const facet_generate_params *p,
                                       facet_generate_result *out, facet_error *err);
+
+/* ---- snapshots: states of sessions kept under numbers, in memory and on disk ---- */
+
+enum { FACET_SNAPSHOT_SLOTS = 64, FACET_SNAPSHOT_LABEL = 63 };
+typedef struct facet_snapshot_info {
+    int slot;                  /* -1: of a file */
+    int32_t first, n_tokens;   /* it holds positions [first, n_tokens); first > 0: thin, of use on top of another */
+    uint64_t bytes, own_bytes; /* of its pages; of them those that nobody else holds, which freeing it gives back */
+    char label[FACET_SNAPSHOT_LABEL + 1];
+} facet_snapshot_info;
+
+/* The session's tokens [first, n) (n = -1: to the end) become a slot's content; pages are shared, nothing is copied.
+ * label: FACET_SNAPSHOT_LABEL bytes at most, or NULL. FACET_ERR_LIMIT: local layers have forgotten the window before n.
+ * On failure the slot keeps what it held. Snapshots take room beside the sessions' (cache_bytes). */
+FACET_API facet_status facet_snapshot_store(const facet_session *s, int slot, int32_t first, int32_t n,
+                                            const char *label, facet_error *err);
+/* The slot, with n_thin thin ones on top in their order, becomes the session's content; nothing is evaluated. Go on
+ * with the complete prompt, as facet_session_sync has it: it need not be the snapshot's. */
+FACET_API facet_status facet_snapshot_restore(facet_session *s, int slot, const int *thin, int n_thin,
+                                              facet_error *err);
+FACET_API facet_status facet_snapshot_free(facet_engine *e, int slot, facet_error *err); /* an empty one is fine */
+/* out [FACET_SNAPSHOT_SLOTS] or NULL: the slots in use, ascending. Returns how many. */
+FACET_API int facet_snapshot_list(const facet_engine *e, facet_snapshot_info *out);
+/* All tokens of a slot from position 0 on ([*n], borrowed until the slot changes); NULL when it is empty. */
+FACET_API const int32_t *facet_snapshot_tokens(const facet_engine *e, int slot, int32_t *n);
+/* To and from a file, which at any moment is the old one or the new one. A file is refused by another model, drafter,
+ * cache type, device layout or version (FACET_ERR_UNSUPPORTED), or when it is damaged (FACET_ERR_FORMAT). */
+FACET_API facet_status facet_snapshot_save(facet_engine *e, int slot, const char *path, facet_error *err);
+FACET_API facet_status facet_snapshot_load(facet_engine *e, int slot, const char *path, facet_error *err);
+FACET_API facet_status facet_snapshot_describe_file(const char *path, facet_snapshot_info *out, facet_error *err);
+
+/* ---- parking: memory of parts of an engine is given back while they are not needed ---- */
+
+enum { FACET_PART_MTP = 1, FACET_PART_DFLASH = 2, FACET_PART_DRAFTERS = 3, FACET_PART_TARGET = 4, FACET_PART_ALL = 7 };
+typedef enum facet_park_kv {
+    FACET_PARK_KV_HOST, /* the cache moves to host memory, and comes back */
+    FACET_PARK_KV_KEEP, /* stays on the device */
+    FACET_PARK_KV_DROP  /* is freed: sessions and snapshots are empty then */
+} facet_park_kv;
+typedef struct facet_park_report {
+    uint64_t weights, kv, compute; /* given back, or taken by unparking */
+    uint64_t host;                 /* bytes of the cache in host memory instead */
+    double ms;
+} facet_park_report;
+
+/* Between two steps. What needs a parked part fails with FACET_ERR_PARKED, or brings it back where the engine was
+ * opened with auto_unpark; generations with FACET_SPEC_AUTO do without a parked drafter. Parts that the engine lacks,
+ * or that are parked already, are passed over; out may be NULL. Output is the same afterwards. */
+FACET_API facet_status facet_engine_park(facet_engine *e, unsigned parts, facet_park_kv kv, facet_park_report *out,
+                                         facet_error *err);
+FACET_API facet_status facet_engine_unpark(facet_engine *e, unsigned parts, facet_park_report *out, facet_error *err);
+FACET_API unsigned facet_engine_parked(const facet_engine *e); /* FACET_PART_ bits */
 
 /* ---- many sessions at a time ---- */
 

@@ -7,7 +7,7 @@
 const char *facet_status_name(facet_status s)
 {
     static const char *const names[] = {"ok",    "arg",   "io",     "format",  "unsupported", "memory",
-                                        "shape", "limit", "device", "numeric", "cancelled"};
+                                        "shape", "limit", "device", "numeric", "cancelled",   "parked"};
     return (unsigned)s < sizeof names / sizeof *names ? names[s] : "unknown";
 }
 

@@ -2,6 +2,7 @@
 #ifndef FACET_CLI_CHAT_H
 #define FACET_CLI_CHAT_H
 
+#include "cli/chat_remote.h"
 #include "cli/chat_view.h"
 #include "cli/cli.h"
 #include "cli/conversation.h"
@@ -16,10 +17,13 @@ typedef struct chat_stats {
 
 typedef struct chat {
     const facet_generate_params *generate;
+    const cli_options *options;
     facet_sampling sampling; /* of the next answer: every answer moves the seed on */
+    chat_remote *remote;     /* a server answers; NULL: the three below do */
     facet_model *model;
     facet_engine *engine;
     facet_session *session;
+    chat_format format;
     conversation talk;
     chat_view view;
     chat_stats last;
@@ -36,7 +40,7 @@ facet_status chat_say(chat *c, const char *text, size_t n, facet_error *err);
 /* Another answer in place of the last one, which stays if there is none. */
 facet_status chat_retry(chat *c, facet_error *err);
 
-/* Tokens of the conversation so far. */
+/* Tokens of the conversation so far. Not with a server. */
 facet_status chat_count_tokens(const chat *c, size_t *n, facet_error *err);
 
 /* A line that begins with '/'. */

@@ -12,6 +12,7 @@ typedef struct answer {
     buf held; /* content that is not shown yet: it may be the beginning of a stop string */
     json_t *calls;
     bool has_shown, is_stopped; /* the latter by a stop string */
+    bool is_cut;                /* a server says so */
     facet_status status;        /* of taking in what was generated */
     facet_error error;          /* of status */
 } answer;
@@ -81,7 +82,7 @@ static facet_status make_prompt(const chat *c, bool wants_answer, buf *text, int
 {
     const chat_options o = {
         .enable_thinking = c->is_thinking, .add_generation_prompt = wants_answer, .reopen_turn = true};
-    FACET_TRY(chat_render(c->talk.messages, NULL, c->model->chat, o, text, err));
+    FACET_TRY(chat_render(c->talk.messages, NULL, c->format, o, text, err));
     return facet_tokenize(c->model, text->data, text->len, true, true, ids, n, err);
 }
 
@@ -134,7 +135,7 @@ static bool is_context_full(const chat *c)
 /* Shows the rest of what came, and puts it into the history. */
 static void finish(answer *a)
 {
-    if (a->status == FACET_OK) a->status = chat_parser_finish(a->parser, &a->error);
+    if (a->status == FACET_OK && a->parser) a->status = chat_parser_finish(a->parser, &a->error);
     if (!a->is_stopped) show_content(a, true);
     chat_view_end(&a->c->view);
     if (a->status != FACET_OK && !a->has_shown) return;
@@ -145,9 +146,107 @@ static void finish(answer *a)
     a->error = e;
 }
 
+/* ---- from a server ---- */
+
+static void set_number(json_t *body, bool is_given, const char *name, float v)
+{
+    if (is_given) json_object_set_new(body, name, json_real((double)v));
+}
+
+/* What the user gave; the rest is the server's. */
+static json_t *make_request(const chat *c)
+{
+    const cli_options *o = c->options;
+    const facet_sampling *s = &c->sampling;
+    json_t *body = json_pack("{s:s, s:O, s:b, s:b}", "model", chat_remote_model(c->remote), "messages",
+                             c->talk.messages, "stream", 1, "enable_thinking", c->is_thinking);
+    set_number(body, o->has_temp, "temperature", s->temperature);
+    set_number(body, o->has_top_p, "top_p", s->top_p);
+    set_number(body, s->min_p > 0, "min_p", s->min_p);
+    set_number(body, s->repeat_penalty != 1, "repetition_penalty", s->repeat_penalty);
+    set_number(body, s->presence_penalty != 0, "presence_penalty", s->presence_penalty);
+    set_number(body, s->frequency_penalty != 0, "frequency_penalty", s->frequency_penalty);
+    if (o->has_top_k) json_object_set_new(body, "top_k", json_integer(s->top_k));
+    if (o->has_seed) json_object_set_new(body, "seed", json_integer((json_int_t)s->seed));
+    if (o->has_spec)
+        json_object_set_new(body, "speculation", json_string(facet_spec_method_name(c->generate->speculation.method)));
+    if (c->generate->n_predict >= 0) json_object_set_new(body, "max_tokens", json_integer(c->generate->n_predict));
+    return body;
+}
+
+static void take_text(answer *a, const json_t *delta, const char *name, chat_event_kind kind)
+{
+    const json_t *text = json_object_get(delta, name);
+    if (json_string_length(text))
+        on_event(a, &(chat_event){.kind = kind, .text = json_string_value(text), .n = json_string_length(text)});
+}
+
+static void take_calls(answer *a, const json_t *delta)
+{
+    size_t i;
+    json_t *call;
+    json_array_foreach(json_object_get(delta, "tool_calls"), i, call)
+    {
+        const json_t *f = json_object_get(call, "function"), *name = json_object_get(f, "name"),
+                     *arguments = json_object_get(f, "arguments");
+        if (json_is_string(name) && json_is_string(arguments))
+            on_event(a, &(chat_event){.kind = CHAT_CALL,
+                                      .text = json_string_value(name),
+                                      .n = json_string_length(name),
+                                      .arguments = json_string_value(arguments),
+                                      .n_arguments = json_string_length(arguments),
+                                      .call_index = (int)json_array_size(a->calls)});
+    }
+}
+
+static double number(const json_t *j, const char *name)
+{
+    return json_number_value(json_object_get(j, name));
+}
+
+/* What a server of this program says at the end; others may not. */
+static void take_timings(chat *c, const json_t *t)
+{
+    if (!t) return;
+    const int32_t n_prefill = (int32_t)number(t, "prefill_tokens");
+    c->last = (chat_stats){.is_set = true,
+                           .n_prompt = n_prefill + (int32_t)number(t, "cached_tokens"),
+                           .result = {.n_prefill = n_prefill,
+                                      .n_tokens = (int32_t)number(t, "decode_tokens"),
+                                      .prefill_ms = number(t, "prefill_ms"),
+                                      .decode_ms = number(t, "decode_ms")}};
+}
+
+/* chat_remote_fn */
+static bool on_chunk(void *ud, const json_t *chunk)
+{
+    answer *a = ud;
+    const json_t *choice = json_array_get(json_object_get(chunk, "choices"), 0),
+                 *delta = json_object_get(choice, "delta");
+    const char *finish = json_string_value(json_object_get(choice, "finish_reason"));
+    take_text(a, delta, "reasoning_content", CHAT_REASONING);
+    take_text(a, delta, "content", CHAT_CONTENT);
+    take_calls(a, delta);
+    take_timings(a->c, json_object_get(chunk, "timings"));
+    if (finish && strcmp(finish, "length") == 0) a->is_cut = true;
+    return a->status == FACET_OK && !a->is_stopped && !a->c->view.is_broken && !cli_was_interrupted();
+}
+
+static facet_status ask_server(answer *a, facet_error *err)
+{
+    chat *c = a->c;
+    cli_note_interrupt(true);
+    const facet_status status = chat_remote_ask(c->remote, make_request(c), on_chunk, a, err);
+    c->sampling.seed++;
+    /* what Ctrl-C left is kept, as it is of an answer of one's own */
+    return status == FACET_ERR_CANCELLED && a->has_shown ? FACET_OK : status;
+}
+
+/* ---- an answer ---- */
+
 static facet_status answer_prompt(answer *a, const int32_t *ids, size_t n, facet_error *err)
 {
-    const facet_status status = generate(a, ids, n, err);
+    const facet_status status = a->c->remote ? ask_server(a, err) : generate(a, ids, n, err);
     if (status != FACET_OK && !a->has_shown) return status;
     if (cli_was_interrupted() && !a->has_shown) return error_set(err, FACET_ERR_CANCELLED, "cancelled");
     finish(a);
@@ -155,6 +254,10 @@ static facet_status answer_prompt(answer *a, const int32_t *ids, size_t n, facet
     if (a->status != FACET_OK) {
         *err = a->error;
         return a->status;
+    }
+    if (a->c->remote) {
+        if (a->is_cut) fprintf(stderr, "facet: the answer is cut at its limit of tokens\n");
+        return FACET_OK;
     }
     if (is_context_full(a->c))
         fprintf(stderr, "facet: the answer is cut: the context of %d tokens is full: %s\n",
@@ -169,8 +272,8 @@ facet_status chat_answer(chat *c, facet_error *err)
     int32_t *ids = NULL;
     size_t n = 0;
     facet_status status = a.calls ? FACET_OK : error_memory(err, "an answer", 1);
-    if (status == FACET_OK) status = make_prompt(c, true, &prompt, &ids, &n, err);
-    if (status == FACET_OK)
+    if (status == FACET_OK && !c->remote) status = make_prompt(c, true, &prompt, &ids, &n, err);
+    if (status == FACET_OK && !c->remote)
         status =
             chat_parser_open(c->model->tok, chat_opens_thought(prompt.data, prompt.len), on_event, &a, &a.parser, err);
     if (status == FACET_OK) status = answer_prompt(&a, ids, n, err);

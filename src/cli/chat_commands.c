@@ -47,10 +47,14 @@ static facet_status save(chat *c, const char *argument, facet_error *err)
 static facet_status load(chat *c, const char *argument, facet_error *err)
 {
     size_t n = 0;
-    FACET_TRY(conversation_load(&c->talk, argument, c->model->chat, err));
+    FACET_TRY(conversation_load(&c->talk, argument, c->format, err));
+    const size_t n_messages = json_array_size(c->talk.messages);
+    if (c->remote) {
+        printf("%zu messages loaded\n", n_messages);
+        return FACET_OK;
+    }
     FACET_TRY(chat_count_tokens(c, &n, err));
-    printf("%zu messages loaded: %zu of %d tokens\n", json_array_size(c->talk.messages), n,
-           facet_engine_n_ctx(c->engine));
+    printf("%zu messages loaded: %zu of %d tokens\n", n_messages, n, facet_engine_n_ctx(c->engine));
     return FACET_OK;
 }
 
@@ -68,27 +72,32 @@ static void print_last(const chat *c)
            per_second(r->n_prefill, r->prefill_ms));
     printf("decode    %d tokens in %.1f ms: %.1f tokens/s\n", r->n_tokens, r->decode_ms,
            per_second(r->n_tokens, r->decode_ms));
-    cli_print_spec(stdout, "drafts    ", c->generate->speculation.method, &r->spec);
+    cli_print_spec(stdout, "drafts    ", c->remote ? FACET_SPEC_NONE : c->generate->speculation.method, &r->spec);
 }
 
-static facet_status stats(chat *c, const char *argument, facet_error *err)
+static void print_memory(const chat *c)
 {
-    size_t n = 0;
     facet_memory m;
-    FACET_TRY(no_argument_wanted("/stats", argument, err));
-    FACET_TRY(chat_count_tokens(c, &n, err));
     facet_engine_memory(c->engine, &m);
-    printf("turns     %zu\n", conversation_n_turns(&c->talk));
-    printf("context   %zu of %d tokens\n", n, facet_engine_n_ctx(c->engine));
-    if (c->last.is_set) {
-        print_last(c);
-        cli_print_spec(stdout, "in all    ", c->generate->speculation.method, &c->spec);
-    }
     const double MiB = 1 << 20;
     printf("memory    weights %.1f MiB, KV cache %.1f MiB, compute %.1f MiB, peak %.1f MiB", (double)m.weights / MiB,
            (double)m.kv / MiB, (double)m.compute / MiB, (double)m.peak_rss / MiB);
     if (m.device) printf(", on the device %.1f MiB", (double)m.device / MiB);
     putchar('\n');
+}
+
+static facet_status stats(chat *c, const char *argument, facet_error *err)
+{
+    size_t n = 0;
+    FACET_TRY(no_argument_wanted("/stats", argument, err));
+    if (!c->remote) FACET_TRY(chat_count_tokens(c, &n, err));
+    printf("turns     %zu\n", conversation_n_turns(&c->talk));
+    if (!c->remote) printf("context   %zu of %d tokens\n", n, facet_engine_n_ctx(c->engine));
+    if (c->last.is_set) {
+        print_last(c);
+        cli_print_spec(stdout, "in all    ", c->remote ? FACET_SPEC_NONE : c->generate->speculation.method, &c->spec);
+    }
+    if (!c->remote) print_memory(c);
     return FACET_OK;
 }
 

@@ -64,7 +64,8 @@ facet_status bench_step(bench_run *run, int32_t rows, bench_result *out, facet_e
 facet_status bench_spec(bench_run *run, int32_t n, bench_result *out, facet_error *err);
 /* 0 of an empty list. */
 int32_t bench_list_max(const bench_list *l);
-/* Op by op, for a step of `rows` rows at the depth, all wanted or, of more than can be wanted, the last; out has one entry per op of the plan. */
+/* Op by op, for a step of `rows` rows at the depth, all wanted or, of more than can be wanted, the last; out has one
+ * entry per op of the plan. */
 facet_status bench_ops(bench_run *run, int32_t rows, bench_op_time *out, facet_error *err);
 
 void bench_print_begin(const bench_run *run);

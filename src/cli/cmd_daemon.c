@@ -21,6 +21,8 @@ enum {
     OPT_STALL_TIMEOUT,
     OPT_SAMP,
     OPT_VERBOSE,
+    OPT_CACHE,
+    OPT_AUTO_UNPARK,
     OPT_HELP,
     OPT_MAX_CTX,
     OPT_DDTREE,
@@ -29,7 +31,7 @@ enum {
     OPT_TARGET_GPU,
     OPT_IGNORED
 };
-enum { DEFAULT_CTX = 16384, DDTREE_BUDGET = 22, UNSET = -1 };
+enum { DEFAULT_CTX = 16384, DEFAULT_CACHE_MIB = 512, DDTREE_BUDGET = 22, UNSET = -1 };
 
 typedef struct daemon_options {
     cli_options common;
@@ -49,6 +51,8 @@ static void help(void)
         "       --queue N             commands that wait at most (default 64)\n"
         "       --max-line N          bytes of a line (default 65536; json: 16777216)\n"
         "       --stall-timeout S     a reader who takes nothing for S seconds loses what is generated (30)\n"
+        "       --cache MIB           room for snapshots and for the beginnings of prompts (default 512)\n"
+        "       --auto-unpark         a command that needs a parked part brings it back\n"
         "       --samp T,P,K,R,SEED[,F,PP]  sampling of commands that do not say\n"
         "       --verbose             every note on standard error, not only warnings\n"
         "  For clients of other daemons: --daemon, --max-ctx, --ddtree, --ddtree-no-chain-seed, --draft-ctx-max,\n"
@@ -64,6 +68,8 @@ static const struct option own[] = {{"protocol", required_argument, NULL, OPT_PR
                                     {"max-line", required_argument, NULL, OPT_MAX_LINE},
                                     {"stall-timeout", required_argument, NULL, OPT_STALL_TIMEOUT},
                                     {"samp", required_argument, NULL, OPT_SAMP},
+                                    {"cache", required_argument, NULL, OPT_CACHE},
+                                    {"auto-unpark", no_argument, NULL, OPT_AUTO_UNPARK},
                                     {"verbose", no_argument, NULL, OPT_VERBOSE},
                                     {"help", no_argument, NULL, OPT_HELP},
                                     {"max-ctx", required_argument, NULL, OPT_MAX_CTX},
@@ -134,6 +140,11 @@ static int own_option(daemon_options *o, int val, const char *arg)
     case OPT_STALL_TIMEOUT: ok = set_int("stall-timeout", arg, 1, 1 << 20, &c->stall_timeout_s); break;
     case OPT_SAMP: ok = set_samp(o, arg); break;
     case OPT_VERBOSE: o->is_verbose = true; break;
+    case OPT_CACHE:
+        ok = cli_int("cache", arg, 0, 1ll << 30, &n);
+        if (ok) o->common.engine.cache_bytes = (uint64_t)n << 20;
+        break;
+    case OPT_AUTO_UNPARK: o->common.engine.auto_unpark = true; break;
     case OPT_MAX_CTX: ok = set_int("max-ctx", arg, 0, INT32_MAX, &o->common.engine.n_ctx); break;
     case OPT_DDTREE: o->has_tree = true; break;
     case OPT_NO_CHAIN_SEED: o->common.generate.speculation.is_chain_seeded = false; break;
@@ -262,6 +273,8 @@ int cmd_daemon(int argc, char **argv)
     daemon_options o = {.config = daemon_config_default(DAEMON_LINES)};
     cli_options_init(&o.common);
     o.common.engine.n_ctx = UNSET;
+    o.common.engine.cache_bytes = (uint64_t)DEFAULT_CACHE_MIB << 20;
+    o.common.engine.reuse_prompts = true;
     if (!cli_options_from_environment(&o.common)) return EXIT_USAGE;
     const int wrong = parse(argc, argv, &o);
     if (wrong) return wrong < 0 ? EXIT_OK : wrong;

@@ -4,7 +4,7 @@
 #include "base/file_map.h"
 #include "base/mem.h"
 #include "cli/cli.h"
-#include "decode/engine.h"
+#include "decode/engine_memory.h"
 
 enum { OPT_PLAN = 300, OPT_TENSOR, OPT_OUT, OPT_TENSORS, OPT_HELP };
 
@@ -104,21 +104,18 @@ static facet_status print_plan(const facet_model *m, facet_error *err)
     return FACET_OK;
 }
 
-static facet_status print_context(const facet_model *m, const cli_options *o, facet_error *err)
+static facet_status print_context(facet_model *m, const cli_options *o, facet_error *err)
 {
-    kv_type k, v;
-    if (!kv_type_by_name(o->engine.cache_type_k, &k) || !kv_type_by_name(o->engine.cache_type_v, &v))
-        return error_set(err, FACET_ERR_ARG, "cache type: supported are %s", kv_type_list());
+    engine_needs n;
     if (o->engine.n_ctx > facet_model_n_ctx(m))
         return error_set(err, FACET_ERR_LIMIT, "context of %d tokens: the model takes 1 to %d", o->engine.n_ctx,
                          facet_model_n_ctx(m));
-    engine_needs n;
-    const engine_config c = {.model = m, .n_sessions = 1, .k = k, .v = v, .use_mmap = o->engine.use_mmap};
-    FACET_TRY(engine_estimate(&c, o->engine.n_ctx, &n, err));
-    printf(
-        "context of %d tokens, K %s, V %s: weights %.1f MiB, KV cache %.1f MiB, together %.2f GiB; free now %.2f GiB\n",
-        o->engine.n_ctx, o->engine.cache_type_k, o->engine.cache_type_v, (double)n.weights / 0x1p20,
-        (double)n.kv / 0x1p20, (double)(n.weights + n.kv) / 0x1p30, (double)mem_available() / 0x1p30);
+    FACET_TRY(engine_estimate(m, &o->engine, o->engine.n_ctx, &n, err));
+    const uint64_t sum = n.weights + n.kv + n.compute;
+    printf("context of %d tokens, K %s, V %s: weights %.1f MiB, KV cache %.1f MiB, activations %.1f MiB, together %.2f "
+           "GiB; free now %.2f GiB\n",
+           o->engine.n_ctx, o->engine.cache_type_k, o->engine.cache_type_v, (double)n.weights / 0x1p20,
+           (double)n.kv / 0x1p20, (double)n.compute / 0x1p20, (double)sum / 0x1p30, (double)mem_available() / 0x1p30);
     return FACET_OK;
 }
 

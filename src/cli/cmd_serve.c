@@ -113,6 +113,8 @@ static facet_status open_service(service *s, facet_error *err)
     choose_sampling(s);
     choose_alias(s);
     o->engine.n_sessions = c->engine.n_parallel;
+    o->engine.reuse_prompts = true;
+    o->engine.cache_bytes = (uint64_t)s->args.cache_mb << 20;
     status = cli_open_engine(o, s->model, &s->engine, err);
     if (status != FACET_OK) return status;
     c->api.model = s->model;
@@ -133,20 +135,35 @@ static void close_service(service *s)
 
 /* ---- running ---- */
 
-static const sigset_t *end_signals(void)
+/* SIGTERM and SIGINT end the server, SIGHUP lets it read its keys again. */
+static const sigset_t *signals(void)
 {
     static sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
     return &set;
 }
 
-/* False: none came in this time. */
-static bool wait_signal(int ms)
+static void reload(service *s)
+{
+    facet_error err;
+    facet_status status = serve_read_keys(&s->args, &err);
+    if (status == FACET_OK) status = server_set_keys(s->server, s->args.n_keys ? s->args.keys : NULL, &err);
+    if (status == FACET_OK)
+        fprintf(stderr, "facet: %d keys\n", s->args.n_keys);
+    else
+        fprintf(stderr, "facet: the old keys hold: %s\n", err.message);
+}
+
+/* True: the server is to end. */
+static bool wait_signal(service *s, int ms)
 {
     const struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
-    return sigtimedwait(end_signals(), NULL, &t) > 0;
+    const int signal = sigtimedwait(signals(), NULL, &t);
+    if (signal == SIGHUP) reload(s);
+    return signal == SIGTERM || signal == SIGINT;
 }
 
 /* What runs may end within the time of grace, unless a second signal comes. */
@@ -156,7 +173,7 @@ static void drain(service *s)
     fprintf(stderr, "facet: shutting down: running answers have %d s (again to cut them)\n", s->args.grace_s);
     server_drain(s->server);
     while (!server_is_idle(s->server) && clock_ns() < until)
-        if (wait_signal(50)) break;
+        if (wait_signal(s, 50)) break;
 }
 
 static void serve(service *s)
@@ -164,7 +181,7 @@ static void serve(service *s)
     const http_config *h = &s->args.server.http;
     fprintf(stderr, "facet: %s, %d tokens of context, %d texts at a time: http://%s:%d\n", s->alias,
             facet_engine_n_ctx(s->engine), s->args.server.engine.n_parallel, h->host, server_port(s->server));
-    while (!wait_signal(1000)) continue;
+    while (!wait_signal(s, 1000)) continue;
     drain(s);
 }
 
@@ -173,7 +190,7 @@ static int run(service *s)
     facet_error err = {0};
     const struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigaction(SIGPIPE, &ignore, NULL);
-    pthread_sigmask(SIG_BLOCK, end_signals(), NULL); /* also of all threads to come */
+    pthread_sigmask(SIG_BLOCK, signals(), NULL); /* also of all threads to come */
     facet_set_log(write_log, s);
     const facet_status status = open_service(s, &err);
     if (status == FACET_OK) serve(s);
@@ -185,7 +202,7 @@ static int run(service *s)
 int cmd_serve(int argc, char **argv)
 {
     static service s;
-    s.args = (serve_arguments){.server = server_config_default(), .grace_s = 30};
+    s.args = (serve_arguments){.server = server_config_default(), .grace_s = 30, .cache_mb = 512};
     cli_options_init(&s.args.common);
     s.args.common.sampling.penalty_last_n = 256;
     const int wrong = serve_parse(argc, argv, &s.args);

@@ -17,7 +17,7 @@ enum { SERVE_MAX_KEYS = 256 };
     X(405, "alias", "NAME", "the model's name in replies (default: the file's)")                                       \
     X(406, "parallel", "N", "texts at a time, 1 to 64 (default 4); each has room for -c tokens")                       \
     X(407, "queue", "N", "texts that may wait (default 128)")                                                          \
-    X(408, "cache-slots", "N", "idle sessions kept for prompts that begin alike (default 32)")                         \
+    X(408, "cache-mb", "N", "MiB for prompts that are kept for others that begin alike (default 512)")                 \
     X(409, "prompt-rows", "N", "rows of prompts in a step beside others' tokens (default 128)")                        \
     X(410, "max-tokens", "N", "tokens of an answer that does not say (default: what fits)")                            \
     X(411, "clamp", NULL, "cut max_tokens to what fits, do not refuse it")                                             \
@@ -42,12 +42,13 @@ typedef struct serve_arguments {
     const char *alias, *key_file;
     const char *keys[SERVE_MAX_KEYS + 1]; /* NULL at the end; those of the file are owned */
     int n_keys, n_given;                  /* n_given: the first ones, not owned */
-    int grace_s;
+    int grace_s, cache_mb;
     bool is_quiet, is_log_json;
 } serve_arguments;
 
 /* Command line and environment. EXIT_OK; -1 after --help; or the exit status. */
 int serve_parse(int argc, char **argv, serve_arguments *o);
+/* The keys of the command line and those that the file has now. */
 facet_status serve_read_keys(serve_arguments *o, facet_error *err);
 void serve_free_keys(serve_arguments *o);
 

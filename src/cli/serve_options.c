@@ -88,7 +88,7 @@ static int take(serve_arguments *o, int val, const char *arg)
     case 405: o->alias = arg; break;
     case 406: ok = set_int("parallel", arg, 1, 64, &e->n_parallel); break;
     case 407: ok = set_int("queue", arg, 0, 1 << 20, &e->n_queue); break;
-    case 408: ok = set_int("cache-slots", arg, 0, 4096, &e->n_idle); break;
+    case 408: ok = set_int("cache-mb", arg, 0, 1 << 24, &o->cache_mb); break;
     case 409: ok = set_int("prompt-rows", arg, 1, 512, &e->prompt_rows); break;
     case 410: ok = set_int("max-tokens", arg, -1, INT_MAX, &a->max_tokens); break;
     case 411: a->clamps = true; break;
@@ -165,6 +165,7 @@ facet_status serve_read_keys(serve_arguments *o, facet_error *err)
 {
     char *text;
     size_t n;
+    serve_free_keys(o);
     if (!o->key_file) return FACET_OK;
     FACET_TRY(file_read_all(o->key_file, 1 << 20, &text, &n, err));
     facet_status status = FACET_OK;

@@ -100,6 +100,10 @@ facet_status backend_open(const char *device, const backend_config *cfg, backend
 facet_status backend_cpu_open(const backend_config *cfg, bool is_ref, backend **out, facet_error *err);
 /* What the CPU backend's own copy of a weight takes (0: it has none), unless it runs from the mapped file. */
 uint64_t backend_cpu_weight_bytes(const weight *w);
+/* What compile() of a CPU backend with n_threads (0: all processors) takes for this plan: activations and scratch.
+ * weights: those that the plan names. Takes nothing itself but a little for the while. */
+facet_status backend_cpu_plan_bytes(const plan *p, const weight *weights, const kv_desc *kv, int n_threads,
+                                    int max_rows, int max_out, uint64_t *out, facet_error *err);
 /* FACET_ERR_DEVICE when this build has no CUDA, or there is no driver, no device, or only too old a one. */
 facet_status backend_cuda_open(const backend_config *cfg, backend **out, facet_error *err);
 /* What a CUDA backend will hold of a weight, and for a plan over such weights, asked before anything is loaded; no

@@ -1,12 +1,11 @@
 #include "decode/engine.h"
 
-#include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "base/mem.h"
 #include "decode/engine_draft.h"
+#include "decode/engine_memory.h"
 #include "decode/park.h"
 #include "decode/prefix.h"
 #include "decode/snapshot.h"
@@ -20,122 +19,6 @@ facet_engine_params facet_engine_params_default(void)
                                  .cache_type_v = "f16",
                                  .tree_temp = 1,
                                  .block_mask = "auto"};
-}
-
-/* Between steps a session holds at most window / 64 + 2 local pages, and as many again in its mark (session.h); a step
- * of up to 64 rows takes two more. Larger steps may drop the mark. Page ids are int32_t: what does not fit in them
- * would not fit in any memory either. */
-static int32_t session_pages(const kv_desc *d, int group, int32_t n_ctx)
-{
-    const int window = d->groups[group].window, marked = window + 4 * KV_PAGE_LEN;
-    return kv_pages_needed(window, n_ctx, marked > ENGINE_MAX_ROWS ? marked : ENGINE_MAX_ROWS);
-}
-
-/* cache_bytes in terms of texts of TYPICAL tokens: so the groups' shares are what kept texts of that length take. */
-static double kept_texts(const kv_desc *d, int32_t n_typical, uint64_t cache_bytes)
-{
-    double bytes = 0;
-    for (int g = 0; g < d->n_groups; g++)
-        bytes += (double)kv_pages_needed(d->groups[g].window, n_typical, 1) * (double)kv_group_page_bytes(d, g);
-    return bytes > 0 ? (double)cache_bytes / bytes : 0;
-}
-
-static void count_pages(kv_desc *d, int32_t n_ctx, int n_sessions, uint64_t cache_bytes)
-{
-    enum { TYPICAL = 8192 };
-    const int32_t n_typical = n_ctx < TYPICAL ? n_ctx : TYPICAL;
-    const double n_kept = kept_texts(d, n_typical, cache_bytes);
-    for (int g = 0; g < d->n_groups; g++) {
-        const double extra = n_kept * (double)kv_pages_needed(d->groups[g].window, n_typical, 1),
-                     n = (double)n_sessions * (double)session_pages(d, g, n_ctx) + floor(extra);
-        d->groups[g].n_pages = n > INT32_MAX ? INT32_MAX : (int32_t)n;
-    }
-}
-
-/* The cache of the target and its drafters; desc->layers is allocated. */
-static facet_status describe_cache(const engine_config *c, int32_t n_ctx, kv_desc *desc, facet_error *err)
-{
-    FACET_TRY(gemma4_kv_desc(&c->model->h, c->k, c->v, desc, err));
-    for (int i = 0; i < c->n_drafters; i++) {
-        const facet_status status =
-            drafter_extend_kv(c->drafters[i], &c->model->h, c->k, c->v, c->draft_ctx, desc, err);
-        if (status == FACET_OK) continue;
-        mem_free(desc->layers);
-        desc->layers = NULL;
-        return status;
-    }
-    count_pages(desc, n_ctx, c->n_sessions, c->cache_bytes);
-    return FACET_OK;
-}
-
-static uint64_t copied_bytes(const engine_config *c, const weights *w)
-{
-    uint64_t sum = 0;
-    for (int i = 0; i < w->n; i++)
-        sum += c->is_cuda ? backend_cuda_weight_bytes(&w->list[i]) : backend_cpu_weight_bytes(&w->list[i]);
-    return sum;
-}
-
-facet_status engine_estimate(const engine_config *c, int32_t n_ctx, engine_needs *out, facet_error *err)
-{
-    kv_desc d;
-    FACET_TRY(describe_cache(c, n_ctx, &d, err));
-    *out = (engine_needs){.kv = kv_total_bytes(&d), .compute = c->compute_bytes};
-    mem_free(d.layers);
-    if (c->use_mmap && !c->is_cuda) return FACET_OK;
-    out->weights = copied_bytes(c, &c->model->w);
-    for (int i = 0; i < c->n_drafters; i++) out->weights += copied_bytes(c, &c->drafters[i]->w);
-    return FACET_OK;
-}
-
-/* FACET_ERR_MEMORY when the weights and a cache for n_ctx tokens are more than what is available (0 = unknown). */
-static facet_status check_fits(const engine_config *c, int32_t n_ctx, uint64_t available, facet_error *err)
-{
-    engine_needs needs;
-    FACET_TRY(engine_estimate(c, n_ctx, &needs, err));
-    const uint64_t fixed = needs.weights + needs.compute;
-    const double loaded = (double)needs.weights / 0x1p30, kv = (double)needs.kv / 0x1p30,
-                 free = (double)available / 0x1p30;
-    char compute[64] = "";
-    if (needs.compute)
-        snprintf(compute, sizeof compute, " and %.2f GiB to compute with", (double)needs.compute / 0x1p30);
-    if (!available || (fixed <= available && needs.kv <= available - fixed)) return FACET_OK;
-    if (fixed > available)
-        return error_set(err, FACET_ERR_MEMORY,
-                         "the weights need %.2f GiB%s, and %.2f GiB are free%s: use a smaller %s", loaded, compute,
-                         free, c->is_cuda ? " on the device" : "",
-                         c->is_cuda ? "file, or --device cpu" : "file, or run from the mapped file (--mmap)");
-    return error_set(err, FACET_ERR_MEMORY,
-                     "context of %d tokens needs %.2f GiB for the KV cache beside %.2f GiB of weights%s, and %.2f GiB "
-                     "are free%s: use a smaller context or cache type",
-                     n_ctx, kv, loaded, compute, free, c->is_cuda ? " on the device" : "");
-}
-
-/* The context that was asked for; where none was, the model's limit, halved until the cache takes at most half of what
- * the weights leave (but not below MIN_CTX). Either must fit into what the backend has available (0 = unknown). */
-static facet_status choose_context(const engine_config *c, uint64_t available, int32_t wanted, int32_t *n_ctx,
-                                   facet_error *err)
-{
-    enum { MIN_CTX = 1024 };
-    const int32_t limit = (int32_t)c->model->h.n_ctx_train;
-    if (wanted < 0 || wanted > limit)
-        return error_set(err, FACET_ERR_LIMIT, "context of %d tokens: the model takes 1 to %d", wanted, limit);
-    int32_t n = wanted ? wanted : limit;
-    for (; !wanted && available && n > MIN_CTX; n /= 2) {
-        engine_needs needs;
-        FACET_TRY(engine_estimate(c, n, &needs, err));
-        const uint64_t fixed = needs.weights + needs.compute;
-        if (fixed < available && needs.kv <= (available - fixed) / 2) break;
-    }
-    FACET_TRY(check_fits(c, n, available, err));
-    *n_ctx = n;
-    return FACET_OK;
-}
-
-static facet_status parse_cache_type(const char *name, const char *option, kv_type *out, facet_error *err)
-{
-    if (name && kv_type_by_name(name, out)) return FACET_OK;
-    return error_set(err, FACET_ERR_ARG, "%s '%s': supported are %s", option, name ? name : "", kv_type_list());
 }
 
 static facet_status check_params(const facet_engine_params *p, facet_error *err)
@@ -203,26 +86,15 @@ static facet_status take_drafters(facet_engine *e, const facet_engine_params *p,
     return FACET_OK;
 }
 
-/* What the plans of the engine will take on a CUDA device, and what the driver needs beside them for graphs. */
-static facet_status count_compute(const facet_engine *e, uint64_t *out, facet_error *err)
+facet_status engine_prepare(facet_engine *e, const facet_engine_params *p, engine_config *c, facet_error *err)
 {
-    const int block = e->dflash ? e->dflash->dflash.block_size : 0;
-    const struct {
-        const plan *p;
-        int rows, out;
-    } plans[] = {{e->plan, ENGINE_MAX_ROWS, ENGINE_MAX_OUT},
-                 {e->mtp_step.plan, ENGINE_MTP_MAX, ENGINE_MTP_MAX},
-                 {e->dflash_inject.plan, ENGINE_MAX_ROWS, 1},
-                 {e->dflash_block.plan, block, block}};
-    *out = (uint64_t)128 << 20;
-    for (size_t i = 0; i < sizeof plans / sizeof *plans; i++) {
-        uint64_t bytes = 0;
-        if (plans[i].p)
-            FACET_TRY(backend_cuda_plan_bytes(e->weights, e->n_weights, plans[i].p, plans[i].rows, plans[i].out, &bytes,
-                                              err));
-        *out += bytes;
-    }
-    return FACET_OK;
+    FACET_TRY(check_params(p, err));
+    FACET_TRY(engine_config_read(p, c, err));
+    FACET_TRY(take_drafters(e, p, err));
+    FACET_TRY(engine_layout_cache(e, c, err));
+    FACET_TRY(drafter_join_weights(e->model, p->drafters, p->n_drafters, &e->weights, &e->n_weights, err));
+    FACET_TRY(make_plan(e, p, err));
+    return engine_draft_open(e, p, err);
 }
 
 /* One device, and the context that fits it. */
@@ -235,10 +107,7 @@ static facet_status open_device(facet_engine *e, const facet_engine_params *p, c
     FACET_TRY(backend_open(device, &cfg, &e->be, err));
     e->be->ops->info(e->be, &info);
     c->is_cuda = strcmp(info.name, "cuda") == 0;
-    c->compute_bytes = 0;
-    if (strcmp(info.name, "ref") == 0) c->use_mmap = true; /* it multiplies from the file's layout */
-    if (c->is_cuda) FACET_TRY(count_compute(e, &c->compute_bytes, err));
-    return choose_context(c, info.memory_free, p->n_ctx, &e->n_ctx, err);
+    return engine_choose_context(e, c, info.memory_free, p->n_ctx, &e->n_ctx, err);
 }
 
 /* Where "auto" found a CUDA device on which the model does not fit, the CPU takes it. */
@@ -258,22 +127,10 @@ static facet_status open_backend(facet_engine *e, const facet_engine_params *p, 
 
 static facet_status open_into(facet_engine *e, const facet_engine_params *p, facet_error *err)
 {
-    engine_config c = {.model = e->model,
-                       .drafters = p->drafters,
-                       .n_drafters = p->n_drafters,
-                       .n_sessions = p->n_sessions,
-                       .draft_ctx = p->draft_ctx ? p->draft_ctx : DRAFT_CTX_DEFAULT,
-                       .cache_bytes = p->cache_bytes,
-                       .use_mmap = p->use_mmap};
-    FACET_TRY(check_params(p, err));
-    FACET_TRY(parse_cache_type(p->cache_type_k, "cache type of K", &c.k, err));
-    FACET_TRY(parse_cache_type(p->cache_type_v, "cache type of V", &c.v, err));
-    FACET_TRY(take_drafters(e, p, err));
-    FACET_TRY(drafter_join_weights(e->model, p->drafters, p->n_drafters, &e->weights, &e->n_weights, err));
-    FACET_TRY(make_plan(e, p, err));
-    FACET_TRY(engine_draft_open(e, p, err));
+    engine_config c;
+    FACET_TRY(engine_prepare(e, p, &c, err));
     FACET_TRY(open_backend(e, p, &c, err));
-    FACET_TRY(describe_cache(&c, e->n_ctx, &e->kv, err));
+    engine_count_pages(&c, e->n_ctx, &e->kv);
     FACET_TRY(kv_pool_open(&e->kv, &e->pool, err));
     FACET_TRY(e->be->ops->load(e->be, e->weights, e->n_weights, err));
     FACET_TRY(e->be->ops->kv_alloc(e->be, &e->kv, err));

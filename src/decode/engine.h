@@ -33,6 +33,7 @@ typedef struct engine_step {
 
 /* A plan, made ready. */
 typedef struct engine_plan {
+    int max_rows, max_out;
     plan *plan;
     compiled *compiled;
 } engine_plan;
@@ -41,6 +42,7 @@ typedef struct engine_plan {
 typedef struct engine_parking {
     unsigned parked; /* PARK_... bits */
     bool is_auto;
+    uint64_t id[WEIGHT_MAX_PARTS]; /* identity.h, of what is parked */
     struct parked_pages {
         bool is_away;   /* the device has no memory for the group */
         int32_t *pages; /* [n], or NULL: dropped */
@@ -109,22 +111,5 @@ void engine_release(facet_engine *e);
 
 /* Page tables of a sequence as a batch wants them. */
 batch_seq engine_view(const facet_engine *e, const kv_seq *s, int32_t base, int32_t end);
-
-/* What decides about memory before anything is loaded. */
-typedef struct engine_config {
-    const facet_model *model;
-    drafter *const *drafters;
-    int n_drafters, n_sessions, draft_ctx;
-    uint64_t cache_bytes;
-    kv_type k, v;
-    bool use_mmap, is_cuda;
-    uint64_t compute_bytes; /* of the plans, where it is known before: on a CUDA device */
-} engine_config;
-/* Bytes of the weights that the backend copies (the CPU's: none from a mapped file), of the cache of all sessions, as
- * facet_engine_memory reports them afterwards, and compute_bytes. */
-typedef struct engine_needs {
-    uint64_t weights, kv, compute;
-} engine_needs;
-facet_status engine_estimate(const engine_config *c, int32_t n_ctx, engine_needs *out, facet_error *err);
 
 #endif

@@ -30,6 +30,9 @@ static facet_status open_dflash(facet_engine *e, const facet_engine_params *p, f
 {
     dflash_options o = {.top_k = ENGINE_TOP_K, .temp = p->tree_temp};
     FACET_TRY(parse_mask(p, &o.mask, err));
+    const int block = e->dflash->dflash.block_size;
+    e->dflash_inject = (engine_plan){.max_rows = ENGINE_MAX_ROWS, .max_out = 1};
+    e->dflash_block = (engine_plan){.max_rows = block, .max_out = block};
     FACET_TRY(dflash_inject_plan(e->dflash, e->model, &e->dflash_inject.plan, err));
     return dflash_block_plan(e->dflash, e->model, &o, &e->dflash_block.plan, err);
 }
@@ -37,24 +40,24 @@ static facet_status open_dflash(facet_engine *e, const facet_engine_params *p, f
 facet_status engine_draft_open(facet_engine *e, const facet_engine_params *p, facet_error *err)
 {
     const mtp_options o = {.top_k = MTP_TOP_K};
+    /* one row is run; the others keep what the steps of a chain gave */
+    e->mtp_step = (engine_plan){.max_rows = ENGINE_MTP_MAX, .max_out = ENGINE_MTP_MAX};
     if (e->mtp) FACET_TRY(mtp_plan(e->mtp, e->model, &o, &e->mtp_step.plan, err));
     if (e->dflash) FACET_TRY(open_dflash(e, p, err));
     return FACET_OK;
 }
 
-static facet_status compile(facet_engine *e, engine_plan *p, int max_rows, int max_out, facet_error *err)
+static facet_status compile(facet_engine *e, engine_plan *p, facet_error *err)
 {
-    return e->be->ops->compile(e->be, p->plan, max_rows, max_out, &p->compiled, err);
+    return e->be->ops->compile(e->be, p->plan, p->max_rows, p->max_out, &p->compiled, err);
 }
 
 facet_status engine_draft_compile(facet_engine *e, unsigned part, facet_error *err)
 {
-    /* one row is run; the others keep what the steps of a chain gave */
-    if (part == PARK_MTP) return e->mtp ? compile(e, &e->mtp_step, ENGINE_MTP_MAX, ENGINE_MTP_MAX, err) : FACET_OK;
+    if (part == PARK_MTP) return e->mtp ? compile(e, &e->mtp_step, err) : FACET_OK;
     if (!e->dflash) return FACET_OK;
-    const int block = e->dflash->dflash.block_size;
-    FACET_TRY(compile(e, &e->dflash_inject, ENGINE_MAX_ROWS, 1, err));
-    return compile(e, &e->dflash_block, block, block, err);
+    FACET_TRY(compile(e, &e->dflash_inject, err));
+    return compile(e, &e->dflash_block, err);
 }
 
 static void release(facet_engine *e, engine_plan *p)

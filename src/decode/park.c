@@ -5,6 +5,7 @@
 #include "decode/engine_draft.h"
 #include "decode/prefix.h"
 #include "decode/snapshot.h"
+#include "model/identity.h"
 
 /* ---- pages in host memory ---- */
 
@@ -95,6 +96,14 @@ static void report(park_report a, park_report b, uint64_t t0, park_report *out)
                          .ms = (double)(clock_ns() - t0) * 1e-6};
 }
 
+/* Of each part's file, as it is now. */
+static void identify(const facet_engine *e, unsigned parts, uint64_t id[WEIGHT_MAX_PARTS])
+{
+    if (parts & PARK_TARGET) id[0] = identity_of_model(e->model);
+    if (parts & PARK_MTP) id[e->mtp_part] = identity_of_drafter(e->mtp);
+    if (parts & PARK_DFLASH) id[e->dflash_part] = identity_of_drafter(e->dflash);
+}
+
 /* ---- parking ---- */
 
 /* Pages that nobody holds any more need no place. */
@@ -146,6 +155,7 @@ facet_status engine_park(facet_engine *e, unsigned parts, park_kv kv, park_repor
     parts &= parts_present(e) & ~e->parking.parked;
     const park_report before = account(e);
     if (kv == PARK_KV_HOST) FACET_TRY(copy_pages(e, parts, err));
+    identify(e, parts, e->parking.id);
     if (parts & PARK_TARGET)
         engine_release(e);
     else
@@ -161,8 +171,25 @@ facet_status engine_park(facet_engine *e, unsigned parts, park_kv kv, park_repor
 
 /* ---- unparking ---- */
 
+/* A file that somebody wrote to meanwhile holds another model. */
+static facet_status check_files(const facet_engine *e, unsigned parts, facet_error *err)
+{
+    uint64_t now[WEIGHT_MAX_PARTS];
+    identify(e, parts, now);
+    for (unsigned part = PARK_MTP; part <= PARK_TARGET; part <<= 1) {
+        const int i = weights_of(e, part);
+        if (!(part & parts) || now[i] == e->parking.id[i]) continue;
+        const char *path = part == PARK_TARGET ? e->model->file->path
+                           : part == PARK_MTP  ? e->mtp->path
+                                               : e->dflash->path;
+        return error_set(err, FACET_ERR_IO, "%s: the file was changed while its model was parked", path);
+    }
+    return FACET_OK;
+}
+
 static facet_status load_parts(facet_engine *e, unsigned parts, facet_error *err)
 {
+    FACET_TRY(check_files(e, parts, err));
     for (unsigned part = PARK_MTP; part <= PARK_TARGET; part <<= 1)
         if (part & parts) FACET_TRY(e->be->ops->reload(e->be, weights_of(e, part), err));
     for (int g = 0; g < e->kv.n_groups; g++)

@@ -37,8 +37,8 @@ typedef struct park_report {
  * then. */
 facet_status engine_park(facet_engine *e, unsigned parts, park_kv kv, park_report *out, facet_error *err);
 /* Brings parts back; those that are not parked are passed over. The target does not bring its drafters with it. On
- * failure (memory was taken by others in the meantime) they stay parked, with all they had, and it can be tried again.
- */
+ * failure they stay parked, with all they had, and it can be tried again: FACET_ERR_MEMORY when others took the memory
+ * in the meantime, FACET_ERR_IO when a model's file was written to. */
 facet_status engine_unpark(facet_engine *e, unsigned parts, park_report *out, facet_error *err);
 /* PARK_... bits of what is parked. */
 unsigned engine_parked(const facet_engine *e);

@@ -2,18 +2,25 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "decode/prefix.h"
 #include "decode/verify.h"
 
 void facet_engine_describe(const facet_engine *e, facet_engine_info *out)
 {
     backend_info info;
+    prefix_stats cached;
     e->be->ops->info(e->be, &info);
+    prefix_describe(e, &cached);
     *out = (facet_engine_info){.n_ctx = e->n_ctx,
                                .n_pages = e->kv.groups[KV_GROUP_GLOBAL].n_pages,
                                .n_free_pages = kv_pool_free_pages(e->pool, KV_GROUP_GLOBAL),
                                .n_steps = e->n_runs,
                                .memory_total = info.memory_total,
-                               .memory_free = info.memory_free};
+                               .memory_free = info.memory_free,
+                               .n_cached_prompts = cached.n_entries,
+                               .cached_bytes = cached.bytes,
+                               .n_prompt_hits = cached.n_hits,
+                               .n_reused_tokens = cached.n_reused};
     memcpy(out->device, info.name, sizeof info.name);
     memcpy(out->description, info.description, sizeof info.description);
 }

@@ -152,7 +152,9 @@ facet_status verify_read(facet_session *s, const chooser *c, int32_t pending, co
         out->path[i] = (uint8_t)row;
         out->token[i] = s->tokens[s->n_tokens + i] = token; /* the history of the choices further down the path */
         bool is_best = is_greedy;
+        out->choice[i] = token;
         if (c->constraint) FACET_TRY(advance(c, i, token, err));
+        if (c->constraint && constraint_is_over(c->constraint, i + 1)) break; /* what would follow does not matter */
         if (is_greedy && best[row] >= 0) FACET_TRY(is_allowed(c, i + 1, best[row], &is_best, err));
         if (is_best)
             token = best[row];

@@ -5,13 +5,22 @@
 
 #include "base/mem.h"
 
-typedef enum part { PART_OPEN, PART_CONTENT, PART_THOUGHT, PART_CALL, PART_CALLED, PART_OVER } part;
+typedef enum part {
+    PART_OPEN,
+    PART_READY, /* after a thought: a second one could go on for ever, where what the model would rather say is
+                   forbidden */
+    PART_CONTENT,
+    PART_THOUGHT,
+    PART_CALL,
+    PART_CALLED,
+    PART_OVER
+} part;
 
 struct constraint {
     masker *k;
     const tokenizer *t;
     unsigned flags;
-    int32_t state[CONSTRAINT_POINTS]; /* PART_OPEN, PART_CONTENT; the start in other parts */
+    int32_t state[CONSTRAINT_POINTS]; /* PART_OPEN, PART_READY, PART_CONTENT; the start in other parts */
     uint8_t part[CONSTRAINT_POINTS];
     state_holder holder;
     uint64_t *bits;
@@ -66,14 +75,24 @@ void constraint_settle(constraint *c, int from)
     c->part[0] = c->part[from];
 }
 
+bool constraint_is_over(const constraint *c, int at)
+{
+    return c->part[at] == PART_OVER;
+}
+
 /* ---- one token ---- */
 
+static bool is_open(part now)
+{
+    return now == PART_OPEN || now == PART_READY;
+}
+
 /* A token that opens a thought or a call, where that is admitted. */
-static bool opens(const constraint *c, int32_t token, part *next)
+static bool opens(const constraint *c, part now, int32_t token, part *next)
 {
     const special_ids *ids = tokenizer_special(c->t);
     if (token < 0) return false;
-    if (token == ids->channel_open && c->flags & CONSTRAINT_MAY_THINK)
+    if (token == ids->channel_open && now == PART_OPEN && c->flags & CONSTRAINT_MAY_THINK)
         *next = PART_THOUGHT;
     else if (token == ids->call_open && c->flags & CONSTRAINT_MAY_CALL)
         *next = PART_CALL;
@@ -90,8 +109,8 @@ static bool next_part(const constraint *c, part now, int32_t token, part *next)
     *next = now;
     switch (now) {
     case PART_THOUGHT:
-        if (token == ids->channel_close) *next = PART_OPEN;
-        if (token == ids->call_open) return opens(c, token, next);
+        if (token == ids->channel_close) *next = PART_READY;
+        if (token == ids->call_open) return opens(c, now, token, next);
         return !is_end;
     case PART_CALL:
         if (token == ids->call_close) *next = PART_CALLED;
@@ -118,12 +137,12 @@ facet_status constraint_advance(constraint *c, int from, int32_t token, int to, 
     const part now = c->part[from];
     part next;
     FACET_TRY(masker_trim(c->k, err));
-    if (now == PART_CONTENT || (now == PART_OPEN && !opens(c, token, &next))) {
+    if (now == PART_CONTENT || (is_open(now) && !opens(c, now, token, &next))) {
         FACET_TRY(next_content(c, from, token, to, err));
         *is_allowed = c->state[to] != STATE_DEAD;
         return FACET_OK;
     }
-    *is_allowed = now == PART_OPEN || next_part(c, now, token, &next);
+    *is_allowed = is_open(now) || next_part(c, now, token, &next);
     c->part[to] = (uint8_t)next;
     c->state[to] = masker_start(c->k);
     return FACET_OK;
@@ -161,7 +180,7 @@ static facet_status mask_content(constraint *c, int at, facet_error *err)
     FACET_TRY(masker_mask(c->k, c->state[at], c->bits, err));
     if (masker_is_final(c->k, c->state[at])) set_ends(c);
     if (c->part[at] == PART_OPEN && c->flags & CONSTRAINT_MAY_THINK) set(c->bits, ids->channel_open);
-    if (c->part[at] == PART_OPEN && c->flags & CONSTRAINT_MAY_CALL) set(c->bits, ids->call_open);
+    if (is_open((part)c->part[at]) && c->flags & CONSTRAINT_MAY_CALL) set(c->bits, ids->call_open);
     return FACET_OK;
 }
 
@@ -171,6 +190,7 @@ facet_status constraint_mask(constraint *c, int at, const uint64_t **bits, facet
     FACET_TRY(masker_trim(c->k, err));
     switch ((part)c->part[at]) {
     case PART_OPEN:
+    case PART_READY:
     case PART_CONTENT: FACET_TRY(mask_content(c, at, err)); break;
     case PART_THOUGHT:
         set_free(c);

@@ -1,9 +1,9 @@
 /* constraint.h: what the tokens of one answer may be: the answer's content follows a grammar, thoughts and tool calls
  * around it are free.
  *
- *   open ──<|channel>──► thought ──<channel|>──► open      any tokens but end tokens
- *   open ──<|tool_call>──► call ──<tool_call|>──► called ──► call, or the end
- *   open ──any text──► content: the grammar alone; end tokens only where it may end
+ *   open ──<|channel>──► thought ──<channel|>──► ready      any tokens but end tokens; no second thought
+ *   open, ready ──<|tool_call>──► call ──<tool_call|>──► called ──► call, or the end
+ *   open, ready ──any text──► content: the grammar alone; end tokens only where it may end
  *
  * Thoughts and calls only where the flags admit them. An answer of calls has no content.
  *
@@ -32,6 +32,8 @@ void constraint_close(constraint *c);
 facet_status constraint_advance(constraint *c, int from, int32_t token, int to, bool *is_allowed, facet_error *err);
 /* Point 0 becomes point `from`. */
 void constraint_settle(constraint *c, int from);
+/* An end token was there: nothing follows. */
+bool constraint_is_over(const constraint *c, int at);
 /* The tokens allowed at a point: mask_words words, good until the next call. For devices, too. */
 facet_status constraint_mask(constraint *c, int at, const uint64_t **bits, facet_error *err);
 /* logits [n_vocab] of tokens that are not allowed become -INFINITY. */

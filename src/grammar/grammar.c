@@ -27,6 +27,14 @@ static bool grow(grammar_builder *b, void **array, int32_t n, int32_t cap, int32
     return true;
 }
 
+facet_status builder_check(const grammar_builder *b, facet_error *err)
+{
+    if (b->status == FACET_ERR_LIMIT)
+        return error_set(err, FACET_ERR_LIMIT, "the grammar is too large: more than %d nodes, %d edges or %d rules",
+                         GRAMMAR_MAX_NODES, GRAMMAR_MAX_EDGES, GRAMMAR_MAX_RULES);
+    return b->status == FACET_OK ? FACET_OK : error_memory(err, "a grammar", (size_t)b->n_edges * sizeof *b->edges);
+}
+
 int32_t builder_node(grammar_builder *b)
 {
     if (b->status == FACET_OK && b->n_nodes == GRAMMAR_MAX_NODES) b->status = FACET_ERR_LIMIT;

@@ -110,6 +110,8 @@ void builder_loop(grammar_builder *b, int32_t from, int32_t body, int32_t min, i
 /* The piece *first .. *last, into which nothing else leads, becomes min to max times itself. */
 void builder_repeat(grammar_builder *b, int32_t *first, int32_t *last, int32_t min, int32_t max);
 
+/* FACET_OK, or what went wrong so far. */
+facet_status builder_check(const grammar_builder *b, facet_error *err);
 /* Checks and reduces; the builder stays the caller's. FACET_ERR_LIMIT: too large. FACET_ERR_ARG: a rule begins with
  * itself (its label is named), or root matches no text. */
 facet_status grammar_finish(const grammar_builder *b, int32_t root, grammar **out, facet_error *err);

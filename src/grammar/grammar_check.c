@@ -395,10 +395,7 @@ static facet_status check(checker *c, int32_t root, facet_error *err)
 
 facet_status grammar_finish(const grammar_builder *b, int32_t root, grammar **out, facet_error *err)
 {
-    if (b->status == FACET_ERR_LIMIT)
-        return error_set(err, FACET_ERR_LIMIT, "the grammar is too large: more than %d nodes, %d edges or %d rules",
-                         GRAMMAR_MAX_NODES, GRAMMAR_MAX_EDGES, GRAMMAR_MAX_RULES);
-    if (b->status != FACET_OK) return error_memory(err, "a grammar", (size_t)b->n_edges * sizeof *b->edges);
+    FACET_TRY(builder_check(b, err));
     checker c = {.b = b};
     const facet_status status = check(&c, root, err);
     index_free(&c.into);

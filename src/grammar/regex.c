@@ -424,6 +424,7 @@ static facet_status read_all(parser *x, regex *out)
     x->groups[0] = (group){.start = start, .at = start, .end = end, .item.first = -1, .only = GRAMMAR_NONE};
     begin_top(x);
     while (x->p < x->end && x->b->status == FACET_OK) FACET_TRY(read_item(x));
+    FACET_TRY(builder_check(x->b, x->err));
     if (x->n_groups > 1) return malformed(x, x->begin + top(x)->opened, "this bracket is not closed");
     end_top(x);
     const group *g = top(x);

@@ -54,7 +54,9 @@ facet_status schema_resolve(const schema_compiler *c, const json_t *schema, cons
         p++;
         at = read_token(&p, &token) ? child(at, token.data ? token.data : "") : NULL;
     }
+    const bool failed = token.failed;
     buf_free(&token);
+    if (failed) return schema_no_memory(c);
     if (!at) return schema_fail(c, FACET_ERR_ARG, path, "$ref", "'%.100s' is not in the document", ref);
     if (!json_is_object(at) && !json_is_boolean(at))
         return schema_fail(c, FACET_ERR_ARG, path, "$ref", "'%.100s' is no schema", ref);

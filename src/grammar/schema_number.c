@@ -384,7 +384,7 @@ facet_status schema_number(schema_compiler *c, const json_t *schema, const char 
     FACET_TRY(read_multiple(c, schema, path, &s));
     FACET_TRY(read_format(c, schema, path, &s));
     if (!s.min.exists && !s.max.exists && s.multiple == 1 && !s.n_fraction) {
-        builder_call(&c->b, from, schema_part_rule(c, is_integer ? PART_INTEGER : PART_NUMBER), to);
+        builder_call(&c->b, from, schema_part_rule(c, s.is_integer ? PART_INTEGER : PART_NUMBER), to);
         return FACET_OK;
     }
     if (!s.n_fraction) s.n_fraction = greater(FREE_FRACTION, greater(s.min.d.n_fraction, s.max.d.n_fraction));

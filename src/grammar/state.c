@@ -432,21 +432,25 @@ facet_status machine_find_next(machine *m, int32_t state, int byte_class, int32_
                 FACET_TRY(add(m, (config){e->to, c.frame, 0}, err));
         }
     }
+    int32_t next;
     FACET_TRY(spend(m, active.n, err));
-    FACET_TRY(settle(m, out, err));
-    m->next[(size_t)state * (size_t)m->g->n_classes + (size_t)byte_class] = *out;
+    FACET_TRY(settle(m, &next, err));
+    *out = m->next[(size_t)state * (size_t)m->g->n_classes + (size_t)byte_class] = next;
     return FACET_OK;
 }
 
 facet_status machine_pop(machine *m, int32_t frame, int32_t *out, facet_error *err)
 {
-    *out = m->frames[frame].pop;
-    if (*out >= 0) return FACET_OK;
+    if (m->frames[frame].pop >= 0) {
+        *out = m->frames[frame].pop;
+        return FACET_OK;
+    }
     clear_set(m);
     for (uint32_t i = 0; i < m->frames[frame].links.n; i++)
         FACET_TRY(add(m, m->pool.items[m->frames[frame].links.first + i], err));
-    FACET_TRY(settle(m, out, err));
-    m->frames[frame].pop = *out;
+    int32_t state;
+    FACET_TRY(settle(m, &state, err));
+    *out = m->frames[frame].pop = state;
     return FACET_OK;
 }
 

@@ -86,8 +86,10 @@ size_t machine_bytes(const machine *m);
 facet_status machine_find_next(machine *m, int32_t state, int byte_class, int32_t *out, facet_error *err);
 static inline facet_status machine_next(machine *m, int32_t state, int byte_class, int32_t *out, facet_error *err)
 {
-    *out = m->next[(size_t)state * (size_t)m->g->n_classes + (size_t)byte_class];
-    return *out >= 0 ? FACET_OK : machine_find_next(m, state, byte_class, out, err);
+    const int32_t known = m->next[(size_t)state * (size_t)m->g->n_classes + (size_t)byte_class];
+    if (known < 0) return machine_find_next(m, state, byte_class, out, err);
+    *out = known;
+    return FACET_OK;
 }
 
 /* The state after a return from the frame. */

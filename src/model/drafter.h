@@ -82,7 +82,8 @@ void drafter_close(drafter *d);                /* after the backend that took it
 const char *drafter_kind_name(drafter_kind k); /* "mtp", "dflash" */
 
 /* Fits the target's cache layout (gemma4_kv_desc) to a drafter. MTP: the donors' types become at least q8_0. DFlash:
- * its layers are appended with types k and v, in group KV_GROUP_DRAFT, whose window is draft_ctx (1 .. 2^24). */
+ * its layers are appended with types k and v, in group KV_GROUP_DRAFT, whose window is draft_ctx (1 .. 2^24). Before
+ * the drafter's plans are made, which name these layers and that window. */
 facet_status drafter_extend_kv(drafter *d, const hparams *h, kv_type k, kv_type v, int draft_ctx, kv_desc *desc,
                                facet_error *err);
 

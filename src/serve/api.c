@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "base/mem.h"
 #include "serve/api_origin.h"
 
 typedef struct route {
@@ -32,17 +33,58 @@ static const route routes[] = {
 static const route page = {"GET", "/", api_page, true, false};
 enum { N_ROUTES = sizeof routes / sizeof *routes };
 
+static void free_keys(char **keys)
+{
+    for (size_t i = 0; keys && keys[i]; i++) mem_free(keys[i]);
+    mem_free(keys);
+}
+
+/* *out NULL where none is wanted. */
+static facet_status copy_keys(const char *const *keys, char ***out, facet_error *err)
+{
+    size_t n = 0;
+    *out = NULL;
+    if (!keys) return FACET_OK;
+    while (keys[n]) n++;
+    char **copy = mem_calloc(n + 1, sizeof *copy);
+    for (size_t i = 0; copy && i < n; i++) {
+        if ((copy[i] = mem_strdup(keys[i]))) continue;
+        free_keys(copy);
+        copy = NULL;
+    }
+    *out = copy;
+    return copy ? FACET_OK : error_memory(err, "the keys", n * sizeof *copy);
+}
+
 facet_status api_open(const api_config *c, api *out, facet_error *err)
 {
     *out = (api){.c = *c, .started_at = (int64_t)time(NULL)};
     FACET_TRY(origins_check(c->origins, err));
+    FACET_TRY(copy_keys(c->keys, &out->keys, err));
+    pthread_mutex_init(&out->keys_lock, NULL);
     metrics_open(&out->metrics);
+    grammars_open(&out->grammars);
     return FACET_OK;
 }
 
 void api_close(api *a)
 {
     metrics_close(&a->metrics);
+    grammars_close(&a->grammars);
+    free_keys(a->keys);
+    pthread_mutex_destroy(&a->keys_lock);
+}
+
+facet_status api_set_keys(api *a, const char *const *keys, facet_error *err)
+{
+    char **copy, **old;
+    FACET_TRY(copy_keys(keys, &copy, err));
+    pthread_mutex_lock(&a->keys_lock);
+    old = a->keys;
+    a->keys = copy;
+    pthread_mutex_unlock(&a->keys_lock);
+    free_keys(old);
+    return FACET_OK;
 }
 
 /* ---- routes ---- */
@@ -128,12 +170,13 @@ static const char *given_key(const http_exchange *x)
     return own;
 }
 
-static bool check_key(const api *a, const http_exchange *x, api_error *e)
+static bool check_key(api *a, const http_exchange *x, api_error *e)
 {
     const char *given = given_key(x);
-    bool is_known = false;
-    if (!a->c.keys) return true;
-    for (int i = 0; given && a->c.keys[i]; i++) is_known |= is_key(a->c.keys[i], given);
+    pthread_mutex_lock(&a->keys_lock);
+    bool is_known = !a->keys;
+    for (int i = 0; given && a->keys && a->keys[i]; i++) is_known |= is_key(a->keys[i], given);
+    pthread_mutex_unlock(&a->keys_lock);
     if (is_known) return true;
     api_fail(e, 401, NULL,
              given ? "the API key is not one of this server's"

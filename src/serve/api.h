@@ -4,6 +4,7 @@
 
 #include "model/model.h"
 #include "serve/api_error.h"
+#include "serve/api_grammars.h"
 #include "serve/api_metrics.h"
 #include "serve/http_server.h"
 #include "serve/server_engine.h"
@@ -27,7 +28,7 @@ typedef struct api_config {
     int32_t thinking_budget;       /* likewise; -1 = none */
     int32_t reply_budget;          /* tokens that a thought leaves for the reply */
     int32_t effort_budget[3];      /* thinking budgets of reasoning_effort low, medium, high; -1 = none */
-    const char *const *keys;       /* NULL-terminated; NULL: no key is wanted */
+    const char *const *keys;       /* NULL-terminated, copied; NULL: no key is wanted */
     const char *origins;           /* that may read replies: "*", "local" (pages of this machine), "none", or origins
                                       with commas between them */
     size_t stream_bytes;           /* a stream with so much that its client did not take pauses */
@@ -36,11 +37,16 @@ typedef struct api_config {
 typedef struct api {
     api_config c;
     api_metrics metrics;
+    grammar_cache grammars;
     int64_t started_at; /* Unix time */
+    pthread_mutex_t keys_lock;
+    char **keys; /* NULL-terminated; NULL: no key is wanted */
 } api;
 
 facet_status api_open(const api_config *c, api *out, facet_error *err);
 void api_close(api *a);
+/* Other keys from now on. On failure the old ones hold. From any thread. */
+facet_status api_set_keys(api *a, const char *const *keys, facet_error *err);
 
 /* The callbacks of http_config; ud is the api. */
 void api_admit(void *ud, http_exchange *x);

@@ -17,9 +17,10 @@ typedef enum api_finish { API_STOP, API_STOP_TEXT, API_LENGTH, API_CALLS } api_f
 
 /* How an interface writes texts. The pieces are of streams; all run in the engine's thread. */
 typedef struct api_dialect {
-    const char *id_prefix, *call_prefix; /* of requests and tool calls */
-    bool is_anthropic;                   /* errors have that shape */
-    void (*begin)(api_answer *a);        /* the prompt's length is known */
+    const char *id_prefix, *call_prefix;     /* of requests and tool calls */
+    bool is_anthropic;                       /* errors have that shape */
+    bool (*read)(api_call *c, api_error *e); /* from c->body to the prompts */
+    void (*begin)(api_answer *a);            /* the prompt's length is known */
     void (*reasoning)(api_answer *a, const char *text, size_t n);
     void (*content)(api_answer *a, const char *text, size_t n);
     void (*tool_call)(api_answer *a, const json_t *call); /* {id, name, arguments} as in api_answer.calls */
@@ -82,6 +83,7 @@ struct api_call {
     int32_t thinking_budget;  /* -1 = none */
     json_t *messages, *tools; /* chats; owned; tools NULL = none */
     const char *forced_tool;  /* "" = any; NULL: none is forced */
+    grammar_entry *grammar;   /* of the content; NULL = any text */
     buf forced;               /* text that the answer is made to begin with; not part of the reply */
     api_prompt *prompts;      /* n_prompts * n_choices texts */
     int n_prompts;
@@ -96,10 +98,28 @@ struct api_call {
     int n_events; /* the dialect's */
 };
 
-/* Reads the body. The call replies by itself once it was submitted; before that it is closed with an error. */
-bool call_open(api *a, http_exchange *x, const api_dialect *d, api_call **out, api_error *e);
-void call_refuse(api_call *c, const api_error *e); /* replies and closes */
-void call_reply(api_call *c, json_t *j);           /* likewise, with 200; j is taken */
+extern const api_dialect dialect_chat, dialect_completions, dialect_messages, dialect_responses;
+
+/* Reads the request, runs its texts, and replies, now or later. */
+void call_serve(api *a, http_exchange *x, const api_dialect *d);
+
+/* A call that is not served, to be read alone. body is taken. */
+bool call_new(api *a, const api_dialect *d, json_t *body, api_call **out, api_error *e);
+void call_close(api_call *c);
+
+/* ---- between the parts of a call ---- */
+
+/* Makes the i-th text of a call ready for the engine. answer_close also after a failure. */
+bool answer_open(api_call *c, int i, api_error *e);
+void answer_close(api_answer *a);
+/* The first failure of any text is the call's. */
+void call_note_failure(api_call *c, facet_status status, const facet_error *err);
+/* After the last text: replies, and closes the call. */
+void call_end(api_call *c);
+/* prefix and 24 random digits; n: room. */
+void call_make_id(const char *prefix, char *out, size_t n);
+
+/* ---- for dialects ---- */
 
 /* max_tokens and the like by these names, first come first served; NULL-terminated. */
 bool call_read_sampling(api_call *c, const char *const *max_names, api_error *e);
@@ -112,9 +132,6 @@ bool call_read_thinking(api_call *c, api_error *e);
 bool call_render_chat(api_call *c, api_error *e);
 /* Adds a prompt; ids are taken. */
 bool call_add_prompt(api_call *c, int32_t *ids, size_t n, api_error *e);
-/* Gives the texts to the engine. True: the call is not the caller's any more. */
-bool call_submit(api_call *c, api_error *e);
-
 /* Of a stream: "data: JSON", with an "event: NAME" line unless NULL. j is taken. */
 void call_send(api_call *c, const char *event, json_t *j);
 void call_send_done(api_call *c); /* data: [DONE] */

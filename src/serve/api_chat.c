@@ -122,17 +122,6 @@ static json_t *whole(api_call *c)
     return j;
 }
 
-static const api_dialect dialect = {.id_prefix = "chatcmpl-",
-                                    .call_prefix = "call_",
-                                    .begin = begin,
-                                    .reasoning = reasoning,
-                                    .content = content,
-                                    .tool_call = tool_call,
-                                    .finish = finish,
-                                    .end = end,
-                                    .fail = call_send_error,
-                                    .whole = whole};
-
 /* ---- reading ---- */
 
 static bool read_tools(api_call *c, api_error *e)
@@ -163,12 +152,19 @@ static bool read_call(api_call *c, api_error *e)
            read_logprobs(c, e) && call_read_thinking(c, e) && call_render_chat(c, e);
 }
 
+const api_dialect dialect_chat = {.id_prefix = "chatcmpl-",
+                                  .call_prefix = "call_",
+                                  .read = read_call,
+                                  .begin = begin,
+                                  .reasoning = reasoning,
+                                  .content = content,
+                                  .tool_call = tool_call,
+                                  .finish = finish,
+                                  .end = end,
+                                  .fail = call_send_error,
+                                  .whole = whole};
+
 void api_chat(api *a, http_exchange *x)
 {
-    api_call *c = NULL;
-    api_error e = {0};
-    if (!call_open(a, x, &dialect, &c, &e))
-        api_reply_error(x, &e);
-    else if (!read_call(c, &e) || !call_submit(c, &e))
-        call_refuse(c, &e);
+    call_serve(a, x, &dialect_chat);
 }

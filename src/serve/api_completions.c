@@ -89,14 +89,6 @@ static json_t *whole(api_call *c)
     return j;
 }
 
-static const api_dialect dialect = {.id_prefix = "cmpl-",
-                                    .begin = begin,
-                                    .content = content,
-                                    .finish = finish,
-                                    .end = end,
-                                    .fail = call_send_error,
-                                    .whole = whole};
-
 /* ---- reading ---- */
 
 static bool add_text(api_call *c, const json_t *text, api_error *e)
@@ -169,12 +161,16 @@ static bool read_call(api_call *c, api_error *e)
     return read_prompt(c, e);
 }
 
+const api_dialect dialect_completions = {.id_prefix = "cmpl-",
+                                         .read = read_call,
+                                         .begin = begin,
+                                         .content = content,
+                                         .finish = finish,
+                                         .end = end,
+                                         .fail = call_send_error,
+                                         .whole = whole};
+
 void api_completions(api *a, http_exchange *x)
 {
-    api_call *c = NULL;
-    api_error e = {0};
-    if (!call_open(a, x, &dialect, &c, &e))
-        api_reply_error(x, &e);
-    else if (!read_call(c, &e) || !call_submit(c, &e))
-        call_refuse(c, &e);
+    call_serve(a, x, &dialect_completions);
 }

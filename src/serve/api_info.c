@@ -40,23 +40,24 @@ void api_props(api *a, http_exchange *x)
     server_engine_stats s;
     server_engine_stats_read(a->c.engine, &s);
     api_reply_json(x, 200,
-                   json_pack("{s:s, s:s, s:i, s:i, s:i, s:s, s:o, s:{s:s, s:b, s:b}, s:{s:I, s:I, s:i}}", "version",
-                             facet_version(), "model", a->c.model_id, "n_ctx", (int)a->c.n_ctx, "n_parallel",
+                   json_pack("{s:s, s:s, s:i, s:i, s:i, s:s, s:o, s:{s:s, s:b, s:b}, s:{s:I, s:I, s:i, s:I, s:I}}",
+                             "version", facet_version(), "model", a->c.model_id, "n_ctx", (int)a->c.n_ctx, "n_parallel",
                              s.n_parallel, "n_queue", s.n_queue, "speculation",
                              facet_spec_method_name(a->c.speculation.method), "default_sampling",
                              sampling_json(&a->c.sampling), "chat_template", "generation", generations[f->generation],
                              "is_large", f->is_large, "in_file", f->has_template, "prefix_cache", "prompt_tokens",
-                             (json_int_t)s.n_prompt_tokens, "cached_tokens", (json_int_t)s.n_cached_tokens, "slots",
-                             s.n_slots));
+                             (json_int_t)s.n_prompt_tokens, "cached_tokens", (json_int_t)s.n_cached_tokens, "entries",
+                             s.prefix_entries, "bytes", (json_int_t)s.prefix_bytes, "budget",
+                             (json_int_t)s.prefix_budget));
 }
 
 void api_slots(api *a, http_exchange *x)
 {
     server_engine_stats s;
     server_engine_stats_read(a->c.engine, &s);
-    server_slot_state *slots = mem_calloc((size_t)s.n_slots, sizeof *slots);
+    server_slot_state *slots = mem_calloc((size_t)s.n_parallel, sizeof *slots);
     json_t *list = slots ? json_array() : NULL;
-    const int n = slots ? server_engine_slots(a->c.engine, slots, s.n_slots) : 0;
+    const int n = slots ? server_engine_slots(a->c.engine, slots, s.n_parallel) : 0;
     for (int i = 0; i < n; i++) {
         const server_slot_state *slot = &slots[i];
         const char *state = !slot->is_busy ? "idle" : slot->is_prefill ? "prefill" : "decode";

@@ -143,36 +143,37 @@ static json_t *whole(api_call *c)
     return j;
 }
 
-static const api_dialect dialect = {.id_prefix = "msg_",
-                                    .call_prefix = "toolu_",
-                                    .is_anthropic = true,
-                                    .begin = begin,
-                                    .reasoning = reasoning,
-                                    .content = content,
-                                    .tool_call = tool_call,
-                                    .finish = finish,
-                                    .end = end,
-                                    .fail = call_send_error,
-                                    .whole = whole};
+static bool read_message(api_call *c, api_error *e)
+{
+    return messages_read(c, false, e);
+}
+
+const api_dialect dialect_messages = {.id_prefix = "msg_",
+                                      .call_prefix = "toolu_",
+                                      .is_anthropic = true,
+                                      .read = read_message,
+                                      .begin = begin,
+                                      .reasoning = reasoning,
+                                      .content = content,
+                                      .tool_call = tool_call,
+                                      .finish = finish,
+                                      .end = end,
+                                      .fail = call_send_error,
+                                      .whole = whole};
 
 void api_messages(api *a, http_exchange *x)
 {
-    api_call *c = NULL;
-    api_error e = {0};
-    if (!call_open(a, x, &dialect, &c, &e))
-        api_reply_error(x, &e);
-    else if (!messages_read(c, false, &e) || !call_submit(c, &e))
-        call_refuse(c, &e);
+    call_serve(a, x, &dialect_messages);
 }
 
 void api_count_tokens(api *a, http_exchange *x)
 {
     api_call *c = NULL;
     api_error e = {0};
-    if (!call_open(a, x, &dialect, &c, &e))
-        api_reply_error(x, &e);
-    else if (!messages_read(c, true, &e))
-        call_refuse(c, &e);
+    json_t *body;
+    if (api_read_body(x, &body, &e) && call_new(a, &dialect_messages, body, &c, &e) && messages_read(c, true, &e))
+        api_reply_json(x, 200, json_pack("{s:i}", "input_tokens", (int)c->prompts[0].n));
     else
-        call_reply(c, json_pack("{s:i}", "input_tokens", (int)c->prompts[0].n));
+        api_reply_error(x, &e);
+    call_close(c);
 }

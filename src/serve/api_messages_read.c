@@ -165,6 +165,8 @@ static bool take_beginning(api_call *c, const json_t *content, const char *path,
     const char *text = json_string_value(content);
     if (!text && json_array_size(content) == 1)
         text = json_string_value(json_object_get(json_array_get(content, 0), "text"));
+    if (c->grammar)
+        return api_fail(e, 400, path, "a beginning of the answer cannot stand together with a format of it");
     if (!text) return field_wrong(content, path, "one text, as the last message is the beginning of the answer", e);
     c->is_thinking = false;
     return buf_puts(&c->forced, text) || api_fail_memory(e);

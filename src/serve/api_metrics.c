@@ -91,6 +91,15 @@ static void engine_numbers(buf *out, const server_engine_stats *s)
     number(out, "accepted_tokens_total", "counter", "Drafts accepted.", (double)s->spec.accepted);
 }
 
+static void prefix_numbers(buf *out, const server_engine_stats *s)
+{
+    number(out, "kept_prompts", "gauge", "Prompts that are kept beside the sessions.", s->prefix_entries);
+    number(out, "kept_prompt_bytes", "gauge", "What their pages take.", (double)s->prefix_bytes);
+    number(out, "kept_prompt_bytes_max", "gauge", "What they may take.", (double)s->prefix_budget);
+    number(out, "kept_prompts_forgotten_total", "counter", "Prompts that were forgotten for room.",
+           (double)s->prefix_evictions);
+}
+
 static void page_numbers(buf *out, const server_engine_stats *s)
 {
     static const char *const groups[] = {"global", "local", "draft", "other"};
@@ -107,6 +116,7 @@ void metrics_write(api_metrics *m, const server_engine_stats *s, int n_connectio
     number(out, "uptime_seconds", "gauge", "Time since the server began.", uptime_s);
     number(out, "connections", "gauge", "Open connections.", n_connections);
     engine_numbers(out, s);
+    prefix_numbers(out, s);
     page_numbers(out, s);
     pthread_mutex_lock(&m->lock);
     head(out, "http_requests_total", "counter", "Requests by route and status; 499: the client went.");

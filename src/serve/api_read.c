@@ -134,7 +134,7 @@ bool call_read_sampling(api_call *c, const char *const *max_names, api_error *e)
     if (!field_object(c->body, "stream_options", &options, e)) return false;
     if (options && !field_bool(options, "include_usage", &c->wants_usage, e)) return false;
     if (options && !field_bool(options, "include_drafts", &c->wants_drafts, e)) return false;
-    return api_constraint_read(c->body, e);
+    return api_constraint_read(c->api, c->body, &c->grammar, e);
 }
 
 /* ---- tools and thoughts ---- */

@@ -29,10 +29,9 @@ static void copy_field(const api_call *c, json_t *to, const char *name, json_t *
 static json_t *response_json(const api_call *c, const char *status, const json_t *items)
 {
     const bool is_cut = strcmp(status, "incomplete") == 0;
-    json_t *j = json_pack("{s:s, s:s, s:I, s:s, s:s, s:n, s:n, s:b, s:n, s:{s:{s:s}}, s:s, s:n}", "id", c->id, "object",
-                          "response", "created_at", (json_int_t)c->created, "status", status, "model",
-                          c->api->c.model_id, "error", "previous_response_id", "store", 0, "user", "text", "format",
-                          "type", "text", "truncation", "disabled", "background");
+    json_t *j = json_pack("{s:s, s:s, s:I, s:s, s:s, s:n, s:n, s:b, s:n, s:s, s:n}", "id", c->id, "object", "response",
+                          "created_at", (json_int_t)c->created, "status", status, "model", c->api->c.model_id, "error",
+                          "previous_response_id", "store", 0, "user", "truncation", "disabled", "background");
     json_object_set_new(j, "output", items ? json_deep_copy(items) : json_array());
     json_object_set_new(j, "incomplete_details",
                         is_cut ? json_pack("{s:s}", "reason", "max_output_tokens") : json_null());
@@ -45,6 +44,7 @@ static json_t *response_json(const api_call *c, const char *status, const json_t
     copy_field(c, j, "tool_choice", json_string("auto"));
     copy_field(c, j, "reasoning", json_pack("{s:n, s:n}", "effort", "summary"));
     copy_field(c, j, "metadata", json_object());
+    copy_field(c, j, "text", json_pack("{s:{s:s}}", "format", "type", "text"));
     return j;
 }
 
@@ -215,23 +215,19 @@ static json_t *whole(api_call *c)
     return final_json(c);
 }
 
-static const api_dialect dialect = {.id_prefix = "resp_",
-                                    .call_prefix = "call_",
-                                    .begin = begin,
-                                    .reasoning = reasoning,
-                                    .content = content,
-                                    .tool_call = tool_call,
-                                    .finish = finish,
-                                    .end = end,
-                                    .fail = fail,
-                                    .whole = whole};
+const api_dialect dialect_responses = {.id_prefix = "resp_",
+                                       .call_prefix = "call_",
+                                       .read = responses_read,
+                                       .begin = begin,
+                                       .reasoning = reasoning,
+                                       .content = content,
+                                       .tool_call = tool_call,
+                                       .finish = finish,
+                                       .end = end,
+                                       .fail = fail,
+                                       .whole = whole};
 
 void api_responses(api *a, http_exchange *x)
 {
-    api_call *c = NULL;
-    api_error e = {0};
-    if (!call_open(a, x, &dialect, &c, &e))
-        api_reply_error(x, &e);
-    else if (!responses_read(c, &e) || !call_submit(c, &e))
-        call_refuse(c, &e);
+    call_serve(a, x, &dialect_responses);
 }

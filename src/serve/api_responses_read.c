@@ -166,15 +166,6 @@ static bool read_tools(api_call *c, api_error *e)
     return field_bool(c->body, "parallel_tool_calls", &c->may_call_twice, e) && call_read_tool_choice(c, e);
 }
 
-static bool read_text_format(const api_call *c, api_error *e)
-{
-    const json_t *text = NULL, *format = NULL;
-    if (!field_object(c->body, "text", &text, e)) return false;
-    if (text && !field_object(text, "format", &format, e)) return false;
-    if (!format || is_type(format, "text")) return true;
-    return api_fail(e, 400, "text.format.type", "not supported yet: want 'text'");
-}
-
 bool responses_read(api_call *c, api_error *e)
 {
     static const char *const max_names[] = {"max_output_tokens", NULL};
@@ -187,6 +178,5 @@ bool responses_read(api_call *c, api_error *e)
         json_array_append_new(c->messages, json_pack("{s:s, s:s}", "role", "system", "content", instructions));
     if (!call_read_sampling(c, max_names, e)) return false;
     c->n_choices = 1;
-    return read_input(c, e) && read_tools(c, e) && call_read_thinking(c, e) && read_text_format(c, e) &&
-           call_render_chat(c, e);
+    return read_input(c, e) && read_tools(c, e) && call_read_thinking(c, e) && call_render_chat(c, e);
 }

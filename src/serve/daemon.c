@@ -12,7 +12,7 @@
 enum {
     LINE_MAX_LINES = 1 << 16,
     LINE_MAX_JSON = 16 << 20,
-    OUT_LIMIT = 1 << 20,   /* bytes of replies that wait before the engine does */
+    OUT_LIMIT = 1 << 18,   /* bytes of replies that wait before the engine does */
     STREAM_LIMIT = 1 << 14 /* 4096 token ids, beside the 16384 that a pipe holds */
 };
 
@@ -58,13 +58,13 @@ static void take_lines(server_daemon *d)
 static void terminate(server_daemon *d, core_code reason)
 {
     d->is_ending = true;
-    d->protocol->drop(d, reason);
+    if (d->protocol->drop) d->protocol->drop(d);
     core_cancel_all(d->core, reason);
 }
 
 static bool has_work(const server_daemon *d)
 {
-    return core_n_commands(d->core) > 0 || !d->protocol->is_idle(d);
+    return core_n_commands(d->core) > 0 || (d->protocol->is_idle && !d->protocol->is_idle(d));
 }
 
 static void take_signal(server_daemon *d)
@@ -89,14 +89,15 @@ static bool is_blocked(const server_daemon *d)
 /* A full pipe holds the engine up, but nothing that was cancelled. */
 static bool may_step(const server_daemon *d)
 {
-    return core_is_cancelling(d->core) || (has_work(d) && !is_blocked(d));
+    return core_is_cancelling(d->core) || (core_wants_step(d->core) && !is_blocked(d));
 }
 
 /* Milliseconds that nothing may happen; -1: until something does. */
 static int patience(const server_daemon *d)
 {
-    const bool may_read = !d->is_ending && !d->in.is_dry && d->protocol->wants_line(d);
-    if (may_step(d) || may_read) return 0;
+    const bool may_read = !d->is_ending && !d->in.is_dry && d->protocol->wants_line(d),
+               may_pump = core_n_commands(d->core) == 0 && has_work(d) && !is_blocked(d);
+    if (may_step(d) || may_read || may_pump) return 0;
     const int deadline = core_next_deadline_ms(d->core), tick = 100; /* stalls are counted in seconds */
     return !is_blocked(d) || (deadline >= 0 && deadline < tick) ? deadline : tick;
 }
@@ -129,7 +130,7 @@ static void check_readers(server_daemon *d)
     }
     if (d->stream.is_broken && !d->has_lost_stream) {
         d->has_lost_stream = true;
-        d->protocol->stream_gone(d);
+        if (d->protocol->stream_gone) d->protocol->stream_gone(d);
     }
     if (is_blocked(d) && (outlet_blocked_s(&d->out) >= most || outlet_blocked_s(&d->stream) >= most))
         core_cancel_all(d->core, CORE_SLOW_READER);
@@ -155,7 +156,7 @@ static void serve(server_daemon *d)
     d->protocol->ready(d);
     for (;;) {
         take_lines(d);
-        d->protocol->pump(d);
+        if (d->protocol->pump) d->protocol->pump(d);
         if (may_step(d)) core_step(d->core);
         check_readers(d);
         if (d->is_ending && !has_work(d)) break;
@@ -167,23 +168,27 @@ static void serve(server_daemon *d)
 facet_status daemon_run(const daemon_config *c, bool *interrupted, facet_error *err)
 {
     const bool is_json = c->protocol == DAEMON_JSON;
-    server_daemon d = {.config = c, .protocol = &protocol_lines};
+    server_daemon d = {.config = c, .protocol = is_json ? &protocol_json : &protocol_lines};
     if (c->n_queue < 1) return error_set(err, FACET_ERR_ARG, "queue: %d, wanted 1 or more", c->n_queue);
-    FACET_TRY(core_open(c->engine, c->n_sessions, &d.protocol->events, &d, &d.core, err));
-    const facet_status status = d.protocol->open(&d, err);
-    if (status != FACET_OK) {
-        core_close(d.core);
-        return status;
+    facet_status status =
+        core_open(c->engine, c->n_sessions, c->stall_timeout_s, &d.protocol->events, &d, &d.core, err);
+    if (status != FACET_OK) return status;
+    const bool has_memory = inlet_open(&d.in, c->in_fd,
+                                       c->max_line ? c->max_line
+                                       : is_json   ? LINE_MAX_JSON
+                                                   : LINE_MAX_LINES) &&
+                            outlet_open(&d.out, c->out_fd, OUT_LIMIT) &&
+                            outlet_open(&d.stream, c->stream_fd, STREAM_LIMIT);
+    if (!has_memory) status = error_memory(err, "the daemon's pipes", OUT_LIMIT + STREAM_LIMIT);
+    if (status == FACET_OK && d.protocol->open) status = d.protocol->open(&d, err);
+    if (status == FACET_OK) {
+        serve(&d);
+        if (interrupted) *interrupted = d.is_interrupted;
+        if (d.protocol->close) d.protocol->close(&d);
     }
-    inlet_open(&d.in, c->in_fd, c->max_line ? c->max_line : is_json ? LINE_MAX_JSON : LINE_MAX_LINES);
-    outlet_open(&d.out, c->out_fd, OUT_LIMIT);
-    outlet_open(&d.stream, c->stream_fd, STREAM_LIMIT);
-    serve(&d);
-    if (interrupted) *interrupted = d.is_interrupted;
-    d.protocol->close(&d);
     inlet_close(&d.in);
     outlet_close(&d.out);
     outlet_close(&d.stream);
     core_close(d.core);
-    return FACET_OK;
+    return status;
 }

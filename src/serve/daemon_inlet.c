@@ -4,11 +4,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/mem.h"
+
 enum { PIECE = 1 << 16 };
 
-void inlet_open(inlet *in, int fd, size_t max_line)
+bool inlet_open(inlet *in, int fd, size_t max_line)
 {
     *in = (inlet){.fd = fd, .max_line = max_line};
+    return buf_reserve(&in->data, 2 * PIECE);
 }
 
 void inlet_close(inlet *in)
@@ -16,18 +19,20 @@ void inlet_close(inlet *in)
     buf_free(&in->data);
 }
 
-/* What was handed out leaves the buffer, and a buffer that one long line made large goes. */
+/* What was handed out leaves the buffer, and a buffer that one long line made large shrinks. */
 static void drop_used(inlet *in)
 {
-    const size_t left = in->data.len - in->at;
-    if (in->at == 0) return;
-    if (left == 0 && in->data.cap > 4 * PIECE)
-        buf_free(&in->data);
-    else if (left)
-        memmove(in->data.data, in->data.data + in->at, left);
-    in->data.len = left;
+    buf *b = &in->data;
+    const size_t left = b->len - in->at;
+    if (left && in->at) memmove(b->data, b->data + in->at, left);
+    b->len = left;
     in->scanned -= in->at;
     in->at = 0;
+    if (left || b->cap <= 4 * PIECE) return;
+    char *small = mem_realloc(b->data, 2 * PIECE);
+    if (!small) return;
+    b->data = small;
+    b->cap = 2 * PIECE;
 }
 
 void inlet_fill(inlet *in)
@@ -35,7 +40,8 @@ void inlet_fill(inlet *in)
     drop_used(in);
     in->is_dry = false;
     if (!buf_reserve(&in->data, PIECE)) {
-        in->is_over = true;
+        in->data.failed = false;
+        in->is_short = true;
         return;
     }
     const ssize_t n = read(in->fd, in->data.data + in->data.len, PIECE);
@@ -77,9 +83,11 @@ inlet_item inlet_next(inlet *in, const char **line, size_t *n)
         in->is_dry = true;
         return INLET_NONE;
     }
-    if (len - in->at > in->max_line + 1) { /* longer than a line with its CR can be */
+    const bool is_long = len - in->at > in->max_line + 1; /* longer than a line with its CR can be */
+    if (is_long || (in->is_short && len > in->at)) {
         in->is_skipping = true;
-        return give(in, INLET_TOO_LONG, in->at + in->max_line, len, line, n);
+        in->is_short = false;
+        return give(in, INLET_TOO_LONG, is_long ? in->at + in->max_line : len, len, line, n);
     }
     if (in->is_over && len > in->at) return give(in, INLET_CUT, len, len, line, n);
     in->is_dry = true;

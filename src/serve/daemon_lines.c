@@ -1,16 +1,13 @@
 /* daemon_lines.c: the line protocol that existing clients speak: words, one command at a time, replies as lines, token
  * ids as int32 on a stream of their own, which -1 ends. docs/protocol.md. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "base/file_map.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "decode/engine.h"
+#include "serve/daemon_ids.h"
 #include "serve/daemon_internal.h"
 #include "serve/daemon_samp.h"
 
@@ -19,7 +16,7 @@
 enum { MAX_FIELDS = 8 };
 
 /* What a generating command looked like: the reply depends on it. */
-typedef enum form { FORM_BARE, FORM_FILES, FORM_RESTORE } form;
+typedef enum form { FORM_BARE, FORM_FILES, FORM_RESTORE, FORM_CHAIN, FORM_OTHER /* no generation */ } form;
 
 typedef struct pending_line {
     inlet_item what;
@@ -29,10 +26,11 @@ typedef struct pending_line {
 
 typedef struct lines_state {
     pending_line *queue; /* a ring [n_queue] */
-    int first, n;
+    int head, n;
     /* of the generation under way */
     form form;
-    int slot;
+    int slot;       /* of RESTORE and of the snapshot commands; the thick one of RESTORE_CHAIN, -1 = none */
+    int first, end; /* SNAPSHOT_THIN */
     char *out_path; /* FORM_FILES */
     buf tokens;     /* FORM_FILES: int32 each */
 } lines_state;
@@ -97,73 +95,6 @@ static char *cut_suffix(char *line, const char *name)
     return value;
 }
 
-/* ---- files of token ids ---- */
-
-static facet_status no_ids(facet_error *err, const char *path, const char *why)
-{
-    return error_set(err, FACET_ERR_IO, "%s: no token ids: %s", path, why);
-}
-
-static bool read_all(int fd, void *data, size_t n)
-{
-    char *at = data;
-    while (n > 0) {
-        const ssize_t got = read(fd, at, n);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return false;
-        at += got;
-        n -= (size_t)got;
-    }
-    return true;
-}
-
-/* Opens a regular file of raw ids, or (is_counted) of a count and as many ids; *n of them. */
-static facet_status open_ids(const char *path, bool is_counted, int *fd, size_t *n, facet_error *err)
-{
-    struct stat st;
-    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe without a writer must not hold the daemon up */
-    if (*fd < 0) return no_ids(err, path, strerror(errno));
-    if (fstat(*fd, &st) != 0 || !S_ISREG(st.st_mode)) return no_ids(err, path, "not a regular file");
-    *n = (size_t)st.st_size / sizeof(int32_t);
-    if (!is_counted) return FACET_OK;
-    uint8_t head[4];
-    if (!read_all(*fd, head, sizeof head)) return no_ids(err, path, "too short for a count");
-    const uint32_t count = head[0] | (uint32_t)head[1] << 8 | (uint32_t)head[2] << 16 | (uint32_t)head[3] << 24;
-    if (count > *n - 1) return no_ids(err, path, "the count is larger than the file");
-    *n = count;
-    return FACET_OK;
-}
-
-/* A prompt that is longer than the context is not read, only counted: it is refused anyway. */
-static facet_status read_ids(server_daemon *d, const char *path, bool is_counted, command *c, facet_error *err)
-{
-    int fd = -1;
-    size_t n = 0;
-    facet_status status = open_ids(path, is_counted, &fd, &n, err);
-    if (status == FACET_OK && n == 0) status = no_ids(err, path, "it is empty");
-    if (status == FACET_OK && n <= (size_t)facet_engine_n_ctx(core_engine(d->core))) {
-        c->prompt = mem_resize_array(NULL, n, sizeof *c->prompt);
-        if (!c->prompt) status = error_memory(err, path, n * sizeof *c->prompt);
-        if (c->prompt && !read_all(fd, c->prompt, n * sizeof *c->prompt)) status = no_ids(err, path, strerror(errno));
-    }
-    c->n_prompt = n;
-    if (fd >= 0) close(fd);
-    return status;
-}
-
-static facet_status write_ids(const char *path, const buf *ids, facet_error *err)
-{
-    file_writer w = {0};
-    const uint32_t n = (uint32_t)(ids->len / sizeof(int32_t));
-    const uint8_t head[4] = {(uint8_t)n, (uint8_t)(n >> 8), (uint8_t)(n >> 16), (uint8_t)(n >> 24)};
-    FACET_TRY(file_writer_open(path, &w, err));
-    facet_status status = file_writer_put(&w, head, sizeof head, err);
-    if (status == FACET_OK && ids->len) status = file_writer_put(&w, ids->data, ids->len, err);
-    if (status == FACET_OK) status = file_writer_commit(&w, err);
-    file_writer_abort(&w);
-    return status;
-}
-
 /* ---- generations ---- */
 
 /* A complaint before anything ran, in the order that the form has for it. */
@@ -173,38 +104,65 @@ static void refuse_form(server_daemon *d, form f, const char *code)
     if (f != FORM_FILES) put_end(d);
 }
 
-/* `line` without its suffixes is words already; samp is the value of its suffix or NULL. */
-static void generate(server_daemon *d, form f, const char *path, int n_gen, const char *samp)
+/* What a generating command says beside its prompt and length; the suffixes' values are NULL where there are none. */
+typedef struct wishes {
+    const char *samp, *snap;
+    const int *chain; /* [n_chain] */
+    int n_chain;
+} wishes;
+
+/* "L:S"; what is malformed counts as not there. */
+static void take_snap(const char *snap, command *c)
+{
+    int label, slot, end = 0;
+    if (!snap || sscanf(snap, "%d:%d%n", &label, &slot, &end) != 2 || snap[end] || label <= 0) return;
+    if (slot < 0 || slot >= SNAPSHOT_SLOTS) return;
+    c->store_slot = slot;
+    c->store_n = label;
+}
+
+static facet_status fill(server_daemon *d, form f, const char *path, const wishes *w, command *c, facet_error *err)
+{
+    if (!command_inherit(c, &d->config->sampling, &d->config->generate)) return error_memory(err, "a command", 1);
+    if (w->samp) FACET_TRY(samp_parse(w->samp, &c->sampling, err));
+    take_snap(w->snap, c);
+    for (int i = 0; i < w->n_chain; i++) c->chain[i] = w->chain[i];
+    c->n_chain = w->n_chain;
+    const size_t most = (size_t)facet_engine_n_ctx(core_engine(d->core));
+    return ids_read(path, f == FORM_FILES, most, &c->prompt, &c->n_prompt, err);
+}
+
+static void generate(server_daemon *d, form f, const char *path, int n_gen, const wishes *w)
 {
     lines_state *s = d->state;
     facet_error err;
     command *c = command_new(COMMAND_GENERATE, 0);
-    if (!c || !command_inherit(c, &d->config->sampling, &d->config->generate)) {
-        command_free(c);
-        refuse_form(d, f, NO_MEMORY);
-        return;
-    }
-    c->n_predict = n_gen;
-    s->form = f;
-    facet_status status = FACET_OK;
-    if (samp) status = samp_parse(samp, &c->sampling, &err);
-    if (status != FACET_OK) {
-        log_line(FACET_LOG_WARN, "%s", err.message);
-        refuse_form(d, f, "bad_args");
-    } else if ((status = read_ids(d, path, f == FORM_FILES, c, &err)) != FACET_OK) {
-        log_line(FACET_LOG_WARN, "%s", err.message);
-        refuse_form(d, f, status == FACET_ERR_MEMORY ? NO_MEMORY : "empty_prompt");
-    } else {
+    const facet_status status = c ? fill(d, f, path, w, c, &err) : error_memory(&err, "a command", 1);
+    if (status == FACET_OK) {
+        c->n_predict = n_gen;
+        s->form = f;
         core_submit(d->core, c);
         return;
     }
     command_free(c);
+    log_line(FACET_LOG_WARN, "%s", err.message);
+    refuse_form(d, f, status == FACET_ERR_ARG ? "bad_args" : status == FACET_ERR_MEMORY ? NO_MEMORY : "empty_prompt");
 }
 
-static void do_generate(server_daemon *d, words *w, const char *samp)
+/* False, after the reply, while the target is parked and nobody unparks it. */
+static bool has_target(server_daemon *d, form f)
+{
+    const facet_engine *e = core_engine(d->core);
+    if (!(engine_parked(e) & PARK_TARGET) || e->parking.is_auto) return true;
+    refuse_form(d, f, "target_parked");
+    return false;
+}
+
+static void do_generate(server_daemon *d, const words *w, const wishes *more)
 {
     lines_state *s = d->state;
     int n_gen;
+    if (!has_target(d, FORM_FILES)) return;
     if (w->n != 4 || !parse_int(w->word[2], 1, INT32_MAX, &n_gen)) {
         refuse_form(d, FORM_FILES, "bad_args");
         return;
@@ -213,20 +171,82 @@ static void do_generate(server_daemon *d, words *w, const char *samp)
     s->out_path = mem_strdup(w->word[3]);
     buf_clear(&s->tokens);
     if (s->out_path)
-        generate(d, FORM_FILES, w->word[1], n_gen, samp);
+        generate(d, FORM_FILES, w->word[1], n_gen, more);
     else
         refuse_form(d, FORM_FILES, NO_MEMORY);
 }
 
-static void do_bare(server_daemon *d, words *w, const char *samp)
+static void do_bare(server_daemon *d, const words *w, const wishes *more)
 {
     int n_gen;
+    if (!has_target(d, FORM_BARE)) return;
     if (w->n != 2 || !parse_int(w->word[1], 1, INT32_MAX, &n_gen))
         refuse_form(d, FORM_BARE, "bad_args");
     else if (d->stream.fd < 0 || d->stream.is_broken)
         outlet_printf(&d->out, "err no_stream_fd\n");
     else
-        generate(d, FORM_BARE, w->word[0], n_gen, samp);
+        generate(d, FORM_BARE, w->word[0], n_gen, more);
+}
+
+/* Generation on top of slots, if they are not empty. */
+static void generate_on(server_daemon *d, form f, const int *chain, int n_chain, const char *path, int n_gen,
+                        const wishes *more)
+{
+    const wishes w = {.samp = more->samp, .snap = more->snap, .chain = chain, .n_chain = n_chain};
+    snapshot_info info;
+    for (int i = 0; i < n_chain; i++) {
+        if (snapshot_describe(core_engine(d->core), chain[i], &info)) continue;
+        refuse_form(d, f, "empty_slot");
+        return;
+    }
+    generate(d, f, path, n_gen, &w);
+}
+
+static void do_restore(server_daemon *d, const words *w, const wishes *more)
+{
+    lines_state *s = d->state;
+    int n_gen;
+    if (!has_target(d, FORM_RESTORE)) return;
+    if (w->n != 4 || !parse_int(w->word[1], 0, SNAPSHOT_SLOTS - 1, &s->slot) ||
+        !parse_int(w->word[3], 1, INT32_MAX, &n_gen))
+        refuse_form(d, FORM_RESTORE, "bad_args");
+    else
+        generate_on(d, FORM_RESTORE, &s->slot, 1, w->word[2], n_gen, more);
+}
+
+/* The numbers of a comma-separated list, cut up in place, behind those that `chain` has; false when malformed. */
+static bool parse_thins(char *list, int *chain, int *n)
+{
+    if (strcmp(list, "-") == 0) return true;
+    char *save;
+    for (char *at = strtok_r(list, ",", &save); at; at = strtok_r(NULL, ",", &save))
+        if (*n == CORE_MAX_CHAIN || !parse_int(at, 0, SNAPSHOT_SLOTS - 1, &chain[(*n)++])) return false;
+    return true;
+}
+
+/* Without a thick slot (-1) the first thin one must begin at the first token. */
+static void do_restore_chain(server_daemon *d, const words *w, const wishes *more)
+{
+    lines_state *s = d->state;
+    int chain[CORE_MAX_CHAIN], n = 0, n_gen;
+    if (!has_target(d, FORM_CHAIN)) return;
+    bool ok = w->n == 5 && parse_int(w->word[1], -1, SNAPSHOT_SLOTS - 1, &s->slot) &&
+              parse_int(w->word[4], 1, INT32_MAX, &n_gen);
+    if (ok && s->slot >= 0) chain[n++] = s->slot;
+    ok = ok && parse_thins(w->word[2], chain, &n) && n > 0;
+    if (!ok)
+        refuse_form(d, FORM_CHAIN, "bad_args");
+    else
+        generate_on(d, FORM_CHAIN, chain, n, w->word[3], n_gen, more);
+}
+
+static void on_restored(void *ud, command *c)
+{
+    server_daemon *d = ud;
+    const lines_state *s = d->state;
+    if (s->form == FORM_CHAIN)
+        outlet_printf(&d->out, "[snap] chain restored thick=%d thins=%d cur_pos=%d\n", s->slot,
+                      c->n_chain - (s->slot >= 0), c->n_restored);
 }
 
 static void on_tokens(void *ud, command *c)
@@ -253,6 +273,9 @@ static void error_words(server_daemon *d, const command *c, int n_gen, char *out
     case CORE_CANCELLED:
     case CORE_SLOW_READER: snprintf(out, size, "%s gen=%d", core_code_name(c->code), n_gen); break;
     case CORE_IO: snprintf(out, size, "io errno=%d fd=%d gen=%d", d->stream.error, d->stream.fd, n_gen); break;
+    case CORE_PARKED: snprintf(out, size, "target_parked"); break;
+    case CORE_SLOT_EMPTY: snprintf(out, size, "empty_slot"); break;
+    case CORE_SLOT_MISMATCH:
     case CORE_BAD_TOKEN:
     case CORE_EMPTY_PROMPT: snprintf(out, size, "%s", core_code_name(c->code)); break;
     default:
@@ -270,7 +293,7 @@ static void reply_failed(server_daemon *d, const command *c, int n_gen)
     error_words(d, c, n_gen, text, sizeof text);
     if (s->form == FORM_BARE) put_end(d);
     outlet_printf(&d->out, "err %s\n", text);
-    if (s->form == FORM_RESTORE) put_end(d);
+    if (s->form == FORM_RESTORE || s->form == FORM_CHAIN) put_end(d);
 }
 
 static void reply_ok(server_daemon *d, const command *c, int n_gen)
@@ -291,13 +314,14 @@ static void reply_ok(server_daemon *d, const command *c, int n_gen)
         outlet_printf(&d->out, "ok N=%zu gen=%d prefix_len=%d (RESTORE slot=%d) stream_fd=%d\n", c->n_prompt, n_gen,
                       (int)c->n_prompt - c->result.n_prefill, s->slot, d->stream.fd);
         break;
+    case FORM_CHAIN: /* its line came when the chain was in place */
+    case FORM_OTHER: break;
     }
 }
 
 /* The end token is counted and sent like the others. */
-static void on_end(void *ud, command *c)
+static void on_generated(server_daemon *d, command *c)
 {
-    server_daemon *d = ud;
     lines_state *s = d->state;
     facet_error err;
     const bool has_end = c->result.end_token >= 0;
@@ -309,7 +333,8 @@ static void on_end(void *ud, command *c)
     if (has_end && s->form != FORM_FILES) put_token(d, c->result.end_token);
     if (has_end && s->form == FORM_FILES) buf_append(&s->tokens, &c->result.end_token, sizeof c->result.end_token);
     if (s->form != FORM_FILES) put_end(d);
-    if (s->form == FORM_FILES && (s->tokens.failed || write_ids(s->out_path, &s->tokens, &err) != FACET_OK)) {
+    if (s->form == FORM_FILES && (s->tokens.failed || ids_write(s->out_path, s->tokens.data,
+                                                                s->tokens.len / sizeof(int32_t), &err) != FACET_OK)) {
         log_line(FACET_LOG_WARN, "%s", s->tokens.failed ? "out of memory for generated tokens" : err.message);
         outlet_printf(&d->out, "err write_out\n");
         return;
@@ -317,23 +342,181 @@ static void on_end(void *ud, command *c)
     reply_ok(d, c, n_gen);
 }
 
+/* ---- slots, parts ---- */
+
+static void do_snapshot(server_daemon *d, const words *w, const wishes *more)
+{
+    (void)more;
+    lines_state *s = d->state;
+    command *c = command_new(COMMAND_STORE, 0);
+    if (!c || w->n != 2 || !parse_int(w->word[1], INT32_MIN, INT32_MAX, &s->slot)) {
+        outlet_printf(&d->out, "err %s\n", c ? "bad_args" : NO_MEMORY);
+        command_free(c);
+        return;
+    }
+    c->store_slot = s->slot;
+    core_submit(d->core, c);
+}
+
+static void do_snapshot_thin(server_daemon *d, const words *w, const wishes *more)
+{
+    (void)more;
+    lines_state *s = d->state;
+    command *c = command_new(COMMAND_STORE, 0);
+    if (!c || w->n != 4 || !parse_int(w->word[1], 0, SNAPSHOT_SLOTS - 1, &s->slot) ||
+        !parse_int(w->word[2], 0, INT32_MAX, &s->first) || !parse_int(w->word[3], s->first + 1ll, INT32_MAX, &s->end)) {
+        outlet_printf(&d->out, "err %s\n", c ? "bad_args" : NO_MEMORY);
+        command_free(c);
+        return;
+    }
+    c->store_slot = s->slot;
+    c->store_first = s->first;
+    c->store_n = s->end;
+    c->tag = s; /* thin */
+    core_submit(d->core, c);
+}
+
+static void do_free_snapshot(server_daemon *d, const words *w, const wishes *more)
+{
+    (void)more;
+    int slot;
+    if (w->n != 2 || !parse_int(w->word[1], INT32_MIN, INT32_MAX, &slot)) {
+        outlet_printf(&d->out, "err bad_args\n");
+        return;
+    }
+    snapshot_free(core_engine(d->core), slot, NULL);
+    outlet_printf(&d->out, "[snap] freed slot=%d\n", slot);
+}
+
+static void do_list_slots(server_daemon *d, const words *w, const wishes *more)
+{
+    (void)more;
+    if (w->n != 1) {
+        outlet_printf(&d->out, "err bad_args\n");
+        return;
+    }
+    snapshot_info list[SNAPSHOT_SLOTS];
+    const int n = snapshot_list(core_engine(d->core), list);
+    outlet_printf(&d->out, "[snap] slots=");
+    for (int i = 0; i < n; i++) outlet_printf(&d->out, "%s%d", i ? "," : "", list[i].slot);
+    outlet_printf(&d->out, "\n");
+}
+
+static bool parse_parts(const words *w, unsigned *out)
+{
+    const char *what = w->n > 1 ? w->word[1] : "all";
+    const bool is_draft = strcmp(what, "draft") == 0 || strcmp(what, "drafter") == 0;
+    *out = is_draft ? PARK_DRAFTERS : strcmp(what, "target") == 0 ? PARK_TARGET : PARK_ALL;
+    return w->n <= 2 && (is_draft || *out == PARK_TARGET || strcmp(what, "all") == 0);
+}
+
+static void change_parts(server_daemon *d, command_kind kind, unsigned parts, park_kv kv)
+{
+    command *c = command_new(kind, SCOPE_ALL);
+    if (!c) {
+        refuse(d, NO_MEMORY);
+        return;
+    }
+    c->parts = parts;
+    c->kv = kv;
+    core_submit(d->core, c);
+}
+
+/* The cache goes to host memory and comes back, so that conversations survive. */
+static void do_park(server_daemon *d, const words *w, const wishes *more)
+{
+    unsigned parts;
+    (void)more;
+    if (parse_parts(w, &parts))
+        change_parts(d, COMMAND_PARK, parts, PARK_KV_HOST);
+    else
+        refuse(d, "bad_args");
+}
+
+static void do_unpark(server_daemon *d, const words *w, const wishes *more)
+{
+    unsigned parts;
+    (void)more;
+    if (parse_parts(w, &parts))
+        change_parts(d, COMMAND_UNPARK, parts, PARK_KV_HOST);
+    else
+        refuse(d, "bad_args");
+}
+
+/* "free drafter" or "drafter free": its context does not come back. */
+static void do_free_drafter(server_daemon *d, const words *w, const wishes *more)
+{
+    (void)more;
+    if (w->n == 2 && strcmp(w->word[1], w->word[0][0] == 'f' ? "drafter" : "free") == 0)
+        change_parts(d, COMMAND_PARK, PARK_DRAFTERS, PARK_KV_DROP);
+    else
+        refuse(d, "unknown_command");
+}
+
+static void on_end(void *ud, command *c)
+{
+    server_daemon *d = ud;
+    const lines_state *s = d->state;
+    if (c->kind == COMMAND_GENERATE) {
+        on_generated(d, c);
+        return;
+    }
+    if (c->code != CORE_OK) log_line(FACET_LOG_WARN, "%s", c->err.message);
+    if (c->kind != COMMAND_STORE) { /* parts */
+        if (c->code == CORE_OK)
+            put_end(d);
+        else
+            refuse(d, core_code_name(c->code));
+    } else if (!c->tag) {
+        outlet_printf(&d->out, "[snap] inline slot=%d cur_pos=%d\n", s->slot, c->code == CORE_OK ? c->n_stored : -1);
+    } else if (c->code == CORE_OK) {
+        outlet_printf(&d->out, "[snap] thin slot=%d kv=%d,%d\n", s->slot, s->first, s->end);
+    } else {
+        outlet_printf(&d->out, "err %s\n", c->code == CORE_BAD_REQUEST ? "bad_args" : core_code_name(c->code));
+    }
+}
+
 /* ---- lines ---- */
 
-static void drop(server_daemon *d, core_code reason);
+static void drop(server_daemon *d);
 
 static bool is_path(const char *word)
 {
     return *word == '.' || strchr(word, '/');
 }
 
-static void run_words(server_daemon *d, words *w, const char *samp, const char *snap)
+static void do_compress(server_daemon *d, const words *w, const wishes *more)
 {
-    (void)snap;
+    (void)w, (void)more;
+    refuse(d, "unsupported feature=compress");
+}
+
+static const struct {
+    const char *name;
+    void (*run)(server_daemon *d, const words *w, const wishes *more);
+} verbs[] = {{"generate", do_generate},
+             {"RESTORE", do_restore},
+             {"RESTORE_CHAIN", do_restore_chain},
+             {"SNAPSHOT", do_snapshot},
+             {"SNAPSHOT_THIN", do_snapshot_thin},
+             {"FREE_SNAPSHOT", do_free_snapshot},
+             {"LIST_SLOTS", do_list_slots},
+             {"park", do_park},
+             {"unpark", do_unpark},
+             {"free", do_free_drafter},
+             {"drafter", do_free_drafter},
+             {"compress", do_compress}};
+
+static void run_words(server_daemon *d, const words *w, const wishes *more)
+{
     const char *first = w->n ? w->word[0] : "";
-    if (strcmp(first, "generate") == 0)
-        do_generate(d, w, samp);
-    else if (is_path(first))
-        do_bare(d, w, samp);
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
+        if (strcmp(first, verbs[i].name) != 0) continue;
+        verbs[i].run(d, w, more);
+        return;
+    }
+    if (is_path(first))
+        do_bare(d, w, more);
     else
         refuse(d, "unknown_command");
 }
@@ -343,12 +526,14 @@ static void run_line(server_daemon *d, char *line)
 {
     if (strcmp(line, "quit") == 0 || strcmp(line, "exit") == 0) {
         d->is_ending = true;
-        drop(d, CORE_OK);
+        drop(d);
         return;
     }
     char *samp = cut_suffix(line, " samp="), *snap = cut_suffix(line, " snap=");
-    words w = split(line);
-    run_words(d, &w, samp, snap);
+    const words w = split(line);
+    lines_state *s = d->state;
+    s->form = FORM_OTHER;
+    run_words(d, &w, &(wishes){.samp = samp, .snap = snap});
     mem_free(samp);
     mem_free(snap);
 }
@@ -375,8 +560,8 @@ static void pump(server_daemon *d)
 {
     lines_state *s = d->state;
     while (s->n > 0 && core_n_commands(d->core) == 0 && !outlet_is_full(&d->out) && !outlet_is_full(&d->stream)) {
-        pending_line l = s->queue[s->first];
-        s->first = (s->first + 1) % d->config->n_queue;
+        pending_line l = s->queue[s->head];
+        s->head = (s->head + 1) % d->config->n_queue;
         s->n--;
         run_pending(d, &l);
         mem_free(l.text);
@@ -404,23 +589,22 @@ static void take_line(server_daemon *d, inlet_item what, const char *text, size_
         core_cancel_all(d->core, CORE_CANCELLED);
         return;
     }
-    s->queue[(s->first + s->n++) % d->config->n_queue] = (pending_line){what, mem_strndup(text, n), n};
+    s->queue[(s->head + s->n++) % d->config->n_queue] = (pending_line){what, mem_strndup(text, n), n};
 }
 
-static void drop(server_daemon *d, core_code reason)
+static void drop(server_daemon *d)
 {
     lines_state *s = d->state;
-    (void)reason;
     for (; s->n > 0; s->n--) {
-        mem_free(s->queue[s->first].text);
-        s->first = (s->first + 1) % d->config->n_queue;
+        mem_free(s->queue[s->head].text);
+        s->head = (s->head + 1) % d->config->n_queue;
     }
 }
 
 static void stream_gone(server_daemon *d)
 {
     const lines_state *s = d->state;
-    if (s->form != FORM_FILES) core_cancel_all(d->core, CORE_IO);
+    if (s->form != FORM_FILES && s->form != FORM_OTHER) core_cancel_all(d->core, CORE_IO);
 }
 
 static void ready(server_daemon *d)
@@ -451,14 +635,14 @@ static facet_status open_lines(server_daemon *d, facet_error *err)
 static void close_lines(server_daemon *d)
 {
     lines_state *s = d->state;
-    drop(d, CORE_CANCELLED);
+    drop(d);
     mem_free(s->queue);
     mem_free(s->out_path);
     buf_free(&s->tokens);
     mem_free(s);
 }
 
-const protocol_ops protocol_lines = {.events = {.on_tokens = on_tokens, .on_end = on_end},
+const protocol_ops protocol_lines = {.events = {.on_restored = on_restored, .on_tokens = on_tokens, .on_end = on_end},
                                      .open = open_lines,
                                      .ready = ready,
                                      .wants_line = wants_line,

@@ -9,11 +9,15 @@
 
 #include "base/clock.h"
 
-enum { PIECE = 4096 /* PIPE_BUF: a pipe that poll calls writable takes as much without blocking */ };
+enum {
+    PIECE = 4096,  /* PIPE_BUF: a pipe that poll calls writable takes as much without blocking */
+    STEP = 1 << 16 /* what a step of the engine may put on top of the limit */
+};
 
-void outlet_open(outlet *o, int fd, size_t limit)
+bool outlet_open(outlet *o, int fd, size_t limit)
 {
     *o = (outlet){.fd = fd, .limit = limit};
+    return fd < 0 || buf_reserve(&o->waiting, limit + STEP);
 }
 
 void outlet_close(outlet *o)
@@ -46,47 +50,32 @@ double outlet_blocked_s(const outlet *o)
     return o->blocked_since ? (double)(clock_ns() - o->blocked_since) * 1e-9 : 0;
 }
 
-void outlet_put(outlet *o, const void *data, size_t n)
-{
-    if (o->fd < 0 || o->is_broken) return;
-    if (o->at == o->waiting.len) {
-        buf_clear(&o->waiting);
-        o->at = 0;
-    }
-    if (!buf_append(&o->waiting, data, n)) outlet_break(o, ENOMEM);
-}
-
-void outlet_printf(outlet *o, const char *fmt, ...)
-{
-    char small[512];
-    buf b = {0};
-    va_list ap;
-    va_start(ap, fmt);
-    const int n = vsnprintf(small, sizeof small, fmt, ap);
-    va_end(ap);
-    if (n >= 0 && (size_t)n < sizeof small) {
-        outlet_put(o, small, (size_t)n);
-        return;
-    }
-    va_start(ap, fmt);
-    if (n >= 0 && buf_reserve(&b, (size_t)n)) {
-        vsnprintf(b.data, (size_t)n + 1, fmt, ap);
-        outlet_put(o, b.data, (size_t)n);
-    } else {
-        outlet_break(o, ENOMEM);
-    }
-    va_end(ap);
-    buf_free(&b);
-}
-
-/* What was written leaves the buffer when it is the larger part. */
+/* What was written leaves the buffer. */
 static void drop_written(outlet *o)
 {
     const size_t left = outlet_n_waiting(o);
-    if (o->at < left || o->at == 0) return;
-    if (left) memmove(o->waiting.data, o->waiting.data + o->at, left);
+    if (left && o->at) memmove(o->waiting.data, o->waiting.data + o->at, left);
     o->waiting.len = left;
     o->at = 0;
+}
+
+bool outlet_put(outlet *o, const void *data, size_t n)
+{
+    if (o->fd < 0 || o->is_broken) return true;
+    if (n >= o->waiting.cap - o->waiting.len) drop_written(o);
+    const bool ok = buf_append(&o->waiting, data, n);
+    o->waiting.failed = false;
+    return ok;
+}
+
+bool outlet_printf(outlet *o, const char *fmt, ...)
+{
+    char line[8192]; /* paths have 4095 bytes at most */
+    va_list ap;
+    va_start(ap, fmt);
+    const int n = vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    return n >= 0 && (size_t)n < sizeof line && outlet_put(o, line, (size_t)n);
 }
 
 void outlet_flush(outlet *o)
@@ -105,7 +94,7 @@ void outlet_flush(outlet *o)
         o->blocked_since = 0;
     }
     if (o->is_broken) return;
-    drop_written(o);
+    if (o->at >= outlet_n_waiting(o)) drop_written(o);
     if (!outlet_n_waiting(o))
         o->blocked_since = 0;
     else if (!o->blocked_since)

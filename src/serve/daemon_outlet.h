@@ -12,15 +12,18 @@ typedef struct outlet {
     size_t limit; /* bytes that may wait before outlet_is_full; what comes on top is kept, too */
     buf waiting;  /* from `at` on */
     size_t at;
-    bool is_broken;         /* the reader is gone, or memory was short: everything is dropped from then on */
-    int error;              /* errno of that, ENOMEM */
+    bool is_broken;         /* the reader is gone: everything is dropped from then on */
+    int error;              /* errno of that */
     uint64_t blocked_since; /* ns: since when nothing could be written; 0 = nothing waits */
 } outlet;
 
-void outlet_open(outlet *o, int fd, size_t limit); /* fd is borrowed */
+/* fd is borrowed. The memory for `limit` bytes and a step's worth on top is taken now, so that replies do not want any.
+ * False when there is none. */
+bool outlet_open(outlet *o, int fd, size_t limit);
 void outlet_close(outlet *o);
-void outlet_put(outlet *o, const void *data, size_t n);
-void outlet_printf(outlet *o, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* False when there is no memory for it; then nothing of it goes out. */
+bool outlet_put(outlet *o, const void *data, size_t n);
+bool outlet_printf(outlet *o, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* The reader is gone, as the caller found out. */
 void outlet_break(outlet *o, int error);
 /* Writes what the reader takes at once. */

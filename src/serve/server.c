@@ -32,7 +32,7 @@ server_config server_config_default(void)
                                    .effort_budget = {1024, 4096, -1},
                                    .origins = "local",
                                    .stream_bytes = 64 << 10},
-                           .engine = {.n_parallel = 4, .n_idle = 32, .n_queue = 128}};
+                           .engine = {.n_parallel = 4, .n_queue = 128}};
 }
 
 static facet_status open_parts(server *s, const server_config *c, facet_error *err)
@@ -67,6 +67,11 @@ facet_status server_open(const server_config *c, server **out, facet_error *err)
 int server_port(const server *s)
 {
     return http_server_port(s->http);
+}
+
+facet_status server_set_keys(server *s, const char *const *keys, facet_error *err)
+{
+    return api_set_keys(&s->api, keys, err);
 }
 
 void server_drain(server *s)

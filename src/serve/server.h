@@ -17,6 +17,8 @@ server_config server_config_default(void);
 /* Listens. What the configuration points to must outlive the server. */
 facet_status server_open(const server_config *c, server **out, facet_error *err);
 int server_port(const server *s);
+/* api_set_keys. */
+facet_status server_set_keys(server *s, const char *const *keys, facet_error *err);
 /* No new connections and texts from now on; those under way go on. */
 void server_drain(server *s);
 bool server_is_idle(server *s); /* after server_drain: nothing is under way */

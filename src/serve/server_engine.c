@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "decode/prefix.h"
 #include "decode/scheduler.h"
 #include "serve/server_pool.h"
 
@@ -101,9 +102,28 @@ static facet_status remember(server_text *t, const int32_t *tokens, size_t n, fa
     return FACET_OK;
 }
 
+static void begin(server_text *t, int32_t n_cached)
+{
+    if (t->has_begun) return;
+    t->has_begun = true;
+    t->report.n_cached = n_cached;
+    t->ops->on_start(t->ud, &t->report);
+}
+
+/* facet_progress_fn: tells how much of the prompt is to be evaluated. */
+static bool on_progress(void *ud, const char *phase, uint64_t done, uint64_t total)
+{
+    server_text *t = ud;
+    (void)phase;
+    (void)done;
+    begin(t, t->report.n_prompt - (int32_t)total);
+    return true;
+}
+
 static bool on_token(void *ud, int32_t token, const char *text, size_t n)
 {
     server_text *t = ud;
+    begin(t, t->report.n_prompt);
     if (token >= 0) {
         if (!t->has_token) t->report.first_token_ms = ms_since(t->submitted_at);
         t->has_token = true;
@@ -151,16 +171,14 @@ static facet_status add(server_text *t, facet_error *err)
     r.params.n_predict = t->n_predict - t->report.n_tokens;
     r.params.on_token = on_token;
     if (t->ops->on_logprobs) r.params.on_logprobs = on_logprobs;
-    r.params.ud = t;
+    r.params.progress = on_progress;
+    r.params.ud = r.params.progress_ud = t;
     return scheduler_add(e->sc, &r, err);
 }
 
 static void take_result(text_report *out, const facet_generate_result *r, bool is_first)
 {
-    if (is_first) {
-        out->n_cached = out->n_prompt - r->n_prefill;
-        out->prefill_ms = r->prefill_ms;
-    }
+    if (is_first) out->prefill_ms = r->prefill_ms;
     out->stop = r->stop;
     out->decode_ms += r->decode_ms + (is_first ? 0 : r->prefill_ms);
     facet_spec_stats_add(&out->spec, &r->spec);
@@ -171,6 +189,7 @@ static void on_done(void *ud, facet_status status, const facet_generate_result *
 {
     server_text *t = ud;
     facet_error own;
+    if (status == FACET_OK) begin(t, t->report.n_prompt);
     /* cancelled while it decoded: the generation ended, but nobody wants it */
     if (status == FACET_OK && atomic_load(&t->is_cancelled))
         status = error_set(&own, FACET_ERR_CANCELLED, "cancelled"), err = &own;
@@ -195,10 +214,9 @@ static facet_status start(server_engine *e, server_text *t, facet_error *err)
     r->n_prompt = (int32_t)t->n_prompt;
     r->queue_ms = ms_since(t->submitted_at);
     FACET_TRY(remember(t, t->prompt, t->n_prompt, err));
-    FACET_TRY(server_pool_take(&e->pool, t->prompt, t->n_prompt, &t->slot, &r->n_cached, err));
+    t->slot = server_pool_take(&e->pool, t->prompt, t->n_prompt);
     e->active[e->n_active++] = t;
     count_active(e, 1);
-    t->ops->on_start(t->ud, r);
     const facet_status status = add(t, err);
     if (status != FACET_OK) leave(e, t);
     return status;
@@ -273,21 +291,20 @@ static bool wait_for_work(server_engine *e)
     return has;
 }
 
-/* Pages that one step may need at most: new ones for its rows, and copies of shared ones. */
-static int32_t pages_of_a_step(const server_engine *e)
-{
-    return ENGINE_MAX_ROWS / KV_PAGE_LEN + 3 * e->n_active;
-}
-
 static void publish(server_engine *e)
 {
+    prefix_stats prefix;
+    prefix_describe(e->config.engine, &prefix);
     pthread_mutex_lock(&e->lock);
     server_engine_stats *s = &e->stats;
+    s->prefix_entries = prefix.n_entries;
+    s->prefix_bytes = prefix.bytes;
+    s->prefix_budget = prefix.budget;
+    s->prefix_evictions = prefix.n_evictions;
     s->n_steps = e->config.engine->n_runs;
     for (int g = 0; g < s->n_groups; g++) s->free_pages[g] = kv_pool_free_pages(e->config.engine->pool, g);
     for (int i = 0; i < e->pool.n; i++) {
-        const facet_session *session = e->pool.slots[i].session;
-        e->slots[i] = (server_slot_state){.n_tokens = session ? session->n_tokens : 0};
+        e->slots[i] = (server_slot_state){.n_tokens = e->pool.slots[i].session->n_tokens};
     }
     for (int i = 0; i < e->n_active; i++) {
         const server_text *t = e->active[i];
@@ -305,7 +322,6 @@ static void *run(void *arg)
     server_engine *e = arg;
     while (wait_for_work(e)) {
         start_texts(e);
-        server_pool_make_room(&e->pool, pages_of_a_step(e));
         scheduler_step(e->sc);
         publish(e);
     }
@@ -318,12 +334,12 @@ static facet_status open_parts(server_engine *e, facet_error *err)
 {
     const server_engine_config *c = &e->config;
     FACET_TRY(scheduler_open(c->engine, c->prompt_rows, &e->sc, err));
-    FACET_TRY(server_pool_open(c->engine, c->n_parallel + c->n_idle, &e->pool, err));
+    FACET_TRY(server_pool_open(c->engine, c->n_parallel, &e->pool, err));
     e->active = mem_calloc((size_t)c->n_parallel, sizeof(server_text *));
     e->slots = mem_calloc((size_t)e->pool.n, sizeof *e->slots);
     if (!e->active || !e->slots) return error_memory(err, "the server's texts", (size_t)c->n_parallel * sizeof(void *));
     e->stats = (server_engine_stats){
-        .n_queue = c->n_queue, .n_parallel = c->n_parallel, .n_slots = e->pool.n, .n_groups = c->engine->kv.n_groups};
+        .n_queue = c->n_queue, .n_parallel = c->n_parallel, .n_groups = c->engine->kv.n_groups};
     for (int g = 0; g < c->engine->kv.n_groups; g++)
         e->stats.pages[g] = e->stats.free_pages[g] = c->engine->kv.groups[g].n_pages;
     const int code = pthread_create(&e->thread, NULL, run, e);

@@ -21,7 +21,7 @@ typedef struct text_report {
 /* All called by the engine's thread. */
 typedef struct text_ops {
     bool (*may_run)(void *ud); /* false: it pauses, and is asked again when server_engine_wake was called */
-    void (*on_start)(void *ud, const text_report *r); /* n_prompt, n_cached and queue_ms are known */
+    void (*on_start)(void *ud, const text_report *r); /* n_prompt, n_cached and queue_ms are known; before any token */
     /* A token with the text that became complete. False: the text ends here (FACET_STOP_CANCELLED), or goes on behind
      * what server_text_force was given. */
     bool (*on_token)(void *ud, int32_t token, const char *text, size_t n);
@@ -48,7 +48,7 @@ struct server_text {
     server_engine *engine;
     server_text *next;
     int slot;
-    bool has_token, has_continued, is_over;
+    bool has_begun, has_token, has_continued, is_over; /* has_begun: on_start was called */
     uint64_t submitted_at;
     int32_t *tokens; /* [n_tokens]: prompt, then what was generated */
     size_t n_tokens, cap_tokens;
@@ -57,14 +57,13 @@ struct server_text {
 };
 
 typedef struct server_engine_config {
-    facet_engine *engine; /* borrowed; opened for n_parallel sessions */
+    facet_engine *engine; /* borrowed; opened for n_parallel sessions, with reuse_prompts */
     int n_parallel;       /* texts that run at a time */
-    int n_idle;           /* sessions beyond these that keep the beginnings of prompts */
     int n_queue;          /* texts that wait at most */
     int prompt_rows;      /* of a step in which others decode; 0 = the scheduler's default */
 } server_engine_config;
 
-/* One text that runs or one session that keeps something. */
+/* A session: a text that runs, or what is kept of the last one. */
 typedef struct server_slot_state {
     bool is_busy, is_prefill;
     int32_t n_tokens; /* in the session's cache */
@@ -72,13 +71,15 @@ typedef struct server_slot_state {
 } server_slot_state;
 
 typedef struct server_engine_stats {
-    int n_active, n_waiting, n_queue, n_parallel, n_slots;
+    int n_active, n_waiting, n_queue, n_parallel;
     uint64_t n_texts, n_failed, n_cancelled, n_refused; /* ended, in all and badly; not taken */
     uint64_t n_steps, n_prompt_tokens, n_cached_tokens, n_tokens;
     double prefill_ms, decode_ms;
     facet_spec_stats spec;
     int n_groups;
     int32_t pages[4], free_pages[4]; /* of each group of the cache */
+    uint64_t prefix_bytes, prefix_budget, prefix_evictions;
+    int prefix_entries; /* prompts that are kept beside the sessions */
 } server_engine_stats;
 
 facet_status server_engine_open(const server_engine_config *c, server_engine **out, facet_error *err);

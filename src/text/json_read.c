@@ -9,3 +9,13 @@ facet_status json_read(const char *name, const char *text, size_t n, size_t flag
     *out = j;
     return FACET_OK;
 }
+
+static int put(const char *data, size_t n, void *ud)
+{
+    return buf_append(ud, data, n) ? 0 : -1;
+}
+
+bool json_print(const json_t *j, size_t flags, buf *out)
+{
+    return json_dump_callback(j, put, out, flags) == 0;
+}

@@ -57,24 +57,42 @@ static void speculative(void **state)
     }
 }
 
+#define FORKS EXAMPLE "forks " MODEL " '<bos>Once upon a time' 3"
+
 static void forks(void **state)
 {
     (void)state;
     char again[sizeof out];
-    assert_int_equal(run_command(out, sizeof out, EXAMPLE "forks " MODEL " '<bos>Once upon a time' 3"), 0);
+    assert_int_equal(run_command(out, sizeof out, FORKS), 0);
     expect("1: ");
     expect("3: ");
     if (!strstr(out, "   [1 prompt tokens evaluated]\n3: ")) fail_msg("the forks do not share the prompt:\n%s", out);
     memcpy(again, out, sizeof out);
-    assert_int_equal(run_command(out, sizeof out, EXAMPLE "forks " MODEL " '<bos>Once upon a time' 3"), 0);
+    assert_int_equal(run_command(out, sizeof out, FORKS), 0);
     assert_string_equal(out, again);
+}
+
+/* The same continuations, with the text's state from a file that another process wrote. */
+static void forks_of_a_snapshot(void **state)
+{
+    (void)state;
+    char plain[sizeof out], file[64];
+    assert_int_equal(run_command(plain, sizeof plain, FORKS), 0);
+    snprintf(file, sizeof file, "/tmp/facet-forks-%d.snapshot", (int)getpid());
+    assert_int_equal(run_command(out, sizeof out, FORKS " %s", file), 0);
+    expect("[io: ");
+    assert_string_equal(strchr(out, '\n') + 1, plain);
+    assert_int_equal(run_command(out, sizeof out, FORKS " %s", file), 0);
+    unlink(file);
+    expect(" tokens from ");
+    assert_string_equal(strchr(out, '\n') + 1, plain);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(generate),    cmocka_unit_test(chat),  cmocka_unit_test(chat_that_another_thread_stops),
-        cmocka_unit_test(speculative), cmocka_unit_test(forks),
+        cmocka_unit_test(speculative), cmocka_unit_test(forks), cmocka_unit_test(forks_of_a_snapshot),
     };
     return cmocka_run_group_tests_name("examples", tests, NULL, NULL);
 }

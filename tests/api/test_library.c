@@ -29,6 +29,7 @@ static int begin(void **state)
     p.n_ctx = 4096;
     p.n_sessions = 2;
     p.wants_hidden = true;
+    p.cache_bytes = 1 << 22;
     assert_ok(facet_model_open(MODEL, &w.model, &err), err);
     assert_ok(facet_engine_open(w.model, &p, &w.engine, &err), err);
     assert_ok(facet_tokenize(w.model, PROMPT, strlen(PROMPT), true, true, &w.prompt, &w.n, &err), err);
@@ -72,6 +73,7 @@ static void names_of_statuses_and_methods(void **state)
     (void)state;
     assert_string_equal(facet_status_name(FACET_OK), "ok");
     assert_string_equal(facet_status_name(FACET_ERR_CANCELLED), "cancelled");
+    assert_string_equal(facet_status_name(FACET_ERR_PARKED), "parked");
     assert_string_equal(facet_status_name((facet_status)99), "unknown");
     for (int i = 0; i <= FACET_SPEC_AUTO; i++) {
         facet_spec_method m;
@@ -379,6 +381,95 @@ static void sessions_share_steps(void **state)
     expect_error(facet_batch_open(w.engine, -1, &b, &err), FACET_ERR_ARG, "prompt rows");
 }
 
+/* ---- snapshots, parking ---- */
+
+static void snapshots_by_the_public_interface(void **state)
+{
+    (void)state;
+    char text[512] = "", again[512] = "", file[64];
+    facet_snapshot_info list[FACET_SNAPSHOT_SLOTS], info;
+    facet_generate_params p = facet_generate_params_default();
+    facet_generate_result r;
+    const facet_sampling greedy = facet_sampling_default();
+    facet_session *other;
+    int32_t n = 0;
+    p.n_predict = 40;
+    p.on_token = collect;
+    p.ud = text;
+    assert_ok(facet_session_sync(w.session, w.prompt, w.n, &err), err);
+    assert_ok(facet_snapshot_store(w.session, 7, 0, -1, "question", &err), err);
+    assert_ok(facet_snapshot_store(w.session, 2, 0, 5, NULL, &err), err);
+    assert_ok(facet_snapshot_store(w.session, 3, 5, (int32_t)w.n, NULL, &err), err);
+    expect_error(facet_snapshot_store(w.session, 3, -1, 5, NULL, &err), FACET_ERR_ARG, "first is -1");
+    expect_error(facet_snapshot_store(w.session, 64, 0, -1, NULL, &err), FACET_ERR_ARG, "slot");
+    assert_ok(facet_generate(w.session, w.prompt, w.n, &greedy, &p, &r, &err), err);
+    assert_int_equal(facet_snapshot_list(w.engine, NULL), 3);
+    assert_int_equal(facet_snapshot_list(w.engine, list), 3);
+    assert_int_equal(list[0].slot, 2);
+    assert_int_equal(list[1].first, 5);
+    assert_string_equal(list[2].label, "question");
+    assert_int_equal(list[2].n_tokens, w.n);
+    assert_true(list[2].bytes > 0 && list[2].own_bytes <= list[2].bytes);
+    const int32_t *tokens = facet_snapshot_tokens(w.engine, 7, &n);
+    assert_int_equal(n, w.n);
+    assert_memory_equal(tokens, w.prompt, w.n * sizeof *tokens);
+    snprintf(file, sizeof file, "/tmp/facet-library-%d.snapshot", (int)getpid());
+    assert_ok(facet_snapshot_save(w.engine, 7, file, &err), err);
+    assert_ok(facet_snapshot_describe_file(file, &info, &err), err);
+    assert_int_equal(info.slot, -1);
+    assert_int_equal(info.n_tokens, w.n);
+    assert_string_equal(info.label, "question");
+    assert_ok(facet_snapshot_load(w.engine, 8, file, &err), err);
+    unlink(file);
+    expect_error(facet_snapshot_load(w.engine, 8, file, &err), FACET_ERR_IO, file);
+    assert_ok(facet_session_open(w.engine, &other, &err), err);
+    p.ud = again;
+    const int thin[] = {3};
+    for (int i = 0; i < 2; i++) {
+        if (i == 0) assert_ok(facet_snapshot_restore(other, 8, NULL, 0, &err), err);
+        if (i == 1) assert_ok(facet_snapshot_restore(other, 2, thin, 1, &err), err);
+        assert_int_equal(facet_session_n_tokens(other), w.n);
+        *again = 0;
+        assert_ok(facet_generate(other, w.prompt, w.n, &greedy, &p, &r, &err), err);
+        assert_int_equal(r.n_prefill, 1); /* the last token, for its logits */
+        assert_string_equal(again, text);
+    }
+    expect_error(facet_snapshot_restore(other, 3, NULL, 0, &err), FACET_ERR_ARG, "thin");
+    for (int slot = 0; slot < FACET_SNAPSHOT_SLOTS; slot++) assert_ok(facet_snapshot_free(w.engine, slot, &err), err);
+    assert_int_equal(facet_snapshot_list(w.engine, NULL), 0);
+    assert_null(facet_snapshot_tokens(w.engine, 7, &n));
+    expect_error(facet_snapshot_restore(other, 7, NULL, 0, &err), FACET_ERR_ARG, "7");
+    facet_session_close(other);
+}
+
+static void parking_by_the_public_interface(void **state)
+{
+    (void)state;
+    facet_park_report r;
+    facet_memory before, parked, after;
+    int32_t best, again;
+    assert_ok(facet_session_sync(w.session, w.prompt, w.n, &err), err);
+    assert_ok(facet_session_best(w.session, &best, &err), err);
+    facet_engine_memory(w.engine, &before);
+    assert_ok(facet_engine_park(w.engine, FACET_PART_ALL, FACET_PARK_KV_HOST, &r, &err), err);
+    facet_engine_memory(w.engine, &parked);
+    assert_true(r.weights > 0 && parked.weights + r.weights == before.weights);
+    assert_int_equal(facet_engine_parked(w.engine), FACET_PART_TARGET); /* there is no drafter */
+    expect_error(facet_session_append(w.session, w.prompt, 1, &err), FACET_ERR_PARKED, "park");
+    assert_ok(facet_engine_unpark(w.engine, FACET_PART_ALL, NULL, &err), err);
+    facet_engine_memory(w.engine, &after);
+    assert_int_equal(after.weights, before.weights);
+    assert_int_equal(facet_engine_parked(w.engine), 0);
+    assert_int_equal(facet_session_n_tokens(w.session), w.n); /* the conversation is still there */
+    assert_ok(facet_session_best(w.session, &again, &err), err);
+    assert_int_equal(again, best);
+    expect_error(facet_engine_park(w.engine, 0, FACET_PARK_KV_KEEP, NULL, &err), FACET_ERR_ARG, "");
+    expect_error(facet_engine_park(w.engine, 1, (facet_park_kv)3, NULL, &err), FACET_ERR_ARG, "kv is 3");
+    assert_ok(facet_engine_park(w.engine, FACET_PART_TARGET, FACET_PARK_KV_DROP, NULL, &err), err);
+    assert_ok(facet_engine_unpark(w.engine, FACET_PART_TARGET, NULL, &err), err);
+    assert_int_equal(facet_session_n_tokens(w.session), 0);
+}
+
 /* ---- cancellation ---- */
 
 typedef struct canceller {
@@ -572,6 +663,8 @@ int main(void)
         cmocka_unit_test(hidden_states_must_be_asked_for),
         cmocka_unit_test(captures_are_those_of_the_last_token),
         cmocka_unit_test(sessions_share_steps),
+        WITH_SESSION(snapshots_by_the_public_interface),
+        WITH_SESSION(parking_by_the_public_interface),
         WITH_SESSION(a_loop_of_ones_own_is_generation),
         WITH_SESSION(ends_are_told),
         WITH_SESSION(nothing_cannot_be_appended),

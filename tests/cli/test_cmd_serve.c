@@ -147,6 +147,25 @@ static void keys_from_a_file(void **state)
         if (r.status == 200) assert_non_null(strstr(r.body.data, "\"id\":\"named\""));
         reply_free(&r);
     }
+    /* SIGHUP: the file as it is now; where it cannot be read the old keys hold */
+    const struct {
+        const char *text, *said;
+        int alpha, delta;
+    } later[] = {{"delta\n", "facet: 2 keys\n", 401, 200}, {NULL, "facet: the old keys hold: ", 401, 200}};
+    for (size_t i = 0; i < 2; i++) {
+        if (later[i].text)
+            write_file(file, later[i].text, strlen(later[i].text));
+        else
+            assert_int_equal(unlink(file), 0);
+        kill(p.pid, SIGHUP);
+        while (!strstr(p.log, later[i].said)) read_line(&p);
+        reply a = http_ask_with(p.port, "GET", "/v1/models", "x-api-key: alpha\r\n", NULL);
+        reply d = http_ask_with(p.port, "GET", "/v1/models", "x-api-key: delta\r\n", NULL);
+        assert_int_equal(a.status, later[i].alpha);
+        assert_int_equal(d.status, later[i].delta);
+        reply_free(&a);
+        reply_free(&d);
+    }
     kill(p.pid, SIGTERM);
     assert_int_equal(finish(&p), 0);
     assert_non_null(strstr(p.log, "\"level\":\"info\",\"message\":\"GET /v1/models 401\"}"));

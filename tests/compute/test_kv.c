@@ -59,6 +59,8 @@ static void test_sizes(void **state)
     assert_int_equal(kv_layer_page_bytes(&exact), 2 * 64 * (1024 + 272));
     kv_desc d = {.n_groups = 2, .n_layers = 2, .groups = {{0, 10}, {512, 3}}, .layers = layers};
     assert_int_equal(kv_total_bytes(&d), 10 * 64 * 1568 + 3 * 2 * 64 * 1024);
+    assert_int_equal(kv_group_page_bytes(&d, 0), 64 * 1568);
+    assert_int_equal(kv_group_page_bytes(&d, 1), 2 * 64 * 1024);
     d.groups[0].n_pages = INT32_MAX; /* more than 32 bits of bytes */
     assert_true(kv_total_bytes(&d) > (uint64_t)INT32_MAX * 100000);
 }
@@ -347,18 +349,68 @@ static void test_allocation_faults(void **state)
     kv_pool_close(p);
 }
 
+/* Tables put together from parts: what a snapshot file is read into, and what a chain of snapshots becomes. */
+static void test_parts_of_tables(void **state)
+{
+    (void)state;
+    enum { GLOBAL = 12, LOCAL = 12 };
+    kv_pool *p = open_pool(GLOBAL, LOCAL);
+    facet_error err;
+    kv_copy copies[16];
+    int n_copies = 0;
+    kv_seq a = {0}, b = {0}, c = {0};
+
+    assert_ok(kv_seq_take(p, &a, 0, 0, 3, &err), err);
+    assert_ok(kv_seq_take(p, &a, 1, 1, 3, &err), err);
+    assert_int_equal(a.n_table[0], 3);
+    assert_int_equal(a.n_table[1], 3);
+    assert_int_equal(a.table[1][0], -1);
+    for (int i = 1; i < 3; i++) assert_int_equal(kv_pool_refs(p, 1, a.table[1][i]), 1);
+    assert_int_equal(kv_pool_free_pages(p, 0), GLOBAL - 3);
+    assert_int_equal(kv_pool_free_pages(p, 1), LOCAL - 2);
+    assert_int_equal(kv_seq_take(p, &b, 0, 0, GLOBAL - 2, &err), FACET_ERR_LIMIT);
+    assert_int_equal(b.n_table[0], 0);
+    assert_int_equal(kv_pool_free_pages(p, 0), GLOBAL - 3);
+    assert_ok(kv_seq_take(p, &b, 0, 5, 5, &err), err);
+
+    /* b: the same text, further on; of which the first pages are given back */
+    assert_ok(kv_seq_fork(p, &a, &b, &err), err);
+    assert_ok(kv_seq_reserve(p, &b, 150, 300, copies, &n_copies, &err), err);
+    assert_int_equal(n_copies, 2); /* the page of slot 150, in both groups */
+    kv_seq_drop_before(p, &b, 150);
+    assert_int_equal(b.table[0][0], -1);
+    assert_int_equal(b.table[0][1], -1);
+    assert_true(b.table[0][2] >= 0 && b.table[0][2] != a.table[0][2]);
+    assert_int_equal(kv_pool_refs(p, 0, a.table[0][1]), 1);
+
+    /* c: a, and b on top of it from slot 150 on */
+    assert_ok(kv_seq_fork(p, &a, &c, &err), err);
+    assert_ok(kv_seq_join(p, &c, &b, 150, &err), err);
+    assert_int_equal(c.n_table[0], 5);
+    for (int i = 0; i < 2; i++) assert_int_equal(c.table[0][i], a.table[0][i]);
+    for (int i = 2; i < 5; i++) {
+        assert_int_equal(c.table[0][i], b.table[0][i]);
+        assert_int_equal(kv_pool_refs(p, 0, c.table[0][i]), 2);
+    }
+    assert_int_equal(c.table[1][0], -1);
+    assert_true(kv_seq_can_resume(p, &c, 300));
+    assert_false(kv_seq_can_resume(p, &b, 300));
+    kv_seq_free(p, &a);
+    kv_seq_free(p, &b);
+    kv_seq_free(p, &c);
+    assert_int_equal(kv_pool_free_pages(p, 0), GLOBAL);
+    assert_int_equal(kv_pool_free_pages(p, 1), LOCAL);
+    kv_pool_close(p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_types),
-        cmocka_unit_test(test_pitfall_18_finer_type),
-        cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_pages_needed),
-        cmocka_unit_test(test_random),
-        cmocka_unit_test(test_exhausted),
-        cmocka_unit_test(test_window_resume),
-        cmocka_unit_test(test_undone_copies),
-        cmocka_unit_test(test_allocation_faults),
+        cmocka_unit_test(test_types),           cmocka_unit_test(test_pitfall_18_finer_type),
+        cmocka_unit_test(test_sizes),           cmocka_unit_test(test_pages_needed),
+        cmocka_unit_test(test_random),          cmocka_unit_test(test_exhausted),
+        cmocka_unit_test(test_window_resume),   cmocka_unit_test(test_undone_copies),
+        cmocka_unit_test(test_parts_of_tables), cmocka_unit_test(test_allocation_faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

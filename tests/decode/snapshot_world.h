@@ -56,6 +56,13 @@ static inline spec_world snap_open_bundled(const char *kv, uint64_t cache_bytes,
                                    .reuse_prompts = reuse_prompts});
 }
 
+static inline bool snap_is_cuda(const spec_world *w)
+{
+    backend_info info;
+    w->engine->be->ops->info(w->engine->be, &info);
+    return strcmp(info.name, "cuda") == 0;
+}
+
 /* Ends with every page free, once snapshots and cached prompts are gone. */
 static inline void snap_close(spec_world *w)
 {

@@ -236,6 +236,8 @@ typedef struct spec_request {
     const char *stop;               /* NULL = none */
     int stop_after;                 /* see spec_said */
     const facet_sampling *sampling; /* NULL = greedy */
+    facet_grammar *grammar;         /* NULL = any text */
+    unsigned answer;                /* with a grammar: FACET_ANSWER_... */
 } spec_request;
 
 static inline facet_status spec_try(facet_session *s, const spec_request *q, const facet_speculation *how,
@@ -249,6 +251,8 @@ static inline facet_status spec_try(facet_session *s, const spec_request *q, con
     g.n_stop = q->stop != NULL;
     g.on_token = spec_hear;
     g.ud = out;
+    g.grammar = q->grammar;
+    g.answer = q->answer;
     if (how) g.speculation = *how;
     out->n = out->n_calls = 0;
     out->text[0] = 0;

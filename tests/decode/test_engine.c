@@ -6,6 +6,7 @@
 #include <math.h>
 
 #include "base/mem.h"
+#include "decode/engine_memory.h"
 #include "decode/session.h"
 #include "file/temp_dir.h"
 #include "model/gguf_parts.h"
@@ -33,18 +34,11 @@ static facet_engine_params params(const char *device, int32_t n_ctx, int n_sessi
 
 /* ---- memory ---- */
 
-static engine_needs estimate(const facet_model *m, const facet_engine_params *p)
+static engine_needs estimate(facet_model *m, const facet_engine_params *p)
 {
-    engine_config c = {.model = m,
-                       .drafters = p->drafters,
-                       .n_drafters = p->n_drafters,
-                       .n_sessions = p->n_sessions,
-                       .draft_ctx = p->draft_ctx,
-                       .use_mmap = p->use_mmap};
-    assert_true(kv_type_by_name(p->cache_type_k, &c.k) && kv_type_by_name(p->cache_type_v, &c.v));
     engine_needs n;
     facet_error err;
-    assert_ok(engine_estimate(&c, p->n_ctx, &n, &err), err);
+    assert_ok(engine_estimate(m, p, p->n_ctx, &n, &err), err);
     return n;
 }
 
@@ -57,10 +51,13 @@ static void the_estimate_is_what_is_taken(void **state)
         const char *k, *v;
         bool use_mmap;
         int n_drafters;
+        const char *device;
+        int n_threads;
     } cases[] = {
-        {1, 1, "f16", "f16", false, 0},      {1000, 1, "f16", "q8_0", false, 0}, {1000, 1, "f32", "f32", true, 0},
-        {4096, 3, "q8_0", "q8_0", false, 0}, {32768, 1, "f16", "f16", false, 0}, {2048, 2, "f16", "f16", false, 2},
-        {2048, 1, "q8_0", "f16", true, 2},
+        {1, 1, "f16", "f16", false, 0, "cpu", 2},      {1000, 1, "f16", "q8_0", false, 0, "cpu", 1},
+        {1000, 1, "f32", "f32", true, 0, "cpu", 0},    {4096, 3, "q8_0", "q8_0", false, 0, "cpu", 2},
+        {32768, 1, "f16", "f16", false, 0, "cpu", 13}, {2048, 2, "f16", "f16", false, 2, "cpu", 2},
+        {2048, 1, "q8_0", "f16", true, 2, "cpu", 5},   {512, 1, "f16", "f16", false, 2, "ref", 2},
     };
     facet_model *m = open_model(MODEL);
     facet_drafter *drafters[2];
@@ -68,7 +65,8 @@ static void the_estimate_is_what_is_taken(void **state)
     assert_ok(facet_drafter_open(MODELS "mtp-Q8_0.gguf", m, &drafters[0], &err), err);
     assert_ok(facet_drafter_open(MODELS "dflash-Q8_0.gguf", m, &drafters[1], &err), err);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        facet_engine_params p = params("cpu", cases[i].n_ctx, cases[i].n_sessions);
+        facet_engine_params p = params(cases[i].device, cases[i].n_ctx, cases[i].n_sessions);
+        p.n_threads = cases[i].n_threads;
         p.cache_type_k = cases[i].k;
         p.cache_type_v = cases[i].v;
         p.use_mmap = cases[i].use_mmap;
@@ -80,11 +78,13 @@ static void the_estimate_is_what_is_taken(void **state)
         const engine_needs want = estimate(m, &p);
         assert_ok(facet_engine_open(m, &p, &e, &err), err);
         facet_engine_memory(e, &got);
-        assert_true(want.kv > 0 && (want.weights > 0) == !cases[i].use_mmap);
-        if (got.kv != want.kv || got.weights != want.weights)
-            fail_msg("case %zu: KV %llu, weights %llu; estimated %llu, %llu", i, (unsigned long long)got.kv,
-                     (unsigned long long)got.weights, (unsigned long long)want.kv, (unsigned long long)want.weights);
-        assert_true(got.compute > 1 << 20 && got.device == 0);
+        assert_true(want.kv > 0 && want.compute > 1 << 20 &&
+                    (want.weights > 0) == (!cases[i].use_mmap && strcmp(p.device, "cpu") == 0));
+        if (got.kv != want.kv || got.weights != want.weights || got.compute != want.compute)
+            fail_msg("case %zu: KV %llu, weights %llu, activations %llu; estimated %llu, %llu, %llu", i,
+                     (unsigned long long)got.kv, (unsigned long long)got.weights, (unsigned long long)got.compute,
+                     (unsigned long long)want.kv, (unsigned long long)want.weights, (unsigned long long)want.compute);
+        assert_true(got.device == 0);
         facet_engine_close(e);
     }
     for (int i = 0; i < 2; i++) facet_drafter_close(drafters[i]);
@@ -96,8 +96,8 @@ static void inspect_says_what_run_takes(void **state)
 {
     (void)state;
     static char out[1 << 16];
-    static const char command[] = "%s/facet inspect " MODEL " -c 4096 -ctk q8_0; %s/facet run -m " MODEL
-                                  " --device cpu -c 4096 -ctk q8_0 -n 1 --json hi";
+    static const char command[] = "%s/facet inspect " MODEL " -c 4096 -ctk q8_0 -t 2; %s/facet run -m " MODEL
+                                  " --device cpu -c 4096 -ctk q8_0 -t 2 -n 1 --json hi";
     char filled[2048];
     snprintf(filled, sizeof filled, command, FACET_BINARY_DIR, FACET_BINARY_DIR);
     FILE *p = popen(filled, "r");
@@ -107,13 +107,20 @@ static void inspect_says_what_run_takes(void **state)
     const char *before = strstr(out, "context of 4096 tokens, K q8_0, V f16: weights "),
                *after = strstr(out, "\"memory\"");
     assert_true(before && after);
-    double loaded, kv;
-    long long weight_bytes, kv_bytes;
-    assert_int_equal(
-        sscanf(before, "context of 4096 tokens, K q8_0, V f16: weights %lf MiB, KV cache %lf MiB,", &loaded, &kv), 2);
-    assert_int_equal(sscanf(after, "\"memory\":{\"weights\":%lld,\"kv\":%lld,", &weight_bytes, &kv_bytes), 2);
+    double loaded, kv, compute, sum;
+    long long weight_bytes, kv_bytes, compute_bytes;
+    assert_int_equal(sscanf(before,
+                            "context of 4096 tokens, K q8_0, V f16: weights %lf MiB, KV cache %lf MiB, activations %lf "
+                            "MiB, together %lf GiB",
+                            &loaded, &kv, &compute, &sum),
+                     4);
+    assert_int_equal(sscanf(after, "\"memory\":{\"weights\":%lld,\"kv\":%lld,\"compute\":%lld,", &weight_bytes,
+                            &kv_bytes, &compute_bytes),
+                     3);
     assert_true(fabs(loaded - (double)weight_bytes / 0x1p20) < 0.051);
     assert_true(fabs(kv - (double)kv_bytes / 0x1p20) < 0.051);
+    assert_true(fabs(compute - (double)compute_bytes / 0x1p20) < 0.051);
+    assert_true(fabs(sum - (double)(weight_bytes + kv_bytes + compute_bytes) / 0x1p30) < 0.0051);
 }
 
 /* Contexts and sessions beyond everything do not wrap around. */
@@ -138,37 +145,47 @@ static void what_does_not_fit_is_refused(void **state)
     const engine_needs n = estimate(m, &p);
     char want[256];
 
-    mem_pretend_available(n.weights + n.kv); /* exactly enough */
+    const uint64_t fixed = n.weights + n.compute;
+    mem_pretend_available(fixed + n.kv); /* exactly enough */
     assert_ok(facet_engine_open(m, &p, &e, &err), err);
     assert_int_equal(facet_engine_n_ctx(e), 32768);
     facet_engine_close(e);
 
-    mem_pretend_available(n.weights + n.kv - 1);
+    mem_pretend_available(fixed + n.kv - 1);
     assert_int_equal(facet_engine_open(m, &p, &e, &err), FACET_ERR_MEMORY);
-    snprintf(
-        want, sizeof want,
-        "context of 32768 tokens needs %.2f GiB for the KV cache beside %.2f GiB of weights, and %.2f GiB are free: "
-        "use a smaller context or cache type",
-        (double)n.kv / 0x1p30, (double)n.weights / 0x1p30, (double)(n.weights + n.kv) / 0x1p30);
+    snprintf(want, sizeof want,
+             "context of 32768 tokens needs %.2f GiB for the KV cache beside %.2f GiB of weights and %.2f GiB of "
+             "activations, and %.2f GiB are free: use a smaller context or cache type",
+             (double)n.kv / 0x1p30, (double)n.weights / 0x1p30, (double)n.compute / 0x1p30,
+             (double)(fixed + n.kv) / 0x1p30);
     assert_string_equal(err.message, want);
 
     p.n_ctx = 16384;
     const engine_needs half = estimate(m, &p);
     p.n_ctx = 0; /* as much as leaves the other half of the memory free */
     for (int less = 0; less < 2; less++) {
-        mem_pretend_available(n.weights + 2 * half.kv - (uint64_t)less);
+        mem_pretend_available(half.weights + half.compute + 2 * half.kv - (uint64_t)less);
         assert_ok(facet_engine_open(m, &p, &e, &err), err);
         assert_int_equal(facet_engine_n_ctx(e), less ? 8192 : 16384);
         facet_engine_close(e);
     }
 
-    mem_pretend_available(n.weights + (2 << 20)); /* not even the least context */
+    p.n_ctx = 1024;
+    const engine_needs least = estimate(m, &p);
+    p.n_ctx = 0;
+    mem_pretend_available(least.weights + least.compute + (2 << 20)); /* not even the least context */
     assert_int_equal(facet_engine_open(m, &p, &e, &err), FACET_ERR_MEMORY);
     assert_non_null(strstr(err.message, "context of 1024 tokens needs 0.01 GiB"));
 
-    mem_pretend_available(n.weights - 1);
+    mem_pretend_available(n.weights); /* nothing for activations */
     assert_int_equal(facet_engine_open(m, &p, &e, &err), FACET_ERR_MEMORY);
-    assert_non_null(strstr(err.message, "the weights need 0.00 GiB, and 0.00 GiB are free: use a smaller file"));
+    snprintf(
+        want, sizeof want,
+        "the weights need %.2f GiB, activations %.2f GiB, and %.2f GiB are free: use a smaller file, or run from the "
+        "mapped file (--mmap)",
+        (double)n.weights / 0x1p30, (double)least.compute / 0x1p30, (double)n.weights / 0x1p30);
+    assert_string_equal(err.message, want);
+    mem_pretend_available(least.weights + least.compute - 1); /* enough without the copies of the weights */
     p.n_ctx = 64;
     p.use_mmap = true;
     assert_ok(facet_engine_open(m, &p, &e, &err), err);
@@ -200,7 +217,7 @@ static void what_does_not_fit_the_device_is_refused(void **state)
     }
     assert_int_equal(status, FACET_ERR_MEMORY);
     assert_non_null(strstr(err.message, "context of 32768 tokens needs "));
-    assert_non_null(strstr(err.message, " GiB to compute with, and "));
+    assert_non_null(strstr(err.message, " GiB of activations, and "));
     assert_non_null(strstr(err.message, " are free on the device: use a smaller context or cache type"));
     p.device = "auto";
     assert_int_equal(facet_engine_open(m, &p, &e, &err), FACET_ERR_MEMORY);

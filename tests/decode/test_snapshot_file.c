@@ -131,12 +131,13 @@ static saved read_saved(const char *path)
     return s;
 }
 
-static spec_world open_and_save(const char *kv, const char *file, int32_t n_tokens)
+/* device NULL: the one to test. */
+static spec_world open_and_save(const char *device, const char *file, int32_t n_tokens)
 {
     facet_error err;
     int32_t text[512];
     snap_text(text, n_tokens, 22);
-    spec_world w = snap_open_bundled(kv, 0, false);
+    spec_world w = snap_open(&(snap_setup){.device = device, .mtp = SPEC_MTP, .dflash = SPEC_DFLASH});
     facet_session *s = snap_session(w.engine, text, n_tokens);
     assert_ok(snapshot_store(s, 1, -1, "first", &err), err);
     assert_ok(snapshot_save(w.engine, 1, file, &err), err);
@@ -149,7 +150,7 @@ static void what_is_loaded_is_what_was_saved(void **state)
     (void)state;
     facet_error err;
     snapshot_info want, got;
-    spec_world w = open_and_save("f16", temp_file("a"), 300);
+    spec_world w = open_and_save(NULL, temp_file("a"), 300);
     assert_true(snapshot_describe(w.engine, 1, &want));
     facet_session *s = spec_session(w.engine);
     assert_ok(snapshot_restore(s, 1, &err), err);
@@ -214,7 +215,7 @@ static void other_engines_refuse_it(void **state)
     facet_error err;
     int32_t text[300];
     snap_text(text, 300, 22);
-    spec_world w = open_and_save("f16", temp_file("a"), 300);
+    spec_world w = open_and_save(NULL, temp_file("a"), 300);
     snap_close(&w);
     static const struct {
         snap_setup setup;
@@ -272,7 +273,7 @@ static void another_model_refuses_it(void **state)
     (void)state;
     TEST_NEEDS_SHARED("models/tiny-31b-Q8_0.gguf");
     facet_error err;
-    spec_world w = open_and_save("f16", temp_file("a"), 100);
+    spec_world w = open_and_save(NULL, temp_file("a"), 100);
     snap_close(&w);
     static const char *const others[] = {"models/tiny-31b-Q8_0.gguf", "models/tiny-26b-a4b-Q4_K_M.gguf"};
     for (size_t i = 0; i < 2; i++) {
@@ -389,7 +390,7 @@ static void fields_out_of_range_are_refused(void **state)
         {FIELD(groups[2].zero), 1, FACET_ERR_FORMAT, "a reserved field is 1"},
         {FIELD(reserved), 1, FACET_ERR_FORMAT, "a reserved field is not zero"},
     };
-    spec_world w = open_and_save("f16", temp_file("a"), 300);
+    spec_world w = open_and_save("cpu", temp_file("a"), 300);
     saved good = read_saved(temp_file("a"));
     const watch x = watch_begin(&w);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -411,7 +412,7 @@ static void every_damage_is_found(void **state)
 {
     (void)state;
     facet_error err;
-    spec_world w = open_and_save("f16", temp_file("a"), 70);
+    spec_world w = open_and_save("cpu", temp_file("a"), 70);
     saved good = read_saved(temp_file("a"));
     const watch x = watch_begin(&w);
     rng r;
@@ -465,7 +466,7 @@ static void paths_that_cannot_be_used(void **state)
 {
     (void)state;
     facet_error err;
-    spec_world w = open_and_save("f16", temp_file("a"), 70);
+    spec_world w = open_and_save("cpu", temp_file("a"), 70);
     snap_assert_error(snapshot_load(w.engine, 5, temp_file("none"), &err), FACET_ERR_IO, &err, "none: cannot open");
     snap_assert_error(snapshot_load(w.engine, 5, temp_dir, &err), FACET_ERR_IO, &err, "not a regular file");
     snap_assert_error(snapshot_load(w.engine, 5, "/dev/zero", &err), FACET_ERR_IO, &err, "not a regular file");
@@ -519,7 +520,8 @@ static void a_killed_writer_leaves_the_old_or_the_new(void **state)
     const char *file = temp_file("killed");
     rng r;
     rng_seed(&r, 9);
-    spec_world w = snap_open(&(snap_setup){.k = "f32", .v = "f32"});
+    /* a process that was forked cannot use its parent's device */
+    spec_world w = snap_open(&(snap_setup){.device = "cpu", .k = "f32", .v = "f32"});
     int32_t text[N_STATES][N_STATE_TOKENS];
     spec_state want[N_STATES];
     facet_session *s = spec_session(w.engine);

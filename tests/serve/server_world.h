@@ -3,7 +3,7 @@
 #ifndef FACET_TESTS_SERVER_WORLD_H
 #define FACET_TESTS_SERVER_WORLD_H
 
-#include "decode/engine.h"
+#include "decode/prefix.h"
 #include "serve/http_client.h"
 #include "serve/server.h"
 
@@ -36,6 +36,8 @@ static inline world world_open(server_config c, int32_t n_ctx)
     p.n_threads = 1;
     p.n_ctx = n_ctx;
     p.n_sessions = c.engine.n_parallel;
+    p.reuse_prompts = true;
+    p.cache_bytes = 8 << 20;
     assert_ok(facet_engine_open(w.model, &p, &w.engine, &err), err);
     c.engine.engine = w.engine;
     c.api.model = w.model;
@@ -47,6 +49,7 @@ static inline world world_open(server_config c, int32_t n_ctx)
 static inline void world_close(world *w)
 {
     server_close(w->server);
+    prefix_clear(w->engine);
     for (int g = 0; g < w->engine->kv.n_groups; g++)
         assert_int_equal(kv_pool_free_pages(w->engine->pool, g), w->engine->kv.groups[g].n_pages);
     facet_engine_close(w->engine);

@@ -308,6 +308,214 @@ static void sampling(void **state)
     assert_int_equal(child_finish(&c), 0);
 }
 
+/* ---- slots and parts ---- */
+
+/* The prompt, its answer and a second question, as ids. */
+static int write_long_prompt(void)
+{
+    int32_t ids[2 * MAX_PROMPT + 64];
+    int n = 0;
+    for (int i = 0; i < n_prompt; i++) ids[n++] = prompt[i];
+    for (int i = 0; i < n_answer; i++) ids[n++] = answer[i];
+    for (int i = 1; i < n_prompt; i++) ids[n++] = prompt[i];
+    write_file(path_of("long"), ids, (size_t)n * sizeof *ids);
+    return n;
+}
+
+static void snapshots(void **state)
+{
+    (void)state;
+    child c = start(NULL);
+    char want[128], line[128];
+    int32_t plain[32], got[32];
+    const int n_long = write_long_prompt(), n_held = n_prompt + n_answer - 1; /* the end token is not evaluated */
+    child_send(&c, "SNAPSHOT 3");
+    child_expect(&c, "[snap] inline slot=3 cur_pos=-1"); /* there is nothing yet */
+    child_send(&c, "LIST_SLOTS");
+    assert_true(child_line(&c, line, sizeof line));
+    assert_string_equal(line, "[snap] slots=");
+    ask(&c);
+    child_send(&c, "SNAPSHOT 3");
+    snprintf(want, sizeof want, "[snap] inline slot=3 cur_pos=%d", n_held);
+    child_expect(&c, want);
+    child_send(&c, "%s/long 20", dir);
+    const int n = child_tokens(&c, plain, 32);
+    child_expect(&c, "ok ");
+    child_send(&c, "%s/raw 3 snap=10:5 samp=0", dir); /* within the prompt */
+    assert_int_equal(child_tokens(&c, got, 32), 3);
+    assert_memory_equal(got, answer, 3 * sizeof *got);
+    child_expect(&c, "ok N=19 gen=3 ");
+    child_send(&c, "%s/raw 3 snap=500:63", dir); /* behind its end: at its end */
+    child_tokens(&c, got, 32);
+    child_expect(&c, "ok N=19 gen=3 ");
+    static const char *const ignored[] = {"x", "5", "0:1", "-4:1", "5:64", "5:-1", "5:6x", ":", "5:6:7"};
+    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++) {
+        child_send(&c, "%s/raw 2 snap=%s", dir, ignored[i]);
+        assert_int_equal(child_tokens(&c, got, 32), 2);
+        child_expect(&c, "ok N=19 gen=2 ");
+    }
+    child_send(&c, "LIST_SLOTS");
+    assert_true(child_line(&c, line, sizeof line));
+    assert_string_equal(line, "[snap] slots=3,5,63");
+    child_send(&c, "RESTORE 3 %s/long 20", dir);
+    assert_int_equal(child_tokens(&c, got, 32), n);
+    assert_memory_equal(got, plain, (size_t)n * sizeof *got);
+    snprintf(want, sizeof want, "ok N=%d gen=%d prefix_len=", n_long, n);
+    assert_true(child_line(&c, line, sizeof line));
+    assert_memory_equal(line, want, strlen(want));
+    assert_true(atoi(line + strlen(want)) >= n_held); /* or more, from cached prompts */
+    snprintf(want, sizeof want, " (RESTORE slot=3) stream_fd=%d", STREAM_FD);
+    assert_string_equal(strchr(line, '(') - 1, want);
+    child_send(&c, "RESTORE 5 %s/raw 40 samp=0", dir);
+    expect_answer(&c);
+    child_expect(&c, "ok N=19 gen=12 prefix_len=1"); /* 10 to 19 */
+    child_send(&c, "FREE_SNAPSHOT 3");
+    child_expect(&c, "[snap] freed slot=3");
+    child_send(&c, "FREE_SNAPSHOT 99");
+    child_expect(&c, "[snap] freed slot=99");
+    child_send(&c, "SNAPSHOT 64");
+    child_expect(&c, "[snap] inline slot=64 cur_pos=-1");
+    child_send(&c, "LIST_SLOTS");
+    assert_true(child_line(&c, line, sizeof line));
+    assert_string_equal(line, "[snap] slots=5,63");
+    assert_true(child_stream_is_quiet(&c));
+    assert_int_equal(child_finish(&c), 0);
+}
+
+static void chains_of_snapshots(void **state)
+{
+    (void)state;
+    child c = start(NULL);
+    int32_t got[8];
+    child_send(&c, "%s/raw 2 snap=10:5", dir);
+    child_tokens(&c, got, 8);
+    child_expect(&c, "ok ");
+    child_send(&c, "SNAPSHOT_THIN 6 10 19");
+    child_expect(&c, "[snap] thin slot=6 kv=10,19");
+    child_send(&c, "SNAPSHOT_THIN 7 0 19"); /* all of it */
+    child_expect(&c, "[snap] thin slot=7 kv=0,19");
+    child_send(&c, "SNAPSHOT_THIN 8 10 1000");
+    child_expect(&c, "err bad_args");
+    child_send(&c, "RESTORE_CHAIN 5 6 %s/raw 40", dir);
+    child_expect(&c, "[snap] chain restored thick=5 thins=1 cur_pos=19");
+    expect_answer(&c);
+    child_send(&c, "RESTORE_CHAIN 5 - %s/raw 40", dir);
+    child_expect(&c, "[snap] chain restored thick=5 thins=0 cur_pos=10");
+    expect_answer(&c);
+    child_send(&c, "RESTORE_CHAIN -1 7 %s/raw 40", dir);
+    child_expect(&c, "[snap] chain restored thick=-1 thins=1 cur_pos=19");
+    expect_answer(&c);
+    write_long_prompt();
+    child_send(&c, "%s/long 2 snap=40:9", dir);
+    child_tokens(&c, got, 8);
+    child_expect(&c, "ok ");
+    child_send(&c, "SNAPSHOT_THIN 10 20 40");
+    child_expect(&c, "[snap] thin slot=10 kv=20,40");
+    child_send(&c, "RESTORE_CHAIN 5 10 %s/raw 40", dir); /* a gap from 10 to 20 */
+    child_expect(&c, "err slot_mismatch");
+    assert_int_equal(child_token(&c), END);
+    ask(&c);
+    assert_int_equal(child_finish(&c), 0);
+}
+
+static const struct {
+    const char *line, *reply;
+    bool has_end;
+} refused_slots[] = {
+    {"RESTORE 4 %s/raw 5", "err empty_slot", true},
+    {"RESTORE 64 %s/raw 5", "err bad_args", true},
+    {"RESTORE -1 %s/raw 5", "err bad_args", true},
+    {"RESTORE x %s/raw 5", "err bad_args", true},
+    {"RESTORE 4 %s/raw", "err bad_args", true},
+    {"RESTORE 4 %s/raw 0", "err bad_args", true},
+    {"RESTORE", "err bad_args", true},
+    {"RESTORE_CHAIN", "err bad_args", true},
+    {"RESTORE_CHAIN 4 - %s/raw 5", "err empty_slot", true},
+    {"RESTORE_CHAIN -1 - %s/raw 5", "err bad_args", true},
+    {"RESTORE_CHAIN 4 1,x %s/raw 5", "err bad_args", true},
+    {"RESTORE_CHAIN 4 1,64 %s/raw 5", "err bad_args", true},
+    {"RESTORE_CHAIN 4 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17 %s/raw 5", "err bad_args", true},
+    {"SNAPSHOT", "err bad_args", false},
+    {"SNAPSHOT x", "err bad_args", false},
+    {"SNAPSHOT_THIN 4 5", "err bad_args", false},
+    {"SNAPSHOT_THIN 4 5 5", "err bad_args", false},
+    {"SNAPSHOT_THIN 64 0 5", "err bad_args", false},
+    {"FREE_SNAPSHOT x", "err bad_args", false},
+    {"LIST_SLOTS now", "err bad_args", false},
+    {"park everything", "err bad_args", true},
+    {"unpark target now", "err bad_args", true},
+    {"free", "err unknown_command", true},
+    {"free drafters", "err unknown_command", true},
+    {"drafter drafter", "err unknown_command", true},
+    {"compress %s/raw 500", "err unsupported feature=compress", true},
+};
+
+static void bad_slot_commands_are_refused(void **state)
+{
+    (void)state;
+    child c = start(NULL);
+    for (size_t i = 0; i < sizeof refused_slots / sizeof *refused_slots; i++) {
+        char line[512], got[512];
+        fill_in(line, sizeof line, refused_slots[i].line);
+        child_send(&c, "%s", line);
+        assert_true(child_line(&c, got, sizeof got));
+        if (strcmp(got, refused_slots[i].reply) != 0) fail_msg("'%s': '%s'", line, got);
+        if (refused_slots[i].has_end) assert_int_equal(child_token(&c), END);
+    }
+    assert_true(child_stream_is_quiet(&c));
+    assert_int_equal(child_finish(&c), 0);
+}
+
+static void parking(void **state)
+{
+    (void)state;
+    static const char *const park[] = {"park", "park all", "park target"};
+    child c = start_with(true, NULL, (const char *const[]){"-md", MTP, NULL});
+    child_expect(&c, "[gemma4-daemon] ready ");
+    ask(&c);
+    child_send(&c, "SNAPSHOT 1");
+    child_expect(&c, "[snap] inline slot=1 cur_pos=");
+    for (int i = 0; i < 3; i++) {
+        child_send(&c, "%s", park[i]);
+        assert_int_equal(child_token(&c), END);
+        child_send(&c, "park target"); /* it is already */
+        assert_int_equal(child_token(&c), END);
+        child_send(&c, "%s/raw 5", dir);
+        child_expect(&c, "err target_parked");
+        assert_int_equal(child_token(&c), END);
+        child_send(&c, "RESTORE 1 %s/raw 5", dir);
+        child_expect(&c, "err target_parked");
+        assert_int_equal(child_token(&c), END);
+        child_send(&c, "generate %s/counted 5 %s/out", dir, dir);
+        child_expect(&c, "err target_parked");
+        child_send(&c, "LIST_SLOTS");
+        child_expect(&c, "[snap] slots=1");
+        child_send(&c, "unpark");
+        assert_int_equal(child_token(&c), END);
+        ask(&c);
+        child_send(&c, "RESTORE 1 %s/raw 40", dir);
+        expect_answer(&c);
+        child_expect(&c, "ok N=19 gen=12 prefix_len=1");
+    }
+    child_send(&c, "park draft"); /* the target goes on without it */
+    assert_int_equal(child_token(&c), END);
+    ask(&c);
+    child_send(&c, "unpark draft");
+    assert_int_equal(child_token(&c), END);
+    ask(&c);
+    child_send(&c, "free drafter\ndrafter free");
+    assert_int_equal(child_token(&c), END);
+    assert_int_equal(child_token(&c), END);
+    ask(&c);
+    assert_int_equal(child_finish(&c), 0);
+    c = start_with(true, NULL, (const char *const[]){"--auto-unpark", NULL});
+    child_expect(&c, "[gemma4-daemon] ready ");
+    child_send(&c, "park");
+    assert_int_equal(child_token(&c), END);
+    ask(&c);
+    assert_int_equal(child_finish(&c), 0);
+}
+
 /* ---- many lines, strange lines ---- */
 
 static void everything_at_once(void **state)
@@ -506,9 +714,9 @@ static void a_slow_reader_does_not_cost_memory(void **state)
     static int32_t all[N_GEN + 1], some[N_GEN + 1];
     char line[128];
     int gen;
-    child c = start_with(
-        true, NULL,
-        (const char *const[]){"-c", "8192", "--ignore-eos", "--stall-timeout", "1", "--spec", "ngram", NULL});
+    child c = start_with(true, NULL,
+                         (const char *const[]){"-c", "8192", "--cache", "0", "--ignore-eos", "--stall-timeout", "1",
+                                               "--spec", "ngram", NULL});
     child_expect(&c, "[gemma4-daemon] ready ");
     assert_true(fcntl(c.stream, F_SETPIPE_SZ, 4096) >= 4096);
     child_send(&c, "%s/raw %d", dir, N_GEN); /* read at once: now the cache has its size */
@@ -672,7 +880,7 @@ static void random_commands_for_long(void **state)
     (void)state;
     const char *seconds = getenv("FACET_SOAK_S");
     const time_t until = time(NULL) + (seconds ? atol(seconds) : 5);
-    child c = start_with(true, NULL, (const char *const[]){"-md", MTP, NULL});
+    child c = start_with(true, NULL, (const char *const[]){"-md", MTP, "--cache", "4", NULL});
     child_expect(&c, "[gemma4-daemon] ready ");
     rng r;
     rng_seed(&r, 11);
@@ -698,6 +906,10 @@ int main(void)
         cmocka_unit_test(bad_commands_are_refused),
         cmocka_unit_test(without_a_stream),
         cmocka_unit_test(sampling),
+        cmocka_unit_test(snapshots),
+        cmocka_unit_test(chains_of_snapshots),
+        cmocka_unit_test(bad_slot_commands_are_refused),
+        cmocka_unit_test(parking),
         cmocka_unit_test(everything_at_once),
         cmocka_unit_test(strange_lines),
         cmocka_unit_test(ways_to_end),

@@ -26,7 +26,7 @@ static void check_lines(const char *bytes, size_t n, size_t step, size_t max_lin
     int fd[2];
     inlet in;
     assert_int_equal(pipe(fd), 0);
-    inlet_open(&in, fd[0], max_line);
+    assert_true(inlet_open(&in, fd[0], max_line));
     size_t at = 0;
     int n_items = 0;
     for (int i = 0;;) {
@@ -82,7 +82,7 @@ static void a_long_line_takes_bounded_memory(void **state)
     static char bytes[1 << 15];
     memset(bytes, 'x', sizeof bytes);
     assert_int_equal(pipe(fd), 0);
-    inlet_open(&in, fd[0], 1000);
+    assert_true(inlet_open(&in, fd[0], 1000));
     int n_long = 0;
     for (int i = 0; i < 500; i++) { /* 16 MB */
         assert_int_equal(write(fd[1], bytes, sizeof bytes), sizeof bytes);
@@ -117,7 +117,7 @@ static void random_bytes_come_through(void **state)
         int fd[2];
         inlet in;
         assert_int_equal(pipe(fd), 0);
-        inlet_open(&in, fd[0], sizeof bytes);
+        assert_true(inlet_open(&in, fd[0], sizeof bytes));
         for (;;) {
             const char *line;
             size_t len;
@@ -154,7 +154,7 @@ static void a_slow_reader_is_waited_for(void **state)
     assert_int_equal(pipe(fd), 0);
     const int size = fcntl(fd[1], F_SETPIPE_SZ, 4096);
     assert_true(size >= 4096);
-    outlet_open(&o, fd[1], 1000);
+    assert_true(outlet_open(&o, fd[1], 1000));
     assert_true(outlet_blocked_s(&o) == 0);
     while (!outlet_is_full(&o)) {
         uint8_t piece[100];
@@ -188,7 +188,7 @@ static void a_reader_who_is_gone_costs_nothing(void **state)
     outlet o;
     signal(SIGPIPE, SIG_IGN);
     assert_int_equal(pipe(fd), 0);
-    outlet_open(&o, fd[1], 1000);
+    assert_true(outlet_open(&o, fd[1], 1000));
     close(fd[0]);
     outlet_put(&o, "hello", 5);
     outlet_flush(&o);
@@ -199,7 +199,7 @@ static void a_reader_who_is_gone_costs_nothing(void **state)
     assert_false(outlet_is_full(&o));
     outlet_close(&o);
     close(fd[1]);
-    outlet_open(&o, -1, 1000); /* there never was one */
+    assert_true(outlet_open(&o, -1, 1000)); /* there never was one */
     outlet_put(&o, "hello", 5);
     outlet_flush(&o);
     assert_int_equal(outlet_n_waiting(&o), 0);
@@ -210,19 +210,63 @@ static void long_replies_and_short_memory(void **state)
 {
     (void)state;
     outlet o;
-    static char text[3000];
+    static char text[3000], large[200000];
     memset(text, 'y', sizeof text - 1);
-    outlet_open(&o, 1, 1000);
-    outlet_printf(&o, "<%s>", text);
-    assert_int_equal(outlet_n_waiting(&o), sizeof text + 1);
-    outlet_close(&o);
-    outlet_open(&o, 1, 1000);
     mem_fail_at(1);
-    outlet_put(&o, "x", 1);
-    mem_fail_at(0);
-    assert_true(o.is_broken);
-    assert_int_equal(o.error, ENOMEM);
+    assert_false(outlet_open(&o, 1, 1000));
     outlet_close(&o);
+    mem_fail_at(0);
+    assert_true(outlet_open(&o, 1, 1000));
+    mem_fail_at(1); /* what the limit allows wants no memory */
+    for (int i = 0; i < 20; i++) assert_true(outlet_printf(&o, "<%s>", text));
+    assert_int_equal(outlet_n_waiting(&o), 20 * (sizeof text + 1));
+    assert_false(outlet_put(&o, large, sizeof large)); /* this does, and is refused as a whole */
+    assert_int_equal(outlet_n_waiting(&o), 20 * (sizeof text + 1));
+    assert_true(outlet_put(&o, "x", 1));
+    assert_false(o.is_broken);
+    mem_fail_at(0);
+    assert_true(outlet_put(&o, large, sizeof large));
+    assert_int_equal(outlet_n_waiting(&o), 20 * (sizeof text + 1) + 1 + sizeof large);
+    outlet_close(&o);
+}
+
+static void lines_and_short_memory(void **state)
+{
+    (void)state;
+    int fd[2];
+    inlet in;
+    const char *line;
+    size_t n;
+    static char bytes[1 << 15];
+    memset(bytes, 'x', sizeof bytes);
+    assert_int_equal(pipe(fd), 0);
+    mem_fail_at(1);
+    assert_false(inlet_open(&in, fd[0], 1 << 20));
+    inlet_close(&in);
+    mem_fail_at(0);
+    assert_true(inlet_open(&in, fd[0], 1 << 20));
+    size_t n_read = 0;
+    while (in.data.cap - in.data.len > 65536) { /* a line that has begun fills the buffer */
+        assert_int_equal(write(fd[1], bytes, sizeof bytes), sizeof bytes);
+        inlet_fill(&in);
+        assert_int_equal(inlet_next(&in, &line, &n), INLET_NONE);
+        n_read += sizeof bytes;
+    }
+    mem_fail_at(1);
+    inlet_fill(&in);
+    mem_fail_at(0);
+    assert_int_equal(inlet_next(&in, &line, &n), INLET_TOO_LONG);
+    assert_int_equal(n, n_read);
+    assert_int_equal(inlet_next(&in, &line, &n), INLET_NONE);
+    assert_int_equal(write(fd[1], "yy\nnext\n", 8), 8); /* its rest is dropped */
+    inlet_fill(&in);
+    assert_int_equal(inlet_next(&in, &line, &n), INLET_LINE);
+    assert_int_equal(n, 4);
+    assert_memory_equal(line, "next", 4);
+    assert_false(in.is_over);
+    close(fd[0]);
+    close(fd[1]);
+    inlet_close(&in);
 }
 
 /* ---- samp= ---- */
@@ -290,6 +334,7 @@ int main(void)
         cmocka_unit_test(a_slow_reader_is_waited_for),
         cmocka_unit_test(a_reader_who_is_gone_costs_nothing),
         cmocka_unit_test(long_replies_and_short_memory),
+        cmocka_unit_test(lines_and_short_memory),
         cmocka_unit_test(sampling_suffixes),
         cmocka_unit_test(malformed_suffixes),
     };

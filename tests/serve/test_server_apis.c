@@ -232,6 +232,175 @@ static void a_thought_has_a_budget(void **state)
     world_close(&w);
 }
 
+/* ---- formats ---- */
+
+#define SCHEMA                                                                                                         \
+    "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"enum\":[\"x\",\"y\"]}},\"required\":"  \
+    "[\"a\",\"b\"],\"additionalProperties\":false}"
+
+static void assert_fits(const char *text)
+{
+    json_t *j = json_loads(text, 0, NULL);
+    const char *b = text_at(j, "b");
+    if (!j || json_object_size(j) != 2 || !json_is_integer(json_at(j, "a")) || (strcmp(b, "x") && strcmp(b, "y")))
+        fail_msg("does not fit: %s", text);
+    json_decref(j);
+}
+
+static void formats(void **state)
+{
+    static const char *const chats[] = {
+        ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"s\",\"schema\":" SCHEMA "}}",
+        ",\"json_schema\":" SCHEMA,
+        ",\"json_schema\":" SCHEMA ",\"enable_thinking\":true",
+        ",\"json_schema\":" SCHEMA ",\"enable_thinking\":true,\"thinking_budget\":6",
+        ",\"json_schema\":" SCHEMA ",\"speculation\":\"ngram\"",
+        ",\"json_schema\":" SCHEMA ",\"temperature\":1.5,\"seed\":3",
+    };
+    (void)state;
+    world w = world_open(world_config(), 1024);
+    for (size_t i = 0; i < sizeof chats / sizeof *chats; i++) {
+        json_t *j = ask_json(&w, "/v1/chat/completions", chat_body(QUESTION, chats[i]), 200);
+        assert_fits(text_at(j, "choices.0.message.content"));
+        assert_string_equal(text_at(j, "choices.0.finish_reason"), "stop");
+        if (i == 2) assert_true(int_at(j, "timings.thought_tokens") < 30); /* one thought */
+        if (strstr(chats[i], "thinking"))
+            assert_memory_equal(text_at(j, "choices.0.message.reasoning_content"), "I", 1);
+        json_decref(j);
+    }
+    json_t *events =
+        events_of(&w, "/v1/chat/completions", chat_body(QUESTION, ",\"n\":2,\"stream\":true,\"json_schema\":" SCHEMA));
+    size_t i;
+    json_t *e;
+    buf text[2] = {{0}};
+    json_array_foreach(events, i, e) if (json_string_value(json_at(e, "choices.0.delta.content")))
+        buf_puts(&text[int_at(e, "choices.0.index")], text_at(e, "choices.0.delta.content"));
+    for (int k = 0; k < 2; k++) {
+        assert_fits(text[k].data);
+        buf_free(&text[k]);
+    }
+    json_decref(events);
+    json_t *j =
+        ask_json(&w, "/v1/chat/completions",
+                 chat_body(QUESTION, ",\"max_tokens\":400,\"response_format\":{\"type\":\"json_object\"}"), 200);
+    assert_memory_equal(text_at(j, "choices.0.message.content"), "{", 1);
+    json_decref(j);
+    j = ask_json(&w, "/v1/chat/completions", chat_body(QUESTION, ",\"grammar\":\"root ::= \\\"yes\\\" | \\\"no\\\"\""),
+                 200);
+    assert_true(!strcmp(text_at(j, "choices.0.message.content"), "yes") ||
+                !strcmp(text_at(j, "choices.0.message.content"), "no"));
+    json_decref(j);
+    j = ask_json(&w, "/v1/completions", "{\"prompt\":\"The answer: \",\"grammar\":\"root ::= [0-9]{3} \\\"!\\\"\"}",
+                 200);
+    assert_int_equal(strlen(text_at(j, "choices.0.text")), 4);
+    assert_int_equal(text_at(j, "choices.0.text")[3], '!');
+    json_decref(j);
+    j = ask_json(&w, "/v1/responses",
+                 "{\"input\":\"" QUESTION
+                 "\",\"text\":{\"format\":{\"type\":\"json_schema\",\"name\":\"s\",\"schema\":" SCHEMA "}}}",
+                 200);
+    assert_fits(text_at(j, "output.0.content.0.text"));
+    assert_string_equal(text_at(j, "text.format.type"), "json_schema");
+    json_decref(j);
+    j = ask_json(&w, "/v1/messages",
+                 "{\"max_tokens\":64,\"messages\":[{\"role\":\"user\",\"content\":\"" QUESTION
+                 "\"}],\"output_config\":{\"format\":{\"type\":\"json_schema\",\"schema\":" SCHEMA "}}}",
+                 200);
+    assert_fits(text_at(j, "content.0.text"));
+    json_decref(j);
+    world_close(&w);
+}
+
+/* A call instead of the content stays possible; one that is demanded is not held to the format. */
+static void formats_and_tools(void **state)
+{
+    (void)state;
+    world w = world_open(world_config(), 1024);
+    const char *const tool =
+        ",\"json_schema\":" SCHEMA
+        ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"get_weather\",\"description\":"
+        "\"Get the current weather for a "
+        "city.\",\"parameters\":{\"type\":\"object\",\"properties\":{\"city\":{\"type\":"
+        "\"string\",\"description\":\"City name\"}},\"required\":[\"city\"]}}}]%s";
+    const char *const choices[] = {"", ",\"tool_choice\":\"required\""};
+    for (int i = 0; i < 2; i++) {
+        char rest[1024];
+        snprintf(rest, sizeof rest, tool, choices[i]);
+        json_t *j = ask_json(&w, "/v1/chat/completions", chat_body("What is the weather in Rome?", rest), 200);
+        assert_string_equal(text_at(j, "choices.0.message.tool_calls.0.function.arguments"), "{\"city\":\"Rome\"}");
+        json_decref(j);
+    }
+    char rest[1024];
+    snprintf(rest, sizeof rest, tool, ",\"tool_choice\":\"none\"");
+    json_t *j = ask_json(&w, "/v1/chat/completions", chat_body("What is the weather in Rome?", rest), 200);
+    assert_fits(text_at(j, "choices.0.message.content"));
+    json_decref(j);
+    world_close(&w);
+}
+
+static void refused_formats(void **state)
+{
+    static const struct {
+        const char *rest, *message;
+    } table[] = {
+        {",\"response_format\":{\"type\":\"xml\"}",
+         "response_format.type: 'xml' (a string): want text, json_object or json_schema"},
+        {",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{}}",
+         "response_format.json_schema.schema: nothing: want a JSON schema"},
+        {",\"response_format\":7", "response_format: 7: want an object"},
+        {",\"grammar\":7", "grammar: 7: want a string of GBNF"},
+    };
+    (void)state;
+    world w = world_open(world_config(), 1024);
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        json_t *j = ask_json(&w, "/v1/chat/completions", chat_body(QUESTION, table[i].rest), 400);
+        assert_string_equal(text_at(j, "error.message"), table[i].message);
+        json_decref(j);
+    }
+    json_t *j = ask_json(&w, "/v1/chat/completions", chat_body(QUESTION, ",\"grammar\":\"root ::= x\""), 400);
+    assert_memory_equal(text_at(j, "error.message"), "grammar: ", 9);
+    json_decref(j);
+    j = ask_json(&w, "/v1/chat/completions",
+                 chat_body(QUESTION, ",\"json_schema\":{\"properties\":{\"p\":{\"$ref\":\"https://x.example\"}}}"),
+                 400);
+    assert_memory_equal(text_at(j, "error.message"), "json_schema: ", 13);
+    assert_non_null(strstr(text_at(j, "error.message"), "/properties/p"));
+    json_decref(j);
+    world_close(&w);
+}
+
+/* The same schema is compiled once; many different ones leave nothing behind. */
+static void grammars_are_kept(void **state)
+{
+    (void)state;
+    facet_model *m;
+    facet_error err;
+    grammar_cache c;
+    grammar_entry *a, *b, *list[GRAMMARS_KEPT + 4];
+    assert_ok(facet_model_open(WORLD_MODEL, &m, &err), err);
+    grammars_open(&c);
+    assert_ok(grammars_get(&c, m, GRAMMAR_SCHEMA, SCHEMA, strlen(SCHEMA), &a, &err), err);
+    assert_ok(grammars_get(&c, m, GRAMMAR_SCHEMA, SCHEMA, strlen(SCHEMA), &b, &err), err);
+    assert_ptr_equal(a, b);
+    assert_ok(grammars_get(&c, m, GRAMMAR_OBJECT, NULL, 0, &b, &err), err);
+    assert_ptr_not_equal(a, b);
+    for (int i = 0; i < GRAMMARS_KEPT + 4; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "root ::= \"%d\"", i);
+        assert_ok(grammars_get(&c, m, GRAMMAR_GBNF, text, strlen(text), &list[i], &err), err);
+    }
+    for (int i = 0; i < GRAMMARS_KEPT + 4; i++) grammars_give_back(&c, list[i]);
+    grammars_give_back(&c, a);
+    grammars_give_back(&c, a);
+    grammars_give_back(&c, b);
+    assert_ok(grammars_get(&c, m, GRAMMAR_SCHEMA, SCHEMA, strlen(SCHEMA), &b, &err), err);
+    assert_ptr_equal(a, b);
+    grammars_give_back(&c, b);
+    grammars_give_back(&c, NULL);
+    grammars_close(&c);
+    facet_model_close(m);
+}
+
 /* ---- messages ---- */
 
 #define MESSAGE(rest) "{\"max_tokens\":64,\"messages\":[{\"role\":\"user\",\"content\":\"" QUESTION "\"}]" rest "}"
@@ -527,6 +696,10 @@ int main(void)
         cmocka_unit_test(logprobs_of_completions),
         cmocka_unit_test(thoughts),
         cmocka_unit_test(a_thought_has_a_budget),
+        cmocka_unit_test(formats),
+        cmocka_unit_test(formats_and_tools),
+        cmocka_unit_test(refused_formats),
+        cmocka_unit_test(grammars_are_kept),
         cmocka_unit_test(messages),
         cmocka_unit_test(a_stream_of_messages),
         cmocka_unit_test(tools_of_messages),

@@ -290,6 +290,34 @@ static void the_next_turn_evaluates_what_is_new(void **state)
     world_close(&w);
 }
 
+/* Two chats part behind a system text that is longer than the local layers' window; a third one goes on from there. */
+static void chats_share_a_system_text(void **state)
+{
+    (void)state;
+    world w = world_open(world_config(), 4096);
+    buf text = {0};
+    for (int i = 0; i < 400; i++) buf_printf(&text, "%d ", i);
+    const char *const users[] = {"What is 82 - 61?", "Which month comes after June?",
+                                 "Tell me the capital of Morocco."};
+    json_int_t cached[3], n[3];
+    for (int i = 0; i < 3; i++) {
+        json_t *body = json_pack("{s:[{s:s, s:s}, {s:s, s:s}], s:i}", "messages", "role", "system", "content",
+                                 text.data, "role", "user", "content", users[i], "max_tokens", 8);
+        char *s = json_dumps(body, 0);
+        json_t *j = ask_json(&w, CHAT, s, 200);
+        cached[i] = int_at(j, "timings.cached_tokens");
+        n[i] = int_at(j, "usage.prompt_tokens");
+        json_decref(j);
+        json_decref(body);
+        free(s);
+    }
+    assert_int_equal(cached[0], 0);
+    if (cached[2] < n[2] - 40)
+        fail_msg("the third chat took %d of %d tokens from the cache", (int)cached[2], (int)n[2]);
+    buf_free(&text);
+    world_close(&w);
+}
+
 /* ---- many at once ---- */
 
 static const char *const questions[] = {"What is 82 - 61?",
@@ -344,7 +372,6 @@ static void replies_do_not_depend_on_the_neighbours(void **state)
     (void)state;
     server_config c = world_config();
     c.engine.n_parallel = 8;
-    c.engine.n_idle = 4;
     world w = world_open(c, 512);
     char *expected[N_QUESTIONS];
     for (int q = 0; q < N_QUESTIONS; q++) expected[q] = content_of(&w, questions[q], false);
@@ -540,6 +567,7 @@ int main(void)
         cmocka_unit_test(a_tool_call_and_its_answer),
         cmocka_unit_test(tool_choice),
         cmocka_unit_test(the_next_turn_evaluates_what_is_new),
+        cmocka_unit_test(chats_share_a_system_text),
         cmocka_unit_test(replies_do_not_depend_on_the_neighbours),
         cmocka_unit_test(a_client_that_goes_ends_its_text),
         cmocka_unit_test(a_full_queue_refuses),

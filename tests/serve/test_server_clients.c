@@ -8,7 +8,7 @@
 
 #include "server_world.h"
 
-#define PACKAGES "openai@6.49.0 @anthropic-ai/sdk@1.13.0"
+#define PACKAGES "openai@6.49.0 @anthropic-ai/sdk@1.13.0 playwright-core@1.64.1"
 
 static char folder[512];
 static bool is_ours;
@@ -35,13 +35,14 @@ static const char *install(void)
     is_ours = !given || !*given;
     snprintf(folder, sizeof folder, "%s", is_ours ? "/tmp/facet-clients-XXXXXX" : given);
     if (is_ours && !mkdtemp(folder)) return "no temporary folder";
-    snprintf(command, sizeof command,
-             "cp %s/tests/clients/*.mjs %s/ && cd %s && { test -d node_modules/openai || timeout 900 npm install "
-             "--no-package-lock --no-audit --no-fund --prefer-offline --loglevel error " PACKAGES "; } 2>&1 | tail -2",
-             FACET_SOURCE_DIR, folder, folder);
+    snprintf(
+        command, sizeof command,
+        "cp %s/tests/clients/*.mjs %s/ && cd %s && { test -d node_modules/playwright-core || timeout 900 npm install "
+        "--no-package-lock --no-audit --no-fund --prefer-offline --loglevel error " PACKAGES "; } 2>&1 | tail -2",
+        FACET_SOURCE_DIR, folder, folder);
     run(out, sizeof out, command);
-    snprintf(command, sizeof command, "test -d %s/node_modules/openai -a -d %s/node_modules/@anthropic-ai/sdk", folder,
-             folder);
+    snprintf(command, sizeof command,
+             "cd %s/node_modules && test -d openai -a -d @anthropic-ai/sdk -a -d playwright-core", folder);
     if (run(why, sizeof why, command) == 0) return NULL;
     snprintf(why, sizeof why, "npm cannot install " PACKAGES ": %s", out);
     why[strcspn(why, "\n")] = 0;
@@ -82,6 +83,18 @@ static void run_suite(void **state, const char *name)
     world_close(&w);
 }
 
+static void page(void **state)
+{
+    char out[512] = "";
+    if (!*state && run(out, sizeof out, "command -v chromium") != 0) {
+        print_message("skipped: chromium is not installed\n");
+        skip();
+    }
+    out[strcspn(out, "\n")] = 0;
+    if (!*state) setenv("CHROMIUM", out, 1);
+    run_suite(state, "page");
+}
+
 static void openai(void **state)
 {
     run_suite(state, "openai");
@@ -94,6 +107,6 @@ static void anthropic(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(openai), cmocka_unit_test(anthropic)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(openai), cmocka_unit_test(anthropic), cmocka_unit_test(page)};
     return cmocka_run_group_tests(tests, open_clients, close_clients);
 }

@@ -52,9 +52,6 @@ static const struct {
     {"POST", "/v1/chat/completions", NULL,
      "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"tools\":[{\"type\":\"retrieval\"}]}", 400,
      "tools[0].type: 'retrieval' (a string): want 'function'", "tools[0].type", NULL},
-    {"POST", "/v1/chat/completions", NULL,
-     "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"response_format\":{\"type\":\"json_object\"}}", 400,
-     "response_format.type: 'json_object' is not supported yet: want 'text'", "response_format.type", NULL},
     {"POST", "/v1/chat/completions", NULL, "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"max_tokens\":5000}",
      400,
      "This model's maximum context length is 1024 tokens. However, you requested 5014 tokens (14 in the messages, 5000 "

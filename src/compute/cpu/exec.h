@@ -8,6 +8,7 @@
 
 #include <stdatomic.h>
 
+#include "base/cpu.h"
 #include "base/team.h"
 #include "compute/backend.h"
 #include "compute/cpu/attn.h"
@@ -97,7 +98,15 @@ static inline int exec_take(const exec *x, const plan_op *op, int phase)
 {
     return atomic_fetch_add_explicit(&x->c->next[2 * (op - x->c->plan->ops) + phase], 1, memory_order_relaxed);
 }
-/* weights.c: the entries of backend_ops. */
+/* Threads of a backend that was asked for `wanted`; 0 = one per processor. */
+static inline int exec_n_threads(int wanted)
+{
+    return wanted > 0 ? wanted : cpu_count();
+}
+/* compile.c: entries of backend_ops. */
+facet_status cpu_compile(backend *b, const plan *p, int max_rows, int max_out, compiled **out, facet_error *err);
+void cpu_release(backend *b, compiled *c);
+/* weights.c: likewise. */
 facet_status cpu_load(backend *b, const weight *weights, int n, facet_error *err);
 void cpu_unload(backend *b, int part);
 facet_status cpu_reload(backend *b, int part, facet_error *err);

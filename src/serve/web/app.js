@@ -197,9 +197,9 @@ class Answer {
         this.wasFolded = true;
       }
     }
-    render(this.text, this.message.content);
+    render(this.text, this.message.content ?? '');
     showStatus(this);
-    if (this.drafts) drawTree($('tree'), this.drafts);
+    if (this.drafts) $('drafts').hidden = !drawTree($('tree'), this.drafts);
     scrollDown(follow);
   }
 
@@ -297,7 +297,7 @@ function startAnew() {
   keep('messages', messages);
   showError('');
   $('status').textContent = '';
-  $('tree').hidden = true;
+  $('drafts').hidden = true;
   showAll();
   $('input').focus();
 }

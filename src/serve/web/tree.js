@@ -26,20 +26,24 @@ function layout(parents) {
   return {depth, row, rows};
 }
 
-// drafts: {parents: [0, …], texts: […], held: [bool]}; entry 0 is the token that they follow.
+const label = text => JSON.stringify(text).slice(1, -1).replaceAll(' ', '␣').slice(0, 9);
+
+// drafts: {parents: [0, …], texts: […], held: [bool]}; entry 0 is the token that they follow. False: there is nothing to
+// draw.
 export function drawTree(into, drafts) {
   const {parents, texts, held} = drafts;
-  into.hidden = parents.length < 2;
-  if (into.hidden) return;
+  if (parents.length < 2) return false;
   const {depth, row, rows} = layout(parents);
-  const dx = 78, dy = 22, x = i => 14 + depth[i] * dx, y = i => 14 + row[i] * dy;
+  const dx = 64, dy = 36, x = i => 36 + depth[i] * dx, y = i => 12 + row[i] * dy;
   const parts = parents.map((p, i) => {
     const g = node('g', {class: held[i] ? 'held' : ''});
-    if (i) g.append(node('line', {x1: x(p), y1: y(p), x2: x(i), y2: y(i)}));
+    if (i) g.append(node('line', {x1: x(p) + 5, y1: y(p), x2: x(i) - 5, y2: y(i)}));
     g.append(node('circle', {cx: x(i), cy: y(i), r: 5}));
-    g.append(node('text', {x: x(i) + 8, y: y(i) + 4}, JSON.stringify(texts[i]).slice(1, -1).slice(0, 9)));
+    g.append(node('text', {x: x(i), y: y(i) + 18}, label(texts[i])));
     return g;
   });
-  into.setAttribute('viewBox', `0 0 ${Math.max(...depth) * dx + 90} ${rows * dy + 10}`);
+  into.setAttribute('width', Math.max(...depth) * dx + 72);
+  into.setAttribute('height', rows * dy);
   into.replaceChildren(...parts);
+  return true;
 }
