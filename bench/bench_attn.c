@@ -53,7 +53,8 @@ static void by_splits(void *arg, int thread, int n_threads)
     team_barrier(b->team);
     for (int i = thread; i < b->n_rows * b->n_heads; i += n_threads) {
         size_t r = (size_t)(i / b->n_heads), h = (size_t)(i % b->n_heads);
-        attn_fold(b->parts + r * row + h * part, n, split, dim, b->rows[r].out + h * (size_t)dim);
+        attn_fold(b->parts + r * row + h * part, n, split, dim, kv_type_get(b->layer.desc.v_type)->is_rotated,
+                  b->rows[r].out + h * (size_t)dim);
     }
 }
 

@@ -108,12 +108,14 @@ FACET_API void facet_drafter_close(facet_drafter *d);             /* after the e
 FACET_API const char *facet_drafter_kind(const facet_drafter *d); /* "mtp" or "dflash" */
 
 typedef struct facet_engine_params {
-    size_t struct_size;       /* sizeof(facet_engine_params) */
-    const char *device;       /* "cpu", "cuda", "cuda:N", "ref", "auto" */
-    int n_threads;            /* 0 = one per processor */
-    int32_t n_ctx;            /* tokens per session; 0 = the model's limit, or what half of the free memory holds */
-    int n_sessions;           /* sessions that can be full at a time */
-    const char *cache_type_k; /* "f16", "q8_0", "f32" (exact, twice as large as f16) */
+    size_t struct_size; /* sizeof(facet_engine_params) */
+    const char *device; /* "cpu", "cuda", "cuda:N", "ref", "auto" */
+    int n_threads;      /* 0 = one per processor */
+    int32_t n_ctx;      /* tokens per session; 0 = the model's limit, or what half of the free memory holds */
+    int n_sessions;     /* sessions that can be full at a time */
+    /* NULL: that of the preset; "f16", "q8_0", "q4_0", "tq3_0", "rot_q8_0", "rot_q4_0" (rotated first), "f32" (exact,
+     * twice as large as f16). docs/long-context.md compares them. */
+    const char *cache_type_k;
     const char *cache_type_v;
     bool use_mmap;     /* run from the mapped file: starts at once, slower */
     bool wants_hidden; /* make the post-norm hidden of wanted rows readable */
@@ -129,6 +131,10 @@ typedef struct facet_engine_params {
     uint64_t cache_bytes; /* room of the KV cache for snapshots and cached prompts, beside that of the sessions */
     bool reuse_prompts; /* a prompt starts from the longest beginning that a session, snapshot or cached prompt holds */
     bool auto_unpark;   /* what needs a parked part unparks it instead of failing with FACET_ERR_PARKED */
+    /* NULL, or cache types of single layers of the target: "SELECTOR=K[/V],..." with a layer's number, a range "2-5",
+     * "local" or "global"; later entries overrule earlier ones. */
+    const char *cache_layers;
+    const char *cache_preset; /* NULL, "exact" (both: f16), "balanced", "small", "tiny" */
 } facet_engine_params;
 
 FACET_API facet_engine_params facet_engine_params_default(void);
@@ -303,7 +309,7 @@ FACET_API void facet_grammar_close(facet_grammar *g); /* after the generations t
 
 /* Where the grammar holds: in the answer's content. What else an answer may have, free of it: */
 enum {
-    FACET_ANSWER_MAY_THINK = 1, /* thoughts before the content */
+    FACET_ANSWER_MAY_THINK = 1, /* a thought before the content */
     FACET_ANSWER_MAY_CALL = 2,  /* tool calls instead of it */
     FACET_ANSWER_IN_THOUGHT = 4 /* the prompt ended inside a thought */
 };

@@ -9,7 +9,8 @@ _facet() {
     case $prev in
         --device) mapfile -t COMPREPLY < <(compgen -W "auto cpu cuda ref" -- "$cur"); return ;;
         --spec) mapfile -t COMPREPLY < <(compgen -W "none mtp dflash ngram auto" -- "$cur"); return ;;
-        --cache-type-[kv]|-ctk|-ctv) mapfile -t COMPREPLY < <(compgen -W "f16 q8_0 q4_0 tq3_0 f32" -- "$cur"); return ;;
+        --kv) mapfile -t COMPREPLY < <(compgen -W "exact balanced small tiny" -- "$cur"); return ;;
+        --cache-type-[kv]|-ctk|-ctv) mapfile -t COMPREPLY < <(compgen -W "f16 q8_0 q4_0 tq3_0 rot_q8_0 rot_q4_0 f32" -- "$cur"); return ;;
         --log) mapfile -t COMPREPLY < <(compgen -W "text json none" -- "$cur"); return ;;
         --cors) mapfile -t COMPREPLY < <(compgen -W "local none" -- "$cur"); return ;;
     esac

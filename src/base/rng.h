@@ -9,13 +9,17 @@ typedef struct rng {
     uint64_t s[4];
 } rng;
 
+static inline uint64_t rng_mix(uint64_t z)
+{
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
 static inline void rng_seed(rng *r, uint64_t seed)
 {
     for (int i = 0; i < 4; i++) {
-        uint64_t z = (seed += 0x9e3779b97f4a7c15u);
-        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-        r->s[i] = z ^ (z >> 31);
+        r->s[i] = rng_mix(seed += 0x9e3779b97f4a7c15u);
     }
 }
 
@@ -47,6 +51,17 @@ static inline double rng_normal(rng *r)
 {
     double u = 1.0 - rng_uniform(r), v = rng_uniform(r);
     return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
+}
+
+/* A number in [0, 1) that depends on the seed, a position and a lane (several numbers for one position) alone, not on
+ * what was drawn before: two rounds of splitmix64's finaliser (Steele, Lea, Flood 2014) over a Weyl step per input. */
+static inline double rng_uniform_at(uint64_t seed, int64_t pos, uint32_t lane)
+{
+    const uint64_t weyl = 0x9e3779b97f4a7c15u;
+    uint64_t z = rng_mix(seed + weyl);
+    z = rng_mix(z ^ (uint64_t)pos * weyl);
+    z = rng_mix(z + ((uint64_t)lane + 1) * weyl);
+    return (double)(z >> 11) * 0x1p-53;
 }
 
 /* [0, n), n >= 1 */

@@ -53,13 +53,14 @@ static double share(double x, double ceiling)
 void bench_print_begin(const bench_run *run)
 {
     backend_info info;
+    const char *cache[2];
     run->engine->be->ops->info(run->engine->be, &info);
+    cli_cache_types(&run->o->common.engine, cache);
     const backend_ceilings *c = &run->ceilings;
     switch (run->o->format) {
     case BENCH_MD:
         printf("%s, %.2f GiB, KV %s/%s, on %s: %s; it reads %.1f GB/s", model_name(run), tensor_gib(run->engine->model),
-               run->o->common.engine.cache_type_k, run->o->common.engine.cache_type_v, info.name, info.description,
-               c->read_gbps);
+               cache[0], cache[1], info.name, info.description, c->read_gbps);
         if (c->dot_gops > 0) printf(" and multiplies %.0f GOP/s", c->dot_gops);
         printf("\n\n| test | tok/s | ms | best ms | GB/s | of read | GOP/s | of dot |\n"
                "|---|---|---|---|---|---|---|---|\n");
@@ -200,13 +201,14 @@ void bench_print_end(const bench_run *run)
     if (run->o->format != BENCH_JSON) return;
     backend_info info;
     facet_memory memory;
+    const char *cache[2];
+    cli_cache_types(&run->o->common.engine, cache);
     run->engine->be->ops->info(run->engine->be, &info);
     facet_engine_memory(run->engine, &memory);
-    json_t *j =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:{s:f, s:f}, s:I, s:o}", "model", model_name(run), "device", info.name,
-                  "description", info.description, "cache_type_k", run->o->common.engine.cache_type_k, "cache_type_v",
-                  run->o->common.engine.cache_type_v, "ceilings", "read_gbps", run->ceilings.read_gbps, "dot_gops",
-                  run->ceilings.dot_gops, "peak_rss", (json_int_t)memory.peak_rss, "results", results);
+    json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:s, s:{s:f, s:f}, s:I, s:o}", "model", model_name(run), "device",
+                          info.name, "description", info.description, "cache_type_k", cache[0], "cache_type_v",
+                          cache[1], "ceilings", "read_gbps", run->ceilings.read_gbps, "dot_gops",
+                          run->ceilings.dot_gops, "peak_rss", (json_int_t)memory.peak_rss, "results", results);
     json_dumpf(j, stdout, JSON_COMPACT);
     putchar('\n');
     json_decref(j);

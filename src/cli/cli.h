@@ -17,8 +17,10 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
     X('c', "ctx", "N", "context in tokens (0 = the model's limit, or what fits)")                                      \
     X('t', "threads", "N", "threads (0 = one per processor)")                                                          \
     X(256, "device", "D", "cpu, cuda, cuda:N, ref or auto")                                                            \
-    X(257, "cache-type-k", "T", "type of cached keys: f16, q8_0, or f32: exact, large (-ctk)")                         \
-    X(258, "cache-type-v", "T", "type of cached values: f16, q8_0, or f32: exact, large (-ctv)")                       \
+    X(262, "kv", "PRESET", "cache: exact (f16), balanced (q8_0), small (4.5 bits), tiny (worse)")                      \
+    X(257, "cache-type-k", "T", "keys: f16, q8_0, q4_0, tq3_0, rot_q8_0, rot_q4_0 or f32 (-ctk)")                      \
+    X(258, "cache-type-v", "T", "values: the same types (-ctv)")                                                       \
+    X(261, "cache-layers", "LIST", "types of single layers: 0-3=q8_0,global=q8_0/tq3_0 (K/V)")                         \
     X(259, "mmap", NULL, "run from the mapped file: starts at once, slower")                                           \
     X(260, "json", NULL, "one JSON object on standard output")
 
@@ -66,7 +68,9 @@ typedef struct cli_options {
     bool is_json;
     const char *draft[CLI_MAX_DRAFTERS];
     int n_drafts;
-    bool has_spec;                             /* --spec was given */
+    bool has_spec;             /* --spec was given */
+    bool keeps_drafters;       /* loaded whatever the method: requests may name another one */
+    const char *env_k, *env_v; /* cache types from the environment: --kv on the command line drops them */
     facet_drafter *drafters[CLI_MAX_DRAFTERS]; /* open while the engine is */
     facet_logit_bias bias[CLI_MAX_LIST];
     const char *stop[CLI_MAX_LIST];
@@ -75,6 +79,8 @@ typedef struct cli_options {
 void cli_options_init(cli_options *o);
 /* Environment first. Returns false after printing what is wrong. */
 bool cli_options_from_environment(cli_options *o);
+/* Tells on standard error which variables of other programs of the family are set and mean nothing here. */
+void cli_warn_about_environment(void);
 /* One parsed option (val of CLI_*_OPTIONS). 1 = taken, 0 = not a shared option, -1 = wrong value (printed). */
 int cli_option(cli_options *o, int val, const char *arg);
 /* Groups of options beside the common ones. */
@@ -97,6 +103,9 @@ bool cli_float(const char *name, const char *arg, double min, double max, double
 int cli_fail(const facet_error *err);
 /* "facet CMD: …" on stderr; EXIT_USAGE. */
 int cli_usage(const char *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Names of the cache types of K and V that valid options stand for. */
+void cli_cache_types(const facet_engine_params *p, const char *name[2]);
 
 /* The model of the options, or the bundled one (said on stderr). Engine with a progress bar on a terminal. */
 facet_status cli_open_model(const cli_options *o, facet_model **out, facet_error *err);

@@ -275,7 +275,9 @@ int cmd_daemon(int argc, char **argv)
     o.common.engine.n_ctx = UNSET;
     o.common.engine.cache_bytes = (uint64_t)DEFAULT_CACHE_MIB << 20;
     o.common.engine.reuse_prompts = true;
+    o.common.keeps_drafters = true;
     if (!cli_options_from_environment(&o.common)) return EXIT_USAGE;
+    cli_warn_about_environment();
     const int wrong = parse(argc, argv, &o);
     if (wrong) return wrong < 0 ? EXIT_OK : wrong;
     const int bad_stream = check_stream(&o.config);

@@ -4,6 +4,7 @@
 #include "base/file_map.h"
 #include "base/mem.h"
 #include "cli/cli.h"
+#include "decode/cache_types.h"
 #include "decode/engine_memory.h"
 
 enum { OPT_PLAN = 300, OPT_TENSOR, OPT_OUT, OPT_TENSORS, OPT_HELP };
@@ -104,6 +105,42 @@ static facet_status print_plan(const facet_model *m, facet_error *err)
     return FACET_OK;
 }
 
+/* One row: what the cache would take with these types. */
+static facet_status print_need(facet_model *m, const facet_engine_params *p, const char *name, const char *help,
+                               facet_error *err)
+{
+    engine_needs n;
+    facet_error why;
+    const facet_status status = engine_estimate(m, p, p->n_ctx, &n, &why);
+    if (status == FACET_ERR_MEMORY) return error_set(err, status, "%s", why.message);
+    if (status != FACET_OK)
+        printf("  %-10s %s\n", name, why.message);
+    else
+        printf("  %-10s %12.1f %12llu  %s\n", name, (double)n.kv / 0x1p20, (unsigned long long)n.kv_per_token, help);
+    return FACET_OK;
+}
+
+/* What each type would take for K and V alike, and what the presets take. */
+static facet_status print_types(facet_model *m, const cli_options *o, facet_error *err)
+{
+    facet_engine_params p = o->engine;
+    printf("\n  KV cache            MiB  bytes per further token\n");
+    for (int t = 0; t < KV_TYPE_COUNT; t++) {
+        p.cache_type_k = p.cache_type_v = kv_type_get((kv_type)t)->name;
+        FACET_TRY(print_need(m, &p, p.cache_type_k, "", err));
+    }
+    printf("\n  --kv\n");
+    p.cache_type_k = p.cache_type_v = NULL;
+    for (int i = 0; cache_preset_at(i); i++) {
+        char help[160];
+        const cache_preset *c = cache_preset_at(i);
+        snprintf(help, sizeof help, "K %s, V %s: %s", kv_type_get(c->k)->name, kv_type_get(c->v)->name, c->help);
+        p.cache_preset = c->name;
+        FACET_TRY(print_need(m, &p, c->name, help, err));
+    }
+    return FACET_OK;
+}
+
 static facet_status print_context(facet_model *m, const cli_options *o, facet_error *err)
 {
     engine_needs n;
@@ -112,11 +149,13 @@ static facet_status print_context(facet_model *m, const cli_options *o, facet_er
                          facet_model_n_ctx(m));
     FACET_TRY(engine_estimate(m, &o->engine, o->engine.n_ctx, &n, err));
     const uint64_t sum = n.weights + n.kv + n.compute;
+    const char *cache[2];
+    cli_cache_types(&o->engine, cache);
     printf("context of %d tokens, K %s, V %s: weights %.1f MiB, KV cache %.1f MiB, activations %.1f MiB, together %.2f "
            "GiB; free now %.2f GiB\n",
-           o->engine.n_ctx, o->engine.cache_type_k, o->engine.cache_type_v, (double)n.weights / 0x1p20,
-           (double)n.kv / 0x1p20, (double)n.compute / 0x1p20, (double)sum / 0x1p30, (double)mem_available() / 0x1p30);
-    return FACET_OK;
+           o->engine.n_ctx, cache[0], cache[1], (double)n.weights / 0x1p20, (double)n.kv / 0x1p20,
+           (double)n.compute / 0x1p20, (double)sum / 0x1p30, (double)mem_available() / 0x1p30);
+    return print_types(m, o, err);
 }
 
 /* Row by row, so that a tensor of any size needs little memory. */

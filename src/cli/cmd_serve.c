@@ -114,6 +114,7 @@ static facet_status open_service(service *s, facet_error *err)
     choose_alias(s);
     o->engine.n_sessions = c->engine.n_parallel;
     o->engine.reuse_prompts = true;
+    o->keeps_drafters = true;
     o->engine.cache_bytes = (uint64_t)s->args.cache_mb << 20;
     status = cli_open_engine(o, s->model, &s->engine, err);
     if (status != FACET_OK) return status;

@@ -6,6 +6,7 @@
 #include "base/file_map.h"
 #include "base/mem.h"
 #include "cli/cli.h"
+#include "decode/cache_types.h"
 
 static const char bundled_name[] = "facet-small-Q4_K_M.gguf";
 
@@ -22,6 +23,14 @@ static const char *bundled_model(void)
 const char *cli_model_path(const cli_options *o)
 {
     return o->model ? o->model : bundled_model();
+}
+
+void cli_cache_types(const facet_engine_params *p, const char *name[2])
+{
+    kv_type k = KV_F16, v = KV_F16;
+    (void)cache_types_read(p, &k, &v, NULL);
+    name[0] = kv_type_get(k)->name;
+    name[1] = kv_type_get(v)->name;
 }
 
 facet_status cli_open_model(const cli_options *o, facet_model **out, facet_error *err)
@@ -56,7 +65,7 @@ static facet_status open_drafters(cli_options *o, const facet_model *m, facet_er
 {
     facet_speculation *s = &o->generate.speculation;
     if (!o->has_spec) s->method = o->n_drafts ? FACET_SPEC_AUTO : FACET_SPEC_NONE;
-    if (s->method == FACET_SPEC_NONE || s->method == FACET_SPEC_NGRAM) return FACET_OK;
+    if (!o->keeps_drafters && (s->method == FACET_SPEC_NONE || s->method == FACET_SPEC_NGRAM)) return FACET_OK;
     for (int i = 0; i < o->n_drafts; i++) {
         facet_status status = facet_drafter_open(o->draft[i], m, &o->drafters[i], err);
         if (status != FACET_OK) return status;

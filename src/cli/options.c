@@ -1,4 +1,5 @@
 /* options.c: the shared options, their environment variables and their values. */
+#define _GNU_SOURCE /* environ */
 #include <ctype.h>
 #include <errno.h>
 #include <limits.h>
@@ -6,8 +7,10 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
+#include "decode/draft_adaptive.h"
 
 void cli_options_init(cli_options *o)
 {
@@ -151,6 +154,14 @@ static int spec_option(cli_options *o, int val, const char *arg)
     return ok ? 1 : -1;
 }
 
+/* A type of an axis overrules a preset, wherever it stands; but not one that only the environment names. */
+static void set_preset(cli_options *o, const char *arg)
+{
+    o->engine.cache_preset = arg;
+    if (o->engine.cache_type_k == o->env_k && o->env_k) o->engine.cache_type_k = NULL;
+    if (o->engine.cache_type_v == o->env_v && o->env_v) o->engine.cache_type_v = NULL;
+}
+
 int cli_option(cli_options *o, int val, const char *arg)
 {
     bool ok = true;
@@ -162,6 +173,8 @@ int cli_option(cli_options *o, int val, const char *arg)
     case 256: o->engine.device = arg; break;
     case 257: o->engine.cache_type_k = arg; break;
     case 258: o->engine.cache_type_v = arg; break;
+    case 262: set_preset(o, arg); break;
+    case 261: o->engine.cache_layers = arg; break;
     case 259: o->engine.use_mmap = true; break;
     case 260: o->is_json = true; break;
     case 'n': ok = set_int("predict", arg, -1, INT_MAX, &o->generate.n_predict); break;
@@ -256,30 +269,32 @@ static bool from_environment(cli_options *o, const option_text *rows, size_t n)
 }
 
 /* Names that other programs of the family gave the same settings. */
+static const struct {
+    const char *name, *value; /* value: what a switch that is not 0 stands for; NULL: the variable's own */
+    int val;
+} aliases[] = {{"DFLASH_MTP_GAMMA", NULL, 293},
+               {"DFLASH_DDTREE_BUDGET", NULL, 294},
+               {"DFLASH_GEMMA4_DDTREE_BUDGET", NULL, 294},
+               {"DFLASH_GEMMA4_DDTREE_TEMP", NULL, 295},
+               {"DFLASH_GEMMA4_DDTREE_CHAIN_SEED", NULL, 296},
+               {"DFLASH_ADAPTIVE_WIDTH_THETA", NULL, 311},
+               {"DFLASH_ADAPTIVE_WIDTH_MIN", NULL, 313},
+               {"DFLASH_NO_ADAPTIVE", "", 298},
+               {"DFLASH27B_KV_F16", "f16", 257},
+               {"DFLASH27B_KV_F16", "f16", 258},
+               {"DFLASH27B_KV_Q4", "q4_0", 257},
+               {"DFLASH27B_KV_Q4", "q4_0", 258},
+               {"DFLASH27B_KV_TQ3", "tq3_0", 257},
+               {"DFLASH27B_KV_TQ3", "tq3_0", 258},
+               {"DFLASH27B_KV_K", NULL, 257},
+               {"DFLASH27B_KV_V", NULL, 258}};
+enum { N_ALIASES = sizeof aliases / sizeof *aliases };
+
 static bool from_aliases(cli_options *o)
 {
-    static const struct {
-        const char *name, *value; /* value: what a switch that is not 0 stands for; NULL: the variable's own */
-        int val;
-    } aliases[] = {{"DFLASH_MTP_GAMMA", NULL, 293},
-                   {"DFLASH_DDTREE_BUDGET", NULL, 294},
-                   {"DFLASH_GEMMA4_DDTREE_BUDGET", NULL, 294},
-                   {"DFLASH_GEMMA4_DDTREE_TEMP", NULL, 295},
-                   {"DFLASH_GEMMA4_DDTREE_CHAIN_SEED", NULL, 296},
-                   {"DFLASH_ADAPTIVE_WIDTH_THETA", NULL, 311},
-                   {"DFLASH_ADAPTIVE_WIDTH_MIN", NULL, 313},
-                   {"DFLASH_NO_ADAPTIVE", "", 298},
-                   {"DFLASH27B_KV_F16", "f16", 257},
-                   {"DFLASH27B_KV_F16", "f16", 258},
-                   {"DFLASH27B_KV_Q4", "q4_0", 257},
-                   {"DFLASH27B_KV_Q4", "q4_0", 258},
-                   {"DFLASH27B_KV_TQ3", "tq3_0", 257},
-                   {"DFLASH27B_KV_TQ3", "tq3_0", 258},
-                   {"DFLASH27B_KV_K", NULL, 257},
-                   {"DFLASH27B_KV_V", NULL, 258}};
-    for (size_t i = 0; i < sizeof aliases / sizeof *aliases; i++) {
+    for (int i = 0; i < N_ALIASES; i++) {
         const char *v = getenv(aliases[i].name);
-        if (!v || !*v || (aliases[i].value && *v == '0')) continue;
+        if (!v || !*v || (aliases[i].value && !draft_switch_is_set(v))) continue;
         if (cli_option(o, aliases[i].val, aliases[i].value ? aliases[i].value : v) >= 0) continue;
         fprintf(stderr, "facet: (from the environment variable %s)\n", aliases[i].name);
         return false;
@@ -287,10 +302,35 @@ static bool from_aliases(cli_options *o)
     return true;
 }
 
+/* DFLASH_GEMMA4_MTP tells what kind of drafter a file holds, which the file itself does. */
+static bool is_understood(const char *name)
+{
+    for (int i = 0; i < N_ALIASES; i++)
+        if (strcmp(name, aliases[i].name) == 0) return true;
+    return strcmp(name, "DFLASH_GEMMA4_MTP") == 0;
+}
+
+void cli_warn_about_environment(void)
+{
+    static const char *const families[] = {"DFLASH_", "DFLASH27B_", "PFLASH_"};
+    for (char **e = environ; *e; e++) {
+        char name[128];
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(*e, "="), *e);
+        bool is_of_family = false;
+        for (int i = 0; i < 3; i++) is_of_family |= strncmp(name, families[i], strlen(families[i])) == 0;
+        if (is_of_family && !is_understood(name))
+            fprintf(stderr, "facet: the environment variable %s is set and has no effect here\n", name);
+    }
+}
+
 bool cli_options_from_environment(cli_options *o)
 {
-    return from_environment(o, common, N_COMMON) && from_environment(o, sampling, N_SAMPLING) &&
-           from_environment(o, speculation, N_SPEC) && from_aliases(o);
+    if (!from_environment(o, common, N_COMMON) || !from_environment(o, sampling, N_SAMPLING) ||
+        !from_environment(o, speculation, N_SPEC) || !from_aliases(o))
+        return false;
+    o->env_k = o->engine.cache_type_k;
+    o->env_v = o->engine.cache_type_v;
+    return true;
 }
 
 void cli_expand_short(int argc, char **argv)

@@ -53,6 +53,7 @@ static bool add_key(serve_arguments *o, const char *key)
         return false;
     }
     o->keys[o->n_keys++] = key;
+    o->keys[o->n_keys] = NULL;
     o->n_given = o->n_keys;
     return true;
 }
@@ -158,6 +159,7 @@ static facet_status add_line(serve_arguments *o, const char *line, size_t n, fac
     char *key = mem_strndup(line, n);
     if (!key) return error_memory(err, "a key", n);
     o->keys[o->n_keys++] = key;
+    o->keys[o->n_keys] = NULL;
     return FACET_OK;
 }
 

@@ -8,9 +8,13 @@
 #include "base/mem.h"
 
 static const kv_type_info types[KV_TYPE_COUNT] = {
-    [KV_F16] = {.name = "f16", .block_len = 1, .block_bytes = 2},
-    [KV_Q8_0] = {.name = "q8_0", .block_len = 32, .block_bytes = 34},
-    [KV_F32] = {.name = "f32", .block_len = 1, .block_bytes = 4},
+    [KV_F16] = {.name = "f16", .block_len = 1, .block_bytes = 2, .group_len = 32, .layout = KV_F16},
+    [KV_Q8_0] = {.name = "q8_0", .block_len = 32, .block_bytes = 34, .group_len = 32, .layout = KV_Q8_0},
+    [KV_F32] = {.name = "f32", .block_len = 1, .block_bytes = 4, .group_len = 32, .layout = KV_F32},
+    [KV_Q4_0] = {.name = "q4_0", .block_len = 32, .block_bytes = 18, .group_len = 32, .layout = KV_Q4_0},
+    [KV_TQ3_0] = {.name = "tq3_0", .block_len = 32, .block_bytes = 14, .group_len = 128, .layout = KV_TQ3_0, true},
+    [KV_ROT_Q8_0] = {.name = "rot_q8_0", .block_len = 32, .block_bytes = 34, .group_len = 128, .layout = KV_Q8_0, true},
+    [KV_ROT_Q4_0] = {.name = "rot_q4_0", .block_len = 32, .block_bytes = 18, .group_len = 128, .layout = KV_Q4_0, true},
 };
 
 const kv_type_info *kv_type_get(kv_type t)
@@ -40,7 +44,25 @@ kv_type kv_type_at_least(kv_type t, kv_type floor)
 
 const char *kv_type_list(void)
 {
-    return "f16, q8_0, f32";
+    return "f16, q8_0, q4_0, tq3_0, rot_q8_0, rot_q4_0, f32";
+}
+
+static facet_status check_axis(const kv_layer_desc *l, int layer, kv_type t, char axis, facet_error *err)
+{
+    if ((uint32_t)l->head_dim % types[t].group_len == 0) return FACET_OK;
+    return error_set(err, FACET_ERR_UNSUPPORTED,
+                     "cache layer %d: type %s of %c takes heads of a multiple of %u values, and they have %d: use f16, "
+                     "q8_0 or q4_0",
+                     layer, types[t].name, axis, types[t].group_len, l->head_dim);
+}
+
+facet_status kv_desc_check(const kv_desc *d, facet_error *err)
+{
+    for (int i = 0; i < d->n_layers; i++) {
+        FACET_TRY(check_axis(&d->layers[i], i, d->layers[i].k_type, 'K', err));
+        FACET_TRY(check_axis(&d->layers[i], i, d->layers[i].v_type, 'V', err));
+    }
+    return FACET_OK;
 }
 
 static size_t row_bytes(kv_type t, int head_dim)

@@ -14,12 +14,17 @@
 enum { KV_PAGE_LEN = 64, KV_MAX_GROUPS = 3 };
 enum { KV_GROUP_GLOBAL, KV_GROUP_LOCAL, KV_GROUP_DRAFT };
 
-/* KV_F32 keeps what the model computed: exact, and twice as large as KV_F16. */
-typedef enum kv_type { KV_F16, KV_Q8_0, KV_F32, KV_TYPE_COUNT } kv_type;
+/* KV_F32 keeps what the model computed: exact, and twice as large as KV_F16. The numbers stand in snapshots. */
+typedef enum kv_type { KV_F16, KV_Q8_0, KV_F32, KV_Q4_0, KV_TQ3_0, KV_ROT_Q8_0, KV_ROT_Q4_0, KV_TYPE_COUNT } kv_type;
 
 typedef struct kv_type_info {
     const char *name;
     uint32_t block_len, block_bytes; /* along the head dimension */
+    uint32_t group_len;              /* head dimensions must be multiples of it */
+    kv_type layout;                  /* the type whose bytes these are: KV_Q4_0 for KV_ROT_Q4_0 */
+    /* The cache holds rotated vectors (quant/rotate.h). Who reads keys rotates the query, who sums values turns the sum
+     * back. */
+    bool is_rotated;
 } kv_type_info;
 
 const kv_type_info *kv_type_get(kv_type t);
@@ -46,6 +51,9 @@ typedef struct kv_desc {
     kv_group_desc groups[KV_MAX_GROUPS];
     kv_layer_desc *layers; /* owned by whoever made the desc */
 } kv_desc;
+
+/* FACET_ERR_UNSUPPORTED where a layer's heads are no multiple of what its types want. */
+facet_status kv_desc_check(const kv_desc *d, facet_error *err);
 
 /* Bytes of one page of a layer (K and V, all heads), and of the whole cache. */
 size_t kv_layer_page_bytes(const kv_layer_desc *l);

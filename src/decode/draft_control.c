@@ -4,10 +4,15 @@
 #include <stddef.h>
 
 enum { TRIAL_STEPS = 4, TRIAL_MISSES = 2, FIRST_INTERVAL = 4, MAX_SKIPS = 16, FIRST_COSTS = 3 };
+enum { PROBE_STEPS = 2, PROBE_LEAST = 16, PROBE_MOST = 512, PROBE_GROWTH = 4, REST_DOUBLINGS = 1 };
+
+#define PROBE_LOSS 0.003
+#define PROBE_NEWS 0.9
 
 #define COST_RATE 0.1 /* of the running means of draft and remaining time */
 #define COST_OUTLIER 2.0
 #define GUESS_OUTLIER 4.0
+#define DOUBT 0.8
 #define CUT_RATE 0.1
 #define REQUEST_AGE 0.5
 #define RETRY_AGE 0.5
@@ -43,7 +48,7 @@ int draft_best_width(const double *reach, int n, const double *ms, double lambda
 draft_control_params draft_control_params_default(void)
 {
     return (draft_control_params){
-        .min_gain = 0.02, .hysteresis = 0.03, .rest_tokens = 64, .explore_steps = 32, .allowance = 0.02, .grant = 12};
+        .min_gain = 0.05, .hysteresis = 0.03, .rest_tokens = 64, .explore_steps = 32, .allowance = 0.02, .grant = 12};
 }
 
 void draft_control_init(draft_control *c, const draft_control_params *params, const draft_arm_desc *arms, int n_arms,
@@ -54,6 +59,7 @@ void draft_control_init(draft_control *c, const draft_control_params *params, co
                          .current = DRAFT_NO_ARM,
                          .trial = {.arm = DRAFT_NO_ARM},
                          .explore_interval = FIRST_INTERVAL,
+                         .probe_interval = PROBE_LEAST,
                          .plan = {.arm = DRAFT_NO_ARM}};
     c->credit = c->params.grant;
     draft_cost_init(&c->cost, widths, n_widths);
@@ -68,12 +74,18 @@ void draft_control_begin(draft_control *c)
     }
     c->trial.arm = DRAFT_NO_ARM;
     c->explore_interval = FIRST_INTERVAL;
+    c->n_failed_retries = 0;
+}
+
+static double guessed_ms(const draft_control *c, int64_t n_ctx, const draft_arm *a)
+{
+    return a->desc.draft_share * draft_cost_ms(&c->cost, n_ctx, 1);
 }
 
 /* Of one token, or of a draft. */
 static double arm_ms(const draft_control *c, int64_t n_ctx, const draft_arm *a)
 {
-    return a->n_costs > 0 ? a->draft_ms : a->desc.draft_share * draft_cost_ms(&c->cost, n_ctx, 1);
+    return a->has_cost ? a->draft_ms : guessed_ms(c, n_ctx, a);
 }
 
 double draft_control_step_ms(const draft_control *c, int64_t n_ctx, int arm, int n_drafted, int n_verified)
@@ -119,22 +131,18 @@ static bool is_cut_later(const draft_arm *a, const draft_offer *o)
     return a->desc.has_conf && !a->desc.is_cost_per_token && !o->conf;
 }
 
-static promise promise_at(const draft_control *c, int64_t n_ctx, int arm, double accepted, int k)
-{
-    return (promise){.arm = arm, .k = k, .rate = (1 + accepted) / draft_control_step_ms(c, n_ctx, arm, k, k)};
-}
-
-/* The width of k >= 1 with the best rate, up to k_max; *kept (may be NULL) gets the promise at width keep_k. */
+/* The width of k >= 1 with the best rate, up to k_max; *kept gets the promise at width keep_k, if that is one of them.
+ */
 static promise best_width_of(const draft_control *c, int64_t n_ctx, int arm, const double *reach, int k_max, int keep_k,
                              promise *kept)
 {
     promise best = {.arm = arm};
-    double accepted = 0;
-    for (int k = 1; k <= k_max; k++) {
-        const promise p = promise_at(c, n_ctx, arm, accepted += reach[k - 1], k);
-        if (p.rate > best.rate) best = p;
-        if (k == keep_k && kept) *kept = p;
-    }
+    double ms[DRAFT_REACH_MAX_ITEMS + 1], accepted = 0;
+    ms[0] = INFINITY; /* no drafts are no draft */
+    for (int k = 1; k <= k_max; k++) ms[k] = draft_control_step_ms(c, n_ctx, arm, k, k);
+    best.k = draft_best_count(reach, k_max, ms, &best.rate);
+    for (int k = 0; k < keep_k && keep_k <= k_max; k++) accepted += reach[k];
+    if (keep_k >= 1 && keep_k <= k_max) *kept = (promise){.arm = arm, .k = keep_k, .rate = (1 + accepted) / ms[keep_k]};
     return best;
 }
 
@@ -262,26 +270,41 @@ static int waiting_arm(const draft_control *c, const draft_offer *offers, int ex
     return best;
 }
 
-/* Nothing promises to pay: plain steps, and after a rest the arm that waited longest is tried again, passing over those
- * that the credit does not cover. */
+/* What seemed too dear to try may have been measured at a bad time: a little less of it is believed at every turn, down
+ * to the guess. */
+static void doubt_cost(const draft_control *c, int64_t n_ctx, draft_arm *a)
+{
+    const double guess = guessed_ms(c, n_ctx, a);
+    if (a->has_cost && guess > 0 && a->draft_ms > guess) a->draft_ms = fmax(guess, DOUBT * a->draft_ms);
+}
+
+/* Nothing promises to pay: plain steps, and after a rest, longer with each failure, the arm that waited longest is
+ * tried again, passing over those that the credit does not cover. */
 static draft_plan plan_without_promise(draft_control *c, int64_t n_ctx, const draft_offer *offers)
 {
     for (int i = 0; i < c->n_arms; i++)
         if (offers[i].k_max > 0 && !offers[i].conf && !is_resting(c, i))
             c->arm[i].rests_until = c->n_tokens + c->params.rest_tokens;
-    if (c->current >= 0) c->retried_at = c->n_tokens;
+    if (c->current >= 0) {
+        c->retried_at = c->n_tokens;
+        c->n_failed_retries = 0;
+    }
     c->current = DRAFT_NO_ARM;
-    if (c->n_tokens - c->retried_at < c->params.rest_tokens) return plain(DRAFT_PLAIN_BEST);
+    if (c->n_tokens - c->retried_at < c->params.rest_tokens << c->n_failed_retries) return plain(DRAFT_PLAIN_BEST);
     c->retried_at = c->n_tokens;
+    c->n_failed_retries += c->n_failed_retries < REST_DOUBLINGS;
     draft_plan p = plain(DRAFT_PLAIN_BEST);
     for (int i = 0; i < c->n_arms && p.arm < 0; i++) {
         const int arm = waiting_arm(c, offers, DRAFT_NO_ARM, false);
         if (arm < 0) break;
         p = begin_trial(c, n_ctx, offers, arm, DRAFT_RETRY);
-        if (p.arm >= 0)
+        c->arm[arm].n_costs = 0;
+        if (p.arm >= 0) {
             draft_reach_age(&c->arm[arm].reach, RETRY_AGE);
-        else
+        } else {
+            doubt_cost(c, n_ctx, &c->arm[arm]);
             c->trial.arm = DRAFT_NO_ARM;
+        }
     }
     return p;
 }
@@ -305,6 +328,28 @@ static draft_plan plan_exploration(draft_control *c, int64_t n_ctx, const draft_
     return afford(c, n_ctx, p, o, DRAFT_EXPLORE);
 }
 
+/* While drafting pays, nobody would notice that plain steps got faster, or were measured at a bad time: now and then
+ * there are some, oftener at first, then so often that they give up PROBE_LOSS of the time at most. Little gain is
+ * checked often. */
+static bool is_probe_due(const draft_control *c, int64_t n_ctx, promise p)
+{
+    const double plain_rate = draft_control_plain_rate(c, n_ctx);
+    const double loss = PROBE_STEPS * (1 - plain_rate / p.rate);
+    const double step = draft_control_step_ms(c, n_ctx, p.arm, p.k, p.k) * plain_rate;
+    return c->n_since_probe >= fmin(fmax(loss / (PROBE_LOSS * step), PROBE_LEAST), c->probe_interval);
+}
+
+static draft_plan plan_probe(draft_control *c, int64_t n_ctx, promise p)
+{
+    if (c->n_probes_left == 0 && is_probe_due(c, n_ctx, p)) {
+        c->n_probes_left = PROBE_STEPS;
+        if (c->probe_interval < PROBE_MOST) c->probe_interval *= PROBE_GROWTH;
+    }
+    if (c->n_probes_left == 0) return plain(DRAFT_PLAIN_BEST);
+    c->n_probes_left--;
+    return plain(DRAFT_PLAIN_PROBE);
+}
+
 static draft_plan choose(draft_control *c, int64_t n_ctx, const draft_offer *offers)
 {
     if (!draft_cost_is_known(&c->cost)) return plain(DRAFT_PLAIN_UNMEASURED);
@@ -318,6 +363,8 @@ static draft_plan choose(draft_control *c, int64_t n_ctx, const draft_offer *off
         if (p.reason == DRAFT_PLAIN_BEST && is_refused) p.reason = DRAFT_PLAIN_CREDIT;
         return p;
     }
+    p = plan_probe(c, n_ctx, best);
+    if (p.reason == DRAFT_PLAIN_PROBE) return p;
     if (c->n_since_explore >= c->explore_interval) {
         p = plan_exploration(c, n_ctx, offers, best);
         if (p.arm >= 0) return p;
@@ -389,19 +436,34 @@ static void learn_other_ms(draft_control *c, double ms)
 static void learn_draft_ms(draft_control *c, int64_t n_ctx, draft_arm *a, double ms)
 {
     if (!(ms >= 0) || !isfinite(ms)) return;
-    const double guess = arm_ms(c, n_ctx, a);
+    const double believed = arm_ms(c, n_ctx, a), most = (a->has_cost ? COST_OUTLIER : GUESS_OUTLIER) * believed;
+    a->has_cost = true;
     if (a->n_costs >= FIRST_COSTS) {
         follow(&a->draft_ms, ms);
-    } else {
-        a->least_ms = a->n_costs == 0 ? ms : fmin(a->least_ms, ms);
-        a->draft_ms = a->n_costs == 0 && guess > 0 ? fmin(ms, GUESS_OUTLIER * guess) : a->least_ms;
+        return;
     }
-    a->n_costs += a->n_costs < FIRST_COSTS;
+    a->least_ms = a->n_costs == 0 ? ms : fmin(a->least_ms, ms);
+    a->draft_ms = a->n_costs == 0 && believed > 0 ? fmin(ms, most) : a->least_ms;
+    a->n_costs++;
+}
+
+/* Right after a draft a plain step finds the drafter's data in the caches instead of its own: it does not count. What
+ * the next one says weighs much, and is soon asked again when it is news. */
+static void learn_probe(draft_control *c, const draft_outcome *o)
+{
+    if (c->n_since_probe > 0) return;
+    if (o->verify_ms >= 0 && o->verify_ms < PROBE_NEWS * draft_cost_ms(&c->cost, o->n_ctx, 1))
+        c->probe_interval = PROBE_LEAST;
+    draft_cost_doubt(&c->cost, o->n_ctx, 1);
+    draft_cost_observe(&c->cost, o->n_ctx, 1, o->verify_ms);
 }
 
 static void learn_costs(draft_control *c, const draft_outcome *o)
 {
-    draft_cost_observe(&c->cost, o->n_ctx, 1 + o->n_verified, o->verify_ms);
+    if (c->plan.reason == DRAFT_PLAIN_PROBE)
+        learn_probe(c, o);
+    else
+        draft_cost_observe(&c->cost, o->n_ctx, 1 + o->n_verified, o->verify_ms);
     learn_other_ms(c, o->other_ms);
     if (c->plan.arm < 0 || o->n_drafted < 1) return;
     draft_arm *a = &c->arm[c->plan.arm];
@@ -472,15 +534,9 @@ void draft_control_observe(draft_control *c, const draft_outcome *outcome)
     c->n_tokens += tokens;
     learn_costs(c, &o);
     if (!draft_cost_is_known(&c->cost)) return;
+    c->n_since_probe = c->plan.arm >= 0 ? c->n_since_probe + 1 : 0;
     if (c->plan.arm >= 0) learn_arm(c, &o);
     const double ms = draft_control_step_ms(c, o.n_ctx, c->plan.arm, o.n_drafted, o.n_verified);
     const double saved = tokens - ms * draft_control_plain_rate(c, o.n_ctx);
     c->credit = fmin(c->params.grant, c->credit + saved + tokens * c->params.allowance);
-}
-
-const char *draft_reason_name(draft_reason r)
-{
-    static const char *const names[] = {"nothing measured yet", "nothing pays", "no credit",  "best",
-                                        "first tries",          "retry",        "exploration"};
-    return names[r];
 }

@@ -49,13 +49,14 @@ typedef struct draft_control_params {
     double allowance, grant; /* see above; both in plain steps */
 } draft_control_params;
 
-/* 0.02, 0.03, 64, 32, 0.02, 12. */
+/* 0.05, 0.03, 64, 32, 0.02, 12. */
 draft_control_params draft_control_params_default(void);
 
 typedef enum draft_reason {
     DRAFT_PLAIN_UNMEASURED, /* no step has been timed yet */
     DRAFT_PLAIN_BEST,       /* nothing promises to pay, or what might is resting */
     DRAFT_PLAIN_CREDIT,     /* it might pay, but a failure would cost more than the credit */
+    DRAFT_PLAIN_PROBE,      /* it pays, by a plain step's cost that was measured long ago */
     DRAFT_BEST,             /* the best promise */
     DRAFT_FIRST_TRIES,      /* a new arm's first steps */
     DRAFT_RETRY,            /* an arm that rested is tried again */
@@ -90,9 +91,11 @@ typedef struct draft_outcome {
 typedef struct draft_arm {
     draft_arm_desc desc;
     draft_reach reach;
-    /* Of one token, or of a draft; n_costs measurements, 0: the guess stands in. A hiccup of the machine only ever
-     * adds, so the least of the first three counts, and a first one that is far above the guess counts as that. */
+    /* Of one token, or of a draft; the guess stands in before it was measured. A hiccup of the machine only ever adds,
+     * so of three measurements the least counts, and a first one far above what was believed counts as less. n_costs of
+     * them were made, at first and again whenever the arm is tried anew. */
     double draft_ms, least_ms;
+    bool has_cost;
     int n_costs;
     int k;           /* the width it last drafted by choice; 0 = none yet */
     int n_steps;     /* it drafted in */
@@ -120,7 +123,9 @@ typedef struct draft_control {
     double credit;
     int64_t n_tokens; /* seen so far */
     int64_t retried_at;
+    int n_failed_retries; /* each doubles the next rest, up to twice rest_tokens */
     draft_trial trial;
+    int n_since_probe, n_probes_left, probe_interval; /* drafting steps since a plain one; plain ones still to do */
     int n_since_explore, explore_interval, n_explored;
     draft_plan plan;  /* the last one */
     double best_rate; /* the best promise when it was made */
@@ -147,6 +152,5 @@ void draft_control_observe(draft_control *c, const draft_outcome *o);
 double draft_control_step_ms(const draft_control *c, int64_t n_ctx, int arm, int n_drafted, int n_verified);
 /* Tokens per millisecond of plain steps, as modelled. */
 double draft_control_plain_rate(const draft_control *c, int64_t n_ctx);
-const char *draft_reason_name(draft_reason r);
 
 #endif

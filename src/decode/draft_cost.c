@@ -144,10 +144,17 @@ void draft_cost_observe(draft_cost *c, int64_t n_ctx, int n_rows, double ms)
     const double old = b->ms[w], seen = fmin(fmax(ms, old / OUTLIER), old * OUTLIER);
     const double move = (seen - old) * fmax(LEARN_RATE, 1.0 / (b->n[w] + 1.0));
     for (int i = 1; b->n[w] >= SETTLED && i <= DRAFT_COST_MAX_ROWS; i++)
-        if (i != w && b->n[i]) b->ms[i] = fmax(b->ms[i] + SHARED_PART * move, b->ms[i] / OUTLIER);
+        if (i != w && b->n[i]) b->ms[i] += SHARED_PART * move * fmin(1, b->ms[i] / old);
     b->ms[w] += move;
     b->n[w] += b->n[w] < COUNT_MAX;
     fit(b, c->rise);
+}
+
+void draft_cost_doubt(draft_cost *c, int64_t n_ctx, int n_rows)
+{
+    draft_cost_bucket *b = &c->bucket[bucket_of(n_ctx)];
+    const int w = clamp_rows(c, n_rows);
+    if (b->n[w] > FIRST) b->n[w] = FIRST;
 }
 
 bool draft_cost_is_known(const draft_cost *c)

@@ -36,10 +36,12 @@ void draft_cost_guess(draft_cost *c, double rise);
  * the other widths let expect, at most. Further ones move the running mean of their width (weight 1 / n, at least 0.1),
  * where a step slower than twice or faster than half of what was expected counts as that (a machine hiccup teaches
  * little). Once the width is settled (eight measurements), half of the move goes to the other widths of the bucket too:
- * what makes steps slower as a context grows, the reading of keys and values, is the same for every width. Values that
- * are not finite and positive are ignored. */
+ * what makes steps slower as a context grows, the reading of keys and values, is the same for every width. A cheaper
+ * width moves by no greater a share of its own than this one. Values that are not finite and positive are ignored. */
 void draft_cost_set(draft_cost *c, int64_t n_ctx, int n_rows, double ms);
 void draft_cost_observe(draft_cost *c, int64_t n_ctx, int n_rows, double ms);
+/* What is known of the width is old: the next measurement counts a third. */
+void draft_cost_doubt(draft_cost *c, int64_t n_ctx, int n_rows);
 
 /* True when one-row steps have been measured twice in some bucket: the rest can be judged against them. */
 bool draft_cost_is_known(const draft_cost *c);

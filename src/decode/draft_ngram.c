@@ -290,11 +290,6 @@ int draft_ngram_propose(const draft_ngram *d, int k, int32_t *out, int *n_match)
     return k;
 }
 
-float draft_ngram_confidence(int n_match)
-{
-    return n_match > 0 ? (float)n_match / (float)(n_match + 1) : 0;
-}
-
 size_t draft_ngram_bytes(const draft_ngram *d)
 {
     const size_t words = (size_t)d->cap * (1 + 3 * (size_t)d->n_tables);

@@ -52,10 +52,6 @@ int32_t draft_ngram_n_tokens(const draft_ngram *d);
  * NULL) gets the length of the match in tokens, n_min to DRAFT_NGRAM_MAX_MATCH. */
 int draft_ngram_propose(const draft_ngram *d, int k, int32_t *out, int *n_match);
 
-/* What a match of this length is worth as a confidence in [0, 1) for draft_reach.h: n / (n + 1). Only its order matters
- * in the long run, since the bins learn what is accepted. */
-float draft_ngram_confidence(int n_match);
-
 /* Bytes held now. */
 size_t draft_ngram_bytes(const draft_ngram *d);
 

@@ -99,11 +99,6 @@ draft_tree_rule draft_tree_rule_default(void)
     return (draft_tree_rule){.n_ranks = DRAFT_TREE_RANKS, .is_chain_seeded = false};
 }
 
-draft_tree_rule draft_tree_rule_reference(int n_depths, int budget, bool is_chain_seeded)
-{
-    return (draft_tree_rule){.n_ranks = budget > n_depths ? DRAFT_TREE_RANKS : 1, .is_chain_seeded = is_chain_seeded};
-}
-
 static void plant(draft_tree *t, int32_t root)
 {
     t->n_rows = 1;
@@ -162,13 +157,6 @@ void draft_tree_prune(draft_tree *t, uint64_t kept)
     t->n_rows = n;
 }
 
-double draft_tree_expected(const draft_tree *t)
-{
-    double sum = 0;
-    for (int i = 0; i < t->n_rows; i++) sum += (double)t->weight[i];
-    return sum;
-}
-
 int draft_tree_max_depth(const draft_tree *t)
 {
     int max = 0;
@@ -197,27 +185,6 @@ void draft_tree_rows(const draft_tree *t, int32_t base, int n_rows, draft_paddin
         for (int d = 0; d < depth; d++) path[i][d] = t->path[i][d];
         path[i][depth] = (uint8_t)i;
     }
-}
-
-facet_status draft_tree_walk(const draft_tree *t, draft_verdict_fn verdict, void *ud, uint8_t path[DRAFT_TREE_MAX_ROWS],
-                             int *n_path, int32_t *pending, facet_error *err)
-{
-    int n = 0;
-    int32_t token = 0;
-    for (int s = 0; s >= 0; s = draft_tree_child(t, s, token)) {
-        FACET_TRY(verdict(ud, s, &token, err));
-        path[n++] = (uint8_t)s;
-    }
-    *n_path = n;
-    *pending = token;
-    return FACET_OK;
-}
-
-int draft_tree_walk_rows(const draft_tree *t, const int32_t *verdict, uint8_t path[DRAFT_TREE_MAX_ROWS])
-{
-    int n = 0;
-    for (int s = 0; s >= 0; s = draft_tree_child(t, s, verdict[s])) path[n++] = (uint8_t)s;
-    return n;
 }
 
 int draft_tree_moves(const uint8_t *path, int m, int32_t base, draft_move *moves)

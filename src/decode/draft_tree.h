@@ -32,9 +32,6 @@ typedef struct draft_tree_rule {
 
 /* Eight ranks and no seed at every budget: the measured best (docs/speculation.md). */
 draft_tree_rule draft_tree_rule_default(void);
-/* The published implementation's: eight ranks when the budget exceeds the depth, else one, so that small budgets give
- * a chain; `is_chain_seeded` as asked. */
-draft_tree_rule draft_tree_rule_reference(int n_depths, int budget, bool is_chain_seeded);
 
 typedef struct draft_tree {
     int n_rows; /* nodes + 1 */
@@ -57,8 +54,6 @@ facet_status draft_tree_build(const draft_marginals *m, int32_t root, int budget
 void draft_tree_shrink(draft_tree *t, int n_rows);
 /* Keeps the rows whose bits are set: the root, and of each kept node the parent. The others' order stays. */
 void draft_tree_prune(draft_tree *t, uint64_t kept);
-/* Expected committed tokens by the drafter's account: 1 + sum of weights. */
-double draft_tree_expected(const draft_tree *t);
 /* Depth of the deepest node. */
 int draft_tree_max_depth(const draft_tree *t);
 /* Slot of the child of `slot` that holds `token`, -1 when there is none. */
@@ -78,16 +73,6 @@ void draft_tree_rows(const draft_tree *t, int32_t base, int n_rows, draft_paddin
                      int32_t *slot, uint8_t (*path)[DRAFT_TREE_MAX_ROWS]);
 
 /* ---- after the target's forward ---- */
-
-/* The target's token after the given row. Called only for rows on the accepted path, in order. */
-typedef facet_status (*draft_verdict_fn)(void *ud, int slot, int32_t *token, facet_error *err);
-
-/* Follows the verdicts from the root as far as the tree goes. path[0 .. *n_path - 1] gets the accepted rows, ascending,
- * path[0] = 0; *pending the verdict at the last of them. Errors are the callback's. */
-facet_status draft_tree_walk(const draft_tree *t, draft_verdict_fn verdict, void *ud, uint8_t path[DRAFT_TREE_MAX_ROWS],
-                             int *n_path, int32_t *pending, facet_error *err);
-/* The same with a verdict for every row at hand (verdict [n_rows]); returns n_path. */
-int draft_tree_walk_rows(const draft_tree *t, const int32_t *verdict, uint8_t path[DRAFT_TREE_MAX_ROWS]);
 
 typedef struct draft_move {
     int32_t src, dst; /* KV slots; src > dst */

@@ -15,8 +15,6 @@ facet_engine_params facet_engine_params_default(void)
     return (facet_engine_params){.struct_size = sizeof(facet_engine_params),
                                  .device = "auto",
                                  .n_sessions = 1,
-                                 .cache_type_k = "f16",
-                                 .cache_type_v = "f16",
                                  .tree_temp = 1,
                                  .block_mask = "auto"};
 }

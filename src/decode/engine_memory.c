@@ -4,23 +4,18 @@
 #include <string.h>
 
 #include "base/mem.h"
-
-static facet_status parse_cache_type(const char *name, const char *option, kv_type *out, facet_error *err)
-{
-    if (name && kv_type_by_name(name, out)) return FACET_OK;
-    return error_set(err, FACET_ERR_ARG, "%s '%s': supported are %s", option, name ? name : "", kv_type_list());
-}
+#include "decode/cache_types.h"
 
 facet_status engine_config_read(const facet_engine_params *p, engine_config *out, facet_error *err)
 {
     engine_config c = {.n_sessions = p->n_sessions,
                        .n_threads = p->n_threads,
                        .draft_ctx = p->draft_ctx ? p->draft_ctx : DRAFT_CTX_DEFAULT,
-                       .cache_bytes = p->cache_bytes};
+                       .cache_bytes = p->cache_bytes,
+                       .cache_layers = p->cache_layers};
     /* ref multiplies from the file's layout */
     c.copies_weights = !p->use_mmap && !(p->device && strcmp(p->device, "ref") == 0);
-    FACET_TRY(parse_cache_type(p->cache_type_k, "cache type of K", &c.k, err));
-    FACET_TRY(parse_cache_type(p->cache_type_v, "cache type of V", &c.v, err));
+    FACET_TRY(cache_types_read(p, &c.k, &c.v, err));
     *out = c;
     return FACET_OK;
 }
@@ -28,8 +23,10 @@ facet_status engine_config_read(const facet_engine_params *p, engine_config *out
 facet_status engine_layout_cache(facet_engine *e, const engine_config *c, facet_error *err)
 {
     FACET_TRY(gemma4_kv_desc(&e->model->h, c->k, c->v, &e->kv, err));
+    FACET_TRY(cache_layers_apply(c->cache_layers, &e->kv, err));
     if (e->mtp) FACET_TRY(drafter_extend_kv(e->mtp, &e->model->h, c->k, c->v, c->draft_ctx, &e->kv, err));
-    return e->dflash ? drafter_extend_kv(e->dflash, &e->model->h, c->k, c->v, c->draft_ctx, &e->kv, err) : FACET_OK;
+    if (e->dflash) FACET_TRY(drafter_extend_kv(e->dflash, &e->model->h, c->k, c->v, c->draft_ctx, &e->kv, err));
+    return kv_desc_check(&e->kv, err);
 }
 
 /* Between steps a session holds at most window / 64 + 2 local pages, and as many again in its mark (session.h); a step
@@ -102,7 +99,8 @@ static facet_status needs_of(const facet_engine *e, const engine_config *c, int3
     kv_desc d = e->kv; /* its layers are borrowed */
     engine_count_pages(c, n_ctx, &d);
     *out = (engine_needs){.weights = c->is_cuda || c->copies_weights ? copied_bytes(e, c->is_cuda) : 0,
-                          .kv = kv_total_bytes(&d)};
+                          .kv = kv_total_bytes(&d),
+                          .kv_per_token = kv_group_page_bytes(&d, KV_GROUP_GLOBAL) / KV_PAGE_LEN};
     return compute_bytes(e, c, &d, &out->compute, err);
 }
 

@@ -9,6 +9,7 @@
  * takes for graphs. */
 typedef struct engine_needs {
     uint64_t weights, kv, compute;
+    uint64_t kv_per_token; /* what each further token of a context takes, in global layers */
 } engine_needs;
 
 /* Of an engine with these parameters on a CPU backend, but for a context of n_ctx tokens, which may lie beyond the
@@ -23,8 +24,9 @@ typedef struct engine_config {
     int n_sessions, n_threads, draft_ctx;
     uint64_t cache_bytes;
     kv_type k, v;
-    bool copies_weights; /* of the CPU backend: into its own layout */
-    bool is_cuda;        /* the device's layouts are counted; not set at first */
+    const char *cache_layers; /* borrowed from the parameters */
+    bool copies_weights;      /* of the CPU backend: into its own layout */
+    bool is_cuda;             /* the device's layouts are counted; not set at first */
 } engine_config;
 facet_status engine_config_read(const facet_engine_params *p, engine_config *out, facet_error *err);
 

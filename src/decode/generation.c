@@ -216,6 +216,7 @@ static facet_status choose_first(generation *g, facet_error *err)
 
 static facet_status begin_prompt(generation *g, facet_error *err)
 {
+    if (atomic_exchange(&g->s->is_cancelled, false)) return error_set(err, FACET_ERR_CANCELLED, "cancelled");
     FACET_TRY(session_keep(g->s, g->prompt, g->n_prompt, err));
     g->n_kept = g->s->n_kept;
     g->n_drops = g->s->engine->n_drops;

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "decode/spec_accept.h"
+#include "base/rng.h"
 
 typedef struct candidate {
     float logit;
@@ -195,7 +195,7 @@ facet_status sampler_pick(sampler *s, float *logits, const int32_t *history, siz
     }
     double total;
     const size_t n = weigh(s, shortlist(s, logits), &total);
-    double u = spec_uniform(s->p.seed, (int64_t)n_history, 0) * total;
+    double u = rng_uniform_at(s->p.seed, (int64_t)n_history, 0) * total;
     size_t i = 0;
     while (i + 1 < n && u >= s->weight[i]) u -= s->weight[i++];
     *out = s->list[i].token;

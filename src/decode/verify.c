@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "decode/spec_accept.h"
+#include "base/rng.h"
 
 /* Point of the constraint that nobody uses. */
 enum { SPARE_POINT = CONSTRAINT_POINTS - 1 };
@@ -105,7 +105,7 @@ static int child_of(const proposal *p, int row, int32_t token)
 /* The token after path entry i by decree: that of the row's first child, or one that is no child's. */
 static int32_t decree(const facet_session *s, const made_up *m, const proposal *p, int i, int row, int32_t token)
 {
-    const bool holds = i < m->n && (double)m->accept[i] > spec_uniform(m->seed, s->n_tokens, 0);
+    const bool holds = i < m->n && (double)m->accept[i] > rng_uniform_at(m->seed, s->n_tokens, 0);
     int child = row + 1;
     while (p->is_tree && child < p->tree.n_rows && p->tree.parent[child] != row) child++;
     if (holds && child <= p->n) return p->is_tree ? p->tree.token[child] : p->token[child - 1];
@@ -188,19 +188,6 @@ facet_status verify_part(facet_session *s, int32_t pending, proposal *p, engine_
 void verify_abandon(facet_session *s)
 {
     kv_seq_truncate(s->engine->pool, &s->kv, s->n_tokens);
-}
-
-facet_status verify_run(facet_session *s, const chooser *c, int32_t pending, proposal *p, verdict *out,
-                        facet_error *err)
-{
-    engine_part part;
-    engine_step_begin(s->engine);
-    facet_status status = verify_part(s, pending, p, &part, err);
-    if (status == FACET_OK) status = session_add(s, &part, err);
-    if (status == FACET_OK) status = engine_step_run(s->engine, NULL, err);
-    if (status == FACET_OK) status = verify_read(s, c, pending, p, &part, out, err);
-    if (status != FACET_OK) verify_abandon(s);
-    return status;
 }
 
 /* Brings the keys of the path to the slots of their positions. */

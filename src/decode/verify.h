@@ -1,7 +1,9 @@
 /* verify.h: the verification of drafts, one loop for chains, trees and plain steps (a chain without drafts): the rows
  * [pending token, drafts] go through the target; what it would have chosen itself decides how far the drafts hold.
  * Exact at any temperature: at each accepted row the target's own choice is made, by argmax or by a draw that depends
- * on the seed and the position alone, and a draft holds iff it equals that choice (spec_accept.h). */
+ * on the seed and the position alone, and a draft holds iff it equals that choice: with a one-hot proposal, rejection
+ * sampling (Leviathan et al. 2023, arXiv:2211.17192) accepts draft t with probability p(t) and otherwise leaves a draw
+ * from p given "not t", which is what comparing t with one draw from p does. */
 #ifndef FACET_DECODE_VERIFY_H
 #define FACET_DECODE_VERIFY_H
 
@@ -61,9 +63,6 @@ facet_status verify_part(facet_session *s, int32_t pending, proposal *p, engine_
 facet_status verify_read(facet_session *s, const chooser *c, int32_t pending, const proposal *p,
                          const engine_part *part, verdict *out, facet_error *err);
 void verify_abandon(facet_session *s);
-/* All of it as a step of its own. */
-facet_status verify_run(facet_session *s, const chooser *c, int32_t pending, proposal *p, verdict *out,
-                        facet_error *err);
 /* Keeps the first m rows of the path (1 .. n_path): tokens, cache, the drafter's context; drops the rest. *n_moves gets
  * the rows that were moved in the cache. The engine may have run other steps since: then the outputs are gone, and
  * the rows that are kept are evaluated again. */

@@ -199,7 +199,7 @@ static facet_status keep(schema_compiler *c, json_t *made)
 static char *dump(const json_t *value)
 {
     for (int digits = 15; digits <= 17; digits++) {
-        char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(digits));
+        char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION((size_t)digits));
         json_t *back = text ? json_loads(text, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL) : NULL;
         const bool is_same = back && json_equal(back, value);
         json_decref(back);

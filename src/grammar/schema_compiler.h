@@ -8,9 +8,9 @@
 #include "grammar/grammar.h"
 
 enum {
-    SCHEMA_MAX_RULES = 20000,       /* subschemas that get a rule */
+    SCHEMA_MAX_RULES = 20000,      /* subschemas that get a rule */
     SCHEMA_MAX_POINTERS = 8 << 20, /* bytes of their JSON pointers, which grow with the square of the depth */
-    SCHEMA_MAX_DIGITS = 18,         /* of a number's integer part; more do not fit 64 bits */
+    SCHEMA_MAX_DIGITS = 18,        /* of a number's integer part; more do not fit 64 bits */
     SCHEMA_MAX_MULTIPLE = 1024
 };
 

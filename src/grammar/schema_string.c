@@ -5,7 +5,8 @@
 #include "grammar/schema_compiler.h"
 
 /* Formats as patterns. Narrower than the standards where these are loose, never wider. */
-#define YEAR "[0-9]{4}"
+/* From 0001 on: many programs know no year 0. */
+#define YEAR "([1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
 #define LEAP_YEAR "([0-9]{2}(0[48]|[2468][048]|[13579][26])|(0[48]|[2468][048]|[13579][26])00)"
 #define DAY_28 "(0[1-9]|1[0-9]|2[0-8])"
 #define DATE "(" YEAR "-((0[1-9]|1[0-2])-" DAY_28 "|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)|" LEAP_YEAR "-02-29)"

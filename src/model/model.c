@@ -19,6 +19,7 @@ static facet_status fill(facet_model *m, const char *path, facet_error *err)
 
 facet_status facet_model_open(const char *path, facet_model **out, facet_error *err)
 {
+    if (!path) return error_set(err, FACET_ERR_ARG, "path: NULL, wanted a GGUF file");
     facet_model *m = mem_calloc(1, sizeof *m);
     if (!m) return error_memory(err, "a model", sizeof *m);
     facet_status status = fill(m, path, err);

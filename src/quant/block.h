@@ -36,6 +36,10 @@ typedef struct block_nvfp4 {
     uint8_t d[4], qs[32];
 } block_nvfp4;
 
+typedef struct block_tq3_0 {
+    uint8_t d[2], lo[8], hi[4];
+} block_tq3_0; /* cache only */
+
 typedef struct block_q2_K {
     uint8_t s[16], qs[64], d[2], dmin[2];
 } block_q2_K;

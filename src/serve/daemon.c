@@ -157,6 +157,7 @@ static void serve(server_daemon *d)
     for (;;) {
         take_lines(d);
         if (d->protocol->pump) d->protocol->pump(d);
+        core_check_times(d->core);
         if (may_step(d)) core_step(d->core);
         check_readers(d);
         if (d->is_ending && !has_work(d)) break;

@@ -400,10 +400,12 @@ static void start(core *c, command *cmd)
     cmd->started_at = clock_ns();
     cmd->queue_ms = (double)(cmd->started_at - cmd->submitted_at) * 1e-6;
     if (c->events->on_start) c->events->on_start(c->ud, cmd);
-    if (cmd->kind == COMMAND_GENERATE)
+    if (cmd->kind == COMMAND_GENERATE) {
+        atomic_store(&c->sessions[cmd->scope]->is_cancelled, false); /* a cancellation that came too late for another */
         begin_generation(c, cmd);
-    else
+    } else {
         run_at_once(c, cmd);
+    }
 }
 
 /* Ending a command changes the list, so the search begins anew after each one that starts. */
@@ -477,7 +479,7 @@ static uint64_t end_of_patience(const core *c, const command *cmd, core_code *wh
     return deadline < stall ? deadline : stall;
 }
 
-static void check_times(core *c)
+void core_check_times(core *c)
 {
     const uint64_t now = clock_ns();
     for (command *cmd = c->first, *next; cmd; cmd = next) {
@@ -503,7 +505,6 @@ int core_next_deadline_ms(const core *c)
 
 bool core_step(core *c)
 {
-    check_times(c);
     while (start_next(c)) continue;
     scheduler_step(c->scheduler);
     for (command *cmd = c->first; cmd; cmd = cmd->next) hand_out(c, cmd);

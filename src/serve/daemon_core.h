@@ -34,6 +34,8 @@ void core_submit(core *c, command *cmd);
 /* Ends a command by the reason at the next step; one that waits, too. */
 void core_cancel(core *c, command *cmd, core_code reason);
 void core_cancel_all(core *c, core_code reason);
+/* Cancels what is past its deadline, or waited too long for credit. */
+void core_check_times(core *c);
 /* Starts what may start, and runs one step of the engine. False when nothing is left. */
 bool core_step(core *c);
 int core_n_commands(const core *c);     /* that run or wait */

@@ -635,12 +635,15 @@ static void ready(server_daemon *d)
     facet_engine_info i;
     facet_model_describe(e->model, &m);
     facet_engine_describe(e, &i);
-    emit(d, json_pack("{s:s, s:i, s:s, s:s, s:{s:s, s:i, s:i, s:i, s:i, s:i, s:i}, s:o, s:{s:i, s:i, s:i, s:I, s:i}}",
-                      "event", "ready", "protocol", PROTOCOL_VERSION, "version", facet_version(), "device", i.device,
-                      "model", "name", m.name, "layers", m.n_layers, "embd", m.n_embd, "vocab", m.n_vocab, "ctx_train",
-                      m.n_ctx, "bos", m.bos, "eos", m.eos, "drafters", drafters(e), "limits", "ctx", e->n_ctx,
-                      "sessions", d->config->n_sessions, "queue", d->config->n_queue, "line_bytes",
-                      (json_int_t)d->in.max_line, "slots", SNAPSHOT_SLOTS));
+    emit(d,
+         json_pack("{s:s, s:i, s:s, s:s, s:{s:s, s:i, s:i, s:i, s:i, s:i, s:i}, s:o, s:{s:s, s:s}, s:{s:i, s:i, s:i, "
+                   "s:I, s:i}}",
+                   "event", "ready", "protocol", PROTOCOL_VERSION, "version", facet_version(), "device", i.device,
+                   "model", "name", m.name, "layers", m.n_layers, "embd", m.n_embd, "vocab", m.n_vocab, "ctx_train",
+                   m.n_ctx, "bos", m.bos, "eos", m.eos, "drafters", drafters(e), "cache", "k",
+                   kv_type_get(e->kv.layers[0].k_type)->name, "v", kv_type_get(e->kv.layers[0].v_type)->name, "limits",
+                   "ctx", e->n_ctx, "sessions", d->config->n_sessions, "queue", d->config->n_queue, "line_bytes",
+                   (json_int_t)d->in.max_line, "slots", SNAPSHOT_SLOTS));
 }
 
 const protocol_ops protocol_json = {

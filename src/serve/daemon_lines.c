@@ -22,6 +22,7 @@ typedef struct pending_line {
     inlet_item what;
     char *text; /* owned, NUL-terminated; NULL: there was no memory for it */
     size_t n;
+    bool has_end; /* the client waits for -1 on the stream behind an error */
 } pending_line;
 
 typedef struct lines_state {
@@ -38,7 +39,8 @@ typedef struct lines_state {
 /* The words of a line, cut up in place. */
 typedef struct words {
     char *word[MAX_FIELDS];
-    int n; /* MAX_FIELDS + 1: there were more */
+    int n;                   /* MAX_FIELDS + 1: there were more */
+    const char *samp, *snap; /* values of the suffixes, which are not among the words; NULL: there is none */
 } words;
 
 /* ---- replies ---- */
@@ -64,10 +66,20 @@ static void refuse(server_daemon *d, const char *code)
 
 /* ---- fields ---- */
 
+/* Takes "NAME=VALUE" behind the first field as a suffix, the first time that it comes. */
+static bool take_suffix(const char *word, const char *name, int n_words, const char **value)
+{
+    const size_t n = strlen(name);
+    if (n_words == 0 || *value || strncmp(word, name, n) != 0) return false;
+    *value = word + n;
+    return true;
+}
+
 static words split(char *line)
 {
     words w = {.n = 0};
     for (char *save, *word = strtok_r(line, " \t", &save); word; word = strtok_r(NULL, " \t", &save)) {
+        if (take_suffix(word, "samp=", w.n, &w.samp) || take_suffix(word, "snap=", w.n, &w.snap)) continue;
         if (w.n < MAX_FIELDS) w.word[w.n] = word;
         if (w.n <= MAX_FIELDS) w.n++;
     }
@@ -82,17 +94,6 @@ static bool parse_int(const char *text, long long min, long long max, int *out)
     if (errno || end == text || *end || v < min || v > max) return false;
     *out = (int)v;
     return true;
-}
-
-/* Cuts " NAME=VALUE" out of a line; returns the value (mem_free), or NULL when there is none. */
-static char *cut_suffix(char *line, const char *name)
-{
-    char *at = strstr(line, name);
-    if (!at) return NULL;
-    const size_t skip = strlen(name), n = strcspn(at + skip, " \t");
-    char *value = mem_strndup(at + skip, n);
-    memmove(at, at + skip + n, strlen(at + skip + n) + 1);
-    return value;
 }
 
 /* ---- generations ---- */
@@ -494,18 +495,36 @@ static void do_compress(server_daemon *d, const words *w, const wishes *more)
 static const struct {
     const char *name;
     void (*run)(server_daemon *d, const words *w, const wishes *more);
-} verbs[] = {{"generate", do_generate},
-             {"RESTORE", do_restore},
-             {"RESTORE_CHAIN", do_restore_chain},
-             {"SNAPSHOT", do_snapshot},
-             {"SNAPSHOT_THIN", do_snapshot_thin},
-             {"FREE_SNAPSHOT", do_free_snapshot},
-             {"LIST_SLOTS", do_list_slots},
-             {"park", do_park},
-             {"unpark", do_unpark},
-             {"free", do_free_drafter},
-             {"drafter", do_free_drafter},
-             {"compress", do_compress}};
+    bool has_end; /* -1 on the stream behind an error */
+} verbs[] = {{"generate", do_generate, false},
+             {"RESTORE", do_restore, true},
+             {"RESTORE_CHAIN", do_restore_chain, true},
+             {"SNAPSHOT", do_snapshot, false},
+             {"SNAPSHOT_THIN", do_snapshot_thin, false},
+             {"FREE_SNAPSHOT", do_free_snapshot, false},
+             {"LIST_SLOTS", do_list_slots, false},
+             {"park", do_park, true},
+             {"unpark", do_unpark, true},
+             {"free", do_free_drafter, true},
+             {"drafter", do_free_drafter, true},
+             {"compress", do_compress, true}};
+
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
+/* Of a line [n] that cannot be kept: whether its client would wait for -1. */
+static bool has_end(const char *text, size_t n)
+{
+    size_t begin = 0, end;
+    while (begin < n && is_blank(text[begin])) begin++;
+    for (end = begin; end < n && !is_blank(text[end]);) end++;
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
+        if (strlen(verbs[i].name) == end - begin && memcmp(text + begin, verbs[i].name, end - begin) == 0)
+            return verbs[i].has_end;
+    return true;
+}
 
 static void run_words(server_daemon *d, const words *w, const wishes *more)
 {
@@ -529,19 +548,17 @@ static void run_line(server_daemon *d, char *line)
         drop(d);
         return;
     }
-    char *samp = cut_suffix(line, " samp="), *snap = cut_suffix(line, " snap=");
     const words w = split(line);
     lines_state *s = d->state;
     s->form = FORM_OTHER;
-    run_words(d, &w, &(wishes){.samp = samp, .snap = snap});
-    mem_free(samp);
-    mem_free(snap);
+    run_words(d, &w, &(wishes){.samp = w.samp, .snap = w.snap});
 }
 
 static void run_pending(server_daemon *d, const pending_line *l)
 {
     if (!l->text) {
-        refuse(d, "bad_args");
+        outlet_printf(&d->out, "err " NO_MEMORY "\n");
+        if (l->has_end) put_end(d);
         log_line(FACET_LOG_WARN, "out of memory for a line of %zu bytes", l->n);
         return;
     }
@@ -589,7 +606,7 @@ static void take_line(server_daemon *d, inlet_item what, const char *text, size_
         core_cancel_all(d->core, CORE_CANCELLED);
         return;
     }
-    s->queue[(s->head + s->n++) % d->config->n_queue] = (pending_line){what, mem_strndup(text, n), n};
+    s->queue[(s->head + s->n++) % d->config->n_queue] = (pending_line){what, mem_strndup(text, n), n, has_end(text, n)};
 }
 
 static void drop(server_daemon *d)

@@ -338,8 +338,8 @@ static facet_status open_parts(server_engine *e, facet_error *err)
     e->active = mem_calloc((size_t)c->n_parallel, sizeof(server_text *));
     e->slots = mem_calloc((size_t)e->pool.n, sizeof *e->slots);
     if (!e->active || !e->slots) return error_memory(err, "the server's texts", (size_t)c->n_parallel * sizeof(void *));
-    e->stats = (server_engine_stats){
-        .n_queue = c->n_queue, .n_parallel = c->n_parallel, .n_groups = c->engine->kv.n_groups};
+    e->stats =
+        (server_engine_stats){.n_queue = c->n_queue, .n_parallel = c->n_parallel, .n_groups = c->engine->kv.n_groups};
     for (int g = 0; g < c->engine->kv.n_groups; g++)
         e->stats.pages[g] = e->stats.free_pages[g] = c->engine->kv.groups[g].n_pages;
     const int code = pthread_create(&e->thread, NULL, run, e);

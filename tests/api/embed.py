@@ -18,7 +18,8 @@ class EngineParams(c.Structure):
                 ("capture_layers", c.c_void_p), ("drafters", c.c_void_p), ("n_drafters", c.c_int),
                 ("draft_ctx", c.c_int32), ("tree_temp", c.c_float), ("block_mask", c.c_char_p),
                 ("progress", c.c_void_p), ("progress_ud", c.c_void_p), ("cache_bytes", c.c_uint64),
-                ("reuse_prompts", c.c_bool)]
+                ("reuse_prompts", c.c_bool), ("auto_unpark", c.c_bool), ("cache_layers", c.c_char_p),
+                ("cache_preset", c.c_char_p)]
 
 
 class Sampling(c.Structure):

@@ -53,15 +53,18 @@ static void structs_have_their_sizes(void **state)
 #define SIZE(type, bytes) assert_int_equal(sizeof(type), bytes)
     SIZE(facet_error, 516);
     SIZE(facet_model_info, 112);
-    SIZE(facet_engine_params, 128);
+    SIZE(facet_engine_params, 144);
     SIZE(facet_memory, 40);
-    SIZE(facet_engine_info, 184);
+    SIZE(facet_engine_info, 216);
     SIZE(facet_logit_bias, 8);
     SIZE(facet_sampling, 64);
     SIZE(facet_speculation, 40);
     SIZE(facet_spec_stats, 680);
     SIZE(facet_generate_params, 136);
     SIZE(facet_generate_result, 720);
+    SIZE(facet_snapshot_info, 96);
+    SIZE(facet_park_report, 40);
+    SIZE(facet_logprob, 8);
     SIZE(facet_chat_event, 48);
 #undef SIZE
 }

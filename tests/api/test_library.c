@@ -281,6 +281,14 @@ static void nothing_cannot_be_appended(void **state)
     assert_int_equal(facet_session_n_tokens(w.session), 0);
 }
 
+static void a_model_wants_a_path(void **state)
+{
+    (void)state;
+    facet_model *m = NULL;
+    expect_error(facet_model_open(NULL, &m, &err), FACET_ERR_ARG, "path: NULL");
+    assert_null(m);
+}
+
 static void samplers_belong_to_a_model(void **state)
 {
     (void)state;
@@ -557,6 +565,14 @@ static void a_cancellation_that_comes_early_stops_the_next_call(void **state)
     facet_session_cancel(w.session);
     expect_error(facet_session_sync(w.session, w.prompt, w.n, &err), FACET_ERR_CANCELLED, "cancelled");
     assert_ok(facet_session_sync(w.session, w.prompt, w.n, &err), err); /* and only that one */
+    facet_generate_params p = facet_generate_params_default();          /* also where no step would be run at all */
+    const facet_sampling s = facet_sampling_default();
+    facet_generate_result r;
+    p.n_predict = 1;
+    facet_session_cancel(w.session);
+    expect_error(facet_generate(w.session, w.prompt, w.n, &s, &p, &r, &err), FACET_ERR_CANCELLED, "cancelled");
+    assert_ok(facet_generate(w.session, w.prompt, w.n, &s, &p, &r, &err), err);
+    assert_int_equal(r.n_tokens, 1);
 }
 
 /* ---- text ---- */
@@ -668,6 +684,7 @@ int main(void)
         WITH_SESSION(a_loop_of_ones_own_is_generation),
         WITH_SESSION(ends_are_told),
         WITH_SESSION(nothing_cannot_be_appended),
+        WITH_SESSION(a_model_wants_a_path),
         WITH_SESSION(samplers_belong_to_a_model),
         cmocka_unit_test(closing_nothing_is_fine),
         WITH_SESSION(another_thread_cancels_within_a_step),

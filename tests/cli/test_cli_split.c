@@ -69,7 +69,7 @@ static void the_same_tokens(void **state)
         run_tokens(options, got, sizeof got);
         assert_string_equal(got, want);
     }
-    snprintf(options, sizeof options, "-m %s -md %s", part(0), part_path(temp_file("d"), 0, 2));
+    snprintf(options, sizeof options, "-m %s -md %s --no-adaptive", part(0), part_path(temp_file("d"), 0, 2));
     run_tokens(options, got, sizeof got);
     assert_string_equal(got, want);
     assert_non_null(strstr(out, "\"method\":\"mtp\""));

@@ -135,7 +135,7 @@ static inline void splits_run(attn_kernels k, const attn_work *work, const attn_
     for (int h = 0; h < d->n_kv_heads; h++) {
         for (int s = begin; s < end; s++) k.split(work, row, h, s, parts + (size_t)(s - begin) * stride);
         for (int i = 0; i < n_heads; i++)
-            attn_fold(parts + (size_t)i * part, end - begin, stride, d->head_dim,
+            attn_fold(parts + (size_t)i * part, end - begin, stride, d->head_dim, kv_type_get(d->v_type)->is_rotated,
                       row->out + (size_t)(h * n_heads + i) * (size_t)d->head_dim);
     }
     free(parts);

@@ -8,6 +8,9 @@
 #include "base/mem.h"
 #include "compute/attn_world.h"
 #include "compute/cpu/attn_simd.h"
+#include "quant/rotate.h"
+#include "quant/tq3.h"
+#include "quant/type.h"
 
 /* Kernel sets that this processor runs; the reference first. */
 typedef struct kernel_set {
@@ -40,7 +43,7 @@ static double distance(const float *got, const float *want, size_t n)
     return sqrt(e / w);
 }
 
-static const kv_type TYPES[] = {KV_F16, KV_Q8_0, KV_F32};
+static const kv_type TYPES[] = {KV_F16, KV_Q8_0, KV_F32, KV_Q4_0, KV_TQ3_0, KV_ROT_Q8_0, KV_ROT_Q4_0};
 enum { N_TYPES = sizeof TYPES / sizeof *TYPES };
 
 /* ---- pages ---- */
@@ -65,12 +68,45 @@ static void expect_q8(const float *x, const float *got, int n)
     }
 }
 
+/* What the formats' own encoders and decoders make of it. */
+static void expect_codes(const float *x, const float *got, int n, kv_type layout)
+{
+    uint8_t blocks[512 / 32 * 18];
+    float want[512];
+    if (layout == KV_TQ3_0) {
+        encode_tq3_0(x, blocks, (size_t)n);
+        decode_tq3_0(blocks, want, (size_t)n);
+    } else {
+        type_get(TYPE_Q4_0)->encode(x, blocks, (size_t)n);
+        type_get(TYPE_Q4_0)->decode(blocks, want, (size_t)n);
+    }
+    for (int i = 0; i < n; i++) assert_true(got[i] == want[i]);
+}
+
+static void expect_row(kv_type t, const float *x, const float *got, int n)
+{
+    const kv_type_info *info = kv_type_get(t);
+    float y[512];
+    memcpy(y, x, (size_t)n * sizeof *y);
+    if (info->is_rotated && t != KV_TQ3_0) rotate_values(y, (size_t)n);
+    switch (info->layout) {
+    case KV_F32: expect_f32(y, got, n); return;
+    case KV_F16: expect_f16(y, got, n); return;
+    case KV_Q8_0: expect_q8(y, got, n); return;
+    default: expect_codes(y, got, n, info->layout);
+    }
+}
+
 static void check_page(rng *r, kv_type k, kv_type v)
 {
     enum { D = 128, HEADS = 2, PAGES = 2 };
     attn_world w = world_open(r, (shape){D, HEADS, 1, k, v, 0});
     float *want = calloc(PAGES * KV_PAGE_LEN * HEADS * 2 * D, sizeof *want), got[D];
     memset(w.layer.pages, 0, w.layer.page_bytes * PAGES);
+    for (int i = 0; i < PAGES * KV_PAGE_LEN * HEADS * 2; i++) { /* zeros have codes too */
+        const int slot = i / 4 % KV_PAGE_LEN, page = i / 4 / KV_PAGE_LEN;
+        (i & 1 ? attn_put_v : attn_put_k)(&w.layer, page, slot, i >> 1 & 1, want);
+    }
     for (int i = 0; i < 600; i++) { /* slots are overwritten in random order; no other may change */
         int page = (int)rng_below(r, PAGES), slot = (int)rng_below(r, KV_PAGE_LEN), head = (int)rng_below(r, HEADS);
         int is_v = (int)rng_below(r, 2);
@@ -85,8 +121,7 @@ static void check_page(rng *r, kv_type k, kv_type v)
                     float *x =
                         want + (((size_t)(page * KV_PAGE_LEN + slot) * HEADS + (size_t)head) * 2 + (size_t)is_v) * D;
                     (is_v ? attn_get_v : attn_get_k)(&w.layer, page, slot, head, got);
-                    const kv_type t = is_v ? v : k;
-                    (t == KV_F32 ? expect_f32 : t == KV_F16 ? expect_f16 : expect_q8)(x, got, D);
+                    expect_row(is_v ? v : k, x, got, D);
                 }
     free(want);
     world_close(&w);
@@ -122,8 +157,8 @@ static void test_move(void **state)
     rng r;
     rng_seed(&r, 3);
     for (int k = 0; k < N_TYPES; k++) {
-        attn_world w = world_open(&r, (shape){64, 3, 1, TYPES[k], TYPES[(k + 1) % N_TYPES], 130});
-        float a[64], b[64];
+        attn_world w = world_open(&r, (shape){128, 3, 1, TYPES[k], TYPES[(k + 1) % N_TYPES], 130});
+        float a[128], b[128];
         attn_move_slot(&w.layer, world_page(&w, 70), 70 % KV_PAGE_LEN, world_page(&w, 33), 33);
         attn_move_slot(&w.layer, world_page(&w, 33), 33, world_page(&w, 33), 33);
         for (int h = 0; h < 3; h++) {
@@ -150,7 +185,28 @@ static float *read_floats(const char *name, size_t n)
     return (float *)(void *)data;
 }
 
-/* Goldens computed in float64 from the cache type's decoded values: D 512, 2 query heads on 1 KV head, 96 positions. */
+typedef struct golden {
+    const char *name;
+    kv_type k, v;
+} golden;
+static const golden goldens[] = {
+    {"f32", KV_F32, KV_F32},
+    {"f16", KV_F16, KV_F16},
+    {"q8_0", KV_Q8_0, KV_Q8_0},
+    {"q4_0", KV_Q4_0, KV_Q4_0},
+    {"tq3_0", KV_TQ3_0, KV_TQ3_0},
+    {"f16_q4_0", KV_F16, KV_Q4_0},
+    {"f16_tq3_0", KV_F16, KV_TQ3_0},
+    {"q4_0_tq3_0", KV_Q4_0, KV_TQ3_0},
+    {"q8_0_q4_0", KV_Q8_0, KV_Q4_0},
+    {"q8_0_tq3_0", KV_Q8_0, KV_TQ3_0},
+    {"tq3_0_q4_0", KV_TQ3_0, KV_Q4_0},
+    {"tq3_0_q8_0", KV_TQ3_0, KV_Q8_0},
+    {"rot_q4_0", KV_ROT_Q4_0, KV_ROT_Q4_0},
+};
+
+/* Goldens computed in float64 from the decoded values of the types of K and V: D 512, 2 query heads on 1 KV head, 96
+ * positions. */
 static void test_golden(void **state)
 {
     (void)state;
@@ -159,11 +215,11 @@ static void test_golden(void **state)
     float *v = read_floats("attn/attn_v.f32", KEYS * D);
     rng r;
     rng_seed(&r, 4);
-    for (int t = 0; t < N_TYPES; t++) {
+    for (size_t g = 0; g < sizeof goldens / sizeof *goldens; g++) {
         char name[64];
-        snprintf(name, sizeof name, "attn/attn_out_%s.f32", kv_type_get(TYPES[t])->name);
+        snprintf(name, sizeof name, "attn/attn_out_%s.f32", goldens[g].name);
         float *want = read_floats(name, 2 * D), out[2 * D];
-        attn_world w = world_open(&r, (shape){D, 1, 2, TYPES[t], TYPES[t], KEYS});
+        attn_world w = world_open(&r, (shape){D, 1, 2, goldens[g].k, goldens[g].v, KEYS});
         for (int i = 0; i < KEYS; i++) {
             attn_put_k(&w.layer, world_page(&w, i), i % KV_PAGE_LEN, 0, k + i * D);
             attn_put_v(&w.layer, world_page(&w, i), i % KV_PAGE_LEN, 0, v + i * D);
@@ -174,7 +230,7 @@ static void test_golden(void **state)
         for (int s = 0; s < n_sets; s++) {
             sets[s].kernels.rows(&work, &row, 1, 0);
             double e = distance(out, want, 2 * D);
-            print_message("%s %s: %.2e\n", kv_type_get(TYPES[t])->name, sets[s].name, e);
+            print_message("%s %s: %.2e\n", goldens[g].name, sets[s].name, e);
             assert_true(e < 1e-5);
         }
         world_close(&w);
@@ -188,18 +244,22 @@ static void test_golden(void **state)
 /* One query head in float64, straight from the formula, without splits. */
 static void exact_head(const attn_work *w, const attn_row *row, int head, float *out)
 {
+    const bool is_rotated_k = kv_type_get(w->layer->desc.k_type)->is_rotated,
+               is_rotated_v = kv_type_get(w->layer->desc.v_type)->is_rotated;
     int d = w->layer->desc.head_dim, kv_head = head / (w->n_heads / w->layer->desc.n_kv_heads);
     int first = w->window > 0 && row->pos - w->window + 1 > 0 ? row->pos - w->window + 1 : 0, n = row->pos + 1 - first;
     double *s = malloc((size_t)n * sizeof *s), *o = calloc((size_t)d, sizeof *o), max = -INFINITY, sum = 0;
     float *x = malloc((size_t)d * sizeof *x);
     for (int i = 0; i < n; i++) {
         attn_get_k(w->layer, row->table[(first + i) / KV_PAGE_LEN], (first + i) % KV_PAGE_LEN, kv_head, x);
+        if (is_rotated_k) unrotate_values(x, (size_t)d);
         s[i] = 0;
         for (int j = 0; j < d; j++) s[i] += (double)row->q[head * d + j] * x[j] * w->scale;
         max = fmax(max, s[i]);
     }
     for (int i = 0; i < n; i++) {
         attn_get_v(w->layer, row->table[(first + i) / KV_PAGE_LEN], (first + i) % KV_PAGE_LEN, kv_head, x);
+        if (is_rotated_v) unrotate_values(x, (size_t)d);
         double p = exp(s[i] - max);
         sum += p;
         for (int j = 0; j < d; j++) o[j] += p * x[j];

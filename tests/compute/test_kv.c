@@ -34,15 +34,15 @@ static void test_types(void **state)
 static void test_pitfall_18_finer_type(void **state)
 {
     (void)state;
-    const kv_type_info f32 = {"f32", 1, 4}, f16 = {"f16", 1, 2}, q8_0 = {"q8_0", 32, 34}, q4_0 = {"q4_0", 32, 18},
-                       tq3_0 = {"tq3_0", 32, 14};
-    const kv_type_info *falling[] = {&f32, &f16, &q8_0, &q4_0, &tq3_0};
+    static const kv_type falling[] = {KV_F32, KV_F16, KV_Q8_0, KV_Q4_0, KV_TQ3_0};
     for (int i = 0; i < 5; i++)
-        for (int j = 0; j < 5; j++) assert_int_equal(kv_type_is_as_fine(falling[i], falling[j]), i <= j);
+        for (int j = 0; j < 5; j++)
+            assert_int_equal(kv_type_is_as_fine(kv_type_get(falling[i]), kv_type_get(falling[j])), i <= j);
+    const kv_type_info *q8_0 = kv_type_get(KV_Q8_0);
     for (int t = 0; t < KV_TYPE_COUNT; t++) {
         const kv_type got = kv_type_at_least((kv_type)t, KV_Q8_0);
-        assert_true(kv_type_is_as_fine(kv_type_get(got), &q8_0));
-        assert_int_equal(got, kv_type_is_as_fine(kv_type_get((kv_type)t), &q8_0) ? (kv_type)t : KV_Q8_0);
+        assert_true(kv_type_is_as_fine(kv_type_get(got), q8_0));
+        assert_int_equal(got, kv_type_is_as_fine(kv_type_get((kv_type)t), q8_0) ? (kv_type)t : KV_Q8_0);
     }
     assert_int_equal(kv_type_at_least(KV_F16, KV_Q8_0), KV_F16);
     assert_int_equal(kv_type_at_least(KV_Q8_0, KV_F16), KV_F16);

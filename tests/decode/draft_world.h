@@ -9,7 +9,7 @@
 
 #include "base/rng.h"
 #include "decode/draft_control.h"
-#include "decode/spec_accept.h"
+#include "base/rng.h"
 
 enum { MAX_DEPTH = 16 };
 
@@ -87,12 +87,12 @@ static double chance(const drafter *d, uint64_t seed, int tokens, int i)
     const double mean = last_or(d->accept, i);
     if (d->conf != CONF_TRUE) return mean;
     const double high = mean > 0.5 ? 1 - (1 - mean) * 0.2 : mean * 1.6;
-    return spec_uniform(seed, tokens + i, 50) < 0.5 ? high : 2 * mean - high;
+    return rng_uniform_at(seed, tokens + i, 50) < 0.5 ? high : 2 * mean - high;
 }
 
 static bool is_right(const drafter *d, uint64_t seed, int tokens, int i)
 {
-    return spec_uniform(seed, tokens + i, (uint32_t)d->name[0]) < chance(d, seed, tokens, i);
+    return rng_uniform_at(seed, tokens + i, (uint32_t)d->name[0]) < chance(d, seed, tokens, i);
 }
 
 static bool is_offered(const drafter *d, int tokens)

@@ -2,43 +2,45 @@
  * Plain decoding (FACET_SPEC_NONE) is what everything is compared with.
  *
  * The traps that implementations of speculative decoding fall into are numbered; a test that stands guard over one
- * carries its number. Where each is tested:
+ * carries its number (pitfall_NN in its name). Where each is tested:
  *
- *  1  pending token of a cut path             test_speculate, test_spec_scripted, test_spec_loop
- *  2  position after a stop token             test_speculate, test_spec_loop
+ *  1  pending token of a cut path             test_speculate, test_spec_scripted (worked example)
+ *  2  position after a stop token             test_speculate, test_spec_scripted
  *  3  local ring as small as the window       test_spec_scripted
  *  4  rollback by one layer for all           test_spec_scripted
  *  5  rewind by drafts, not by rows           test_spec_scripted
- *  6  unordered copies                        test_spec_scripted (on the device that FACET_TEST_DEVICE names)
+ *  6  unordered copies                        test_spec_scripted (on $FACET_TEST_DEVICE)
  *  7  positions of siblings                   test_spec_scripted, test_draft_tree
  *  8  visibility among rows                   test_spec_scripted, test_draft_tree
  *  9  padding rows                            test_spec_scripted, test_draft_tree
- * 10  taps off by one                         test_drafters
- * 11  mask token                              test_drafters
+ * 10  taps off by one                         test_drafters, test_drafter_files
+ * 11  mask token                              test_drafters, test_drafter_files
  * 12  rotation base of the drafter            test_drafters, test_draft_ops
  * 13  embedding scale                         test_drafters, test_draft_ops
  * 14  hidden state: which row, which norm     test_speculate, test_drafters
  * 15  order of the two inputs                 test_drafters
  * 16  position and rotation of MTP queries    test_drafters, test_draft_ops
  * 17  sight of the donors                     test_drafters, test_draft_ops
- * 18  cache types of donors                   test_drafters; test_spec_matrix runs every drafter with every type
+ * 18  cache types of donors                   test_drafters; test_spec_matrix: every drafter with every type
  * 19  values of K = V layers                  test_drafters
- * 20  the target's quantisation for its drafter   no such setting: each tensor's type stands in its file.
- * test_spec_matrix runs drafters of one type beside targets of others 21  norm before the shared head test_drafters 22
- * block rows in the drafter's context     test_speculate, test_drafters 23  features of rejected rows test_speculate,
- * test_drafters 24  prompt longer than the drafter's context    test_speculate, test_drafters 25  end of the drafter's
- * context            test_speculate, test_drafters 26  ties                                    test_draft_ops,
- * test_sampler 27  what acceptance compares                test_spec_scripted, test_spec_loop, test_spec_accept 28
- * statistics on the protocol stream       test_cli_spec 29  controller that never comes back        test_spec_scripted,
- * test_draft_control 30  cut steps as rejections                 test_spec_scripted, test_spec_loop, test_draft_control
+ * 20  the target's types for its drafter      test_drafter_files; test_spec_matrix mixes the types
+ * 21  norm before the shared head             test_drafters
+ * 22  block rows in the drafter's context     test_speculate, test_drafters
+ * 23  features of rejected rows               test_speculate, test_drafters
+ * 24  prompt longer than the draft context    test_speculate, test_drafters
+ * 25  end of the drafter's context            test_speculate, test_drafters
+ * 26  ties                                    test_draft_ops
+ * 27  what acceptance compares                test_spec_scripted
+ * 28  statistics on the protocol stream       test_cli_spec
+ * 29  controller that never comes back        test_spec_scripted, test_draft_control, test_draft_control_runs
+ * 30  cut steps as rejections                 test_spec_scripted, test_draft_control
  * 31  sequences of different progress         test_spec_scripted
- * 32  baked positions in a captured graph     nothing is captured on the CPU; the CUDA backend's tests replay its steps
+ * 32  baked positions in a captured graph     test_spec_scripted (on $FACET_TEST_DEVICE)
  * 33  early error returns                     test_spec_scripted
  * 34  penalties without the drafted prefix    test_spec_sampling
- * 35  soft cap on one side of a ratio         no such ratio: a draft holds when it equals the target's own draw
- *                                             (verify.h). test_spec_accept draws 10^6 times from a toy vocabulary
- * 36  shapes that assume one sequence         test_drafters (17_sequences_in_one_batch), test_spec_scripted (31)
- * 37  relaxed acceptance                      test_spec_scripted
+ * 35  soft cap on one side of a ratio         test_spec_sampling: there is no ratio (verify.h)
+ * 36  shapes that assume one sequence         test_spec_scripted, test_drafters (17_sequences_in_one_batch)
+ * 37  relaxed acceptance                      test_spec_scripted, test_spec_distribution
  */
 #ifndef FACET_TESTS_SPEC_WORLD_H
 #define FACET_TESTS_SPEC_WORLD_H

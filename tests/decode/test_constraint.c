@@ -301,7 +301,7 @@ static void thoughts_and_calls_are_free(void **state)
     FOLLOW(think, "<|channel>", "b", "!<turn|>", "!<|tool_call>", "<|channel>", "<channel|>", "!b", "!<eos>", "a",
            "!<|channel>", "<eos>");
     FOLLOW(think, "a", "!<|channel>", "b");
-    FOLLOW(think, "<|channel>", "<channel|>", "<|channel>", "a", "<channel|>", "a", "<eos>");
+    FOLLOW(think, "<|channel>", "<channel|>", "!<|channel>", "a", "<eos>"); /* one thought */
     FOLLOW(call, "!<|channel>", "<|tool_call>", "b", "!<eos>", "<tool_call|>", "!a", "!<|channel>", "<|tool_call>",
            "<tool_call|>", "<turn|>", "!<|tool_call>");
     FOLLOW(call, "a", "!<|tool_call>", "<eos>");

@@ -300,12 +300,18 @@ static void an_unaffordable_arm_is_passed_over(void **state)
     const draft_arm_desc dear = {.name = "dear", .draft_share = 13};
     draft_control_init(&c, NULL, (const draft_arm_desc[]){dear, mtp}, 2, NULL, 0);
     measure(&c, 28, 0.25);
-    for (int i = 0; i < 300; i++) assert_int_equal(step(&c, 5, 5).arm, 1);
+    int n_drafting = 0;
+    for (int i = 0; i < 300; i++) {
+        const int arm = step(&c, 5, 5).arm;
+        assert_int_not_equal(arm, 0);
+        n_drafting += arm == 1;
+    }
+    assert_in_range(n_drafting, 290, 300); /* but for plain steps, to see what they cost */
     for (int i = 0; i < 700; i++) assert_int_not_equal(step(&c, 5, 0).arm, 0);
     int n_plain = 0;
     while (n_plain < 1000 && step(&c, 5, 5).reason != DRAFT_BEST) n_plain++;
     assert_true(n_plain < 2 * 64);
-    for (int i = 0; i < 20; i++) assert_int_equal(step(&c, 5, 5).arm, 1);
+    for (int i = 0; i < 20; i++) assert_int_not_equal(step(&c, 5, 5).arm, 0);
 }
 
 static void confidences_cut_a_draft(void **state)
@@ -450,12 +456,31 @@ static void a_new_request_keeps_costs_and_half_of_the_evidence(void **state)
     assert_true(draft_cost_is_known(&c.cost));
 }
 
-static void reasons_have_names(void **state)
+/* Drafts all hold and yet do not pay, which the costs of plain steps that were measured at a bad time hide: one draft
+ * of 6 ms, two rows at 15 and one at 10. Plain steps between the drafts show it, and drafting ends. */
+static void plain_steps_are_measured_again(void **state)
 {
     (void)state;
-    assert_string_equal(draft_reason_name(DRAFT_PLAIN_UNMEASURED), "nothing measured yet");
-    assert_string_equal(draft_reason_name(DRAFT_BEST), "best");
-    assert_string_equal(draft_reason_name(DRAFT_EXPLORE), "exploration");
+    static draft_control c;
+    const draft_offer o = {.k_max = 1};
+    draft_control_init(&c, NULL, &mtp, 1, NULL, 0);
+    int n_probes = 0, n_late = 0;
+    for (int i = 0; i < 1000; i++) {
+        const draft_plan p = draft_control_plan(&c, 100, &o);
+        n_probes += p.reason == DRAFT_PLAIN_PROBE;
+        n_late += i >= 400 && p.arm == 0;
+        const double plain = p.reason == DRAFT_PLAIN_UNMEASURED ? 20 : 10;
+        draft_control_observe(&c, &(draft_outcome){.n_ctx = 100,
+                                                   .n_drafted = p.k,
+                                                   .n_verified = p.k,
+                                                   .n_accepted = p.k,
+                                                   .draft_ms = 6 * p.k,
+                                                   .verify_ms = p.k ? 15 : plain,
+                                                   .other_ms = 0});
+    }
+    assert_in_range(n_probes, 2, 40);
+    assert_in_range(n_late, 0, 60);
+    assert_true(draft_cost_ms(&c.cost, 100, 1) < 10.5);
 }
 
 int main(void)
@@ -481,8 +506,8 @@ int main(void)
         cmocka_unit_test(costs_of_drafting_are_learned),
         cmocka_unit_test(pitfall_30_observe_wants_the_length_before_the_cut),
         cmocka_unit_test(an_empty_draft_is_no_deadlock),
+        cmocka_unit_test(plain_steps_are_measured_again),
         cmocka_unit_test(a_new_request_keeps_costs_and_half_of_the_evidence),
-        cmocka_unit_test(reasons_have_names),
     };
     return cmocka_run_group_tests_name("draft_control", tests, NULL, NULL);
 }

@@ -205,6 +205,26 @@ static void a_hiccup_at_the_start_rules_nothing_out(void **state)
     }
 }
 
+/* Every draft of the first steps was measured at a bad time: the drafter seems too dear to pay, or even to try. It is
+ * doubted, tried again, and used. */
+static void costs_of_a_bad_time_are_forgotten(void **state)
+{
+    (void)state;
+    static const world worlds[] = {
+        {"dense, mtp", 28, .25, .1, 1, {D("m", LONG_CHAIN, 0, 1.2, 15)}},
+        {"dense, block", 28, .25, .1, 1, {D_WITH("d", LONG_CHAIN, 9, 0, 15, .conf = CONF_TRUE)}},
+    };
+    for (size_t i = 0; i < sizeof worlds / sizeof *worlds; i++) {
+        start(&the_run, &worlds[i], 1);
+        the_run.hiccups = 0xaaaa; /* every second measurement is one of drafting, and these were eight steps */
+        advance_to(&the_run, 2000);
+        const int from = the_run.tokens;
+        const double ratio = advance_to(&the_run, 4000) / best_fixed(&worlds[i], 1, from, 4000);
+        report(worlds[i].name, ratio);
+        if (ratio > 1.1) fail_msg("%s: %.3f of the best fixed choice", worlds[i].name, ratio);
+    }
+}
+
 /* A drafter whose cost nobody stated costs one step to find out, and no more. */
 static void an_unknown_cost_is_one_surprise(void **state)
 {
@@ -335,14 +355,16 @@ static void block_marginals(uint64_t seed, int tokens, int n_depths, int32_t *to
     for (int d = 0; d < n_depths; d++) {
         float p[DRAFT_TREE_RANKS];
         double sum = 0;
-        const double spread = spec_uniform(seed, tokens + d, 60) < 0.6 ? 2.5 : 0.5;
+        const double spread = rng_uniform_at(seed, tokens + d, 60) < 0.6 ? 2.5 : 0.5;
         for (int k = 0; k < DRAFT_TREE_RANKS; k++) sum += exp(-spread * k);
         for (int k = 0; k < DRAFT_TREE_RANKS; k++) {
             p[k] = (float)(exp(-spread * k) / sum);
             token[d * DRAFT_TREE_RANKS + k] = k;
             logp[d * DRAFT_TREE_RANKS + k] = logf(p[k]);
         }
-        truth[d] = spec_draw(p, DRAFT_TREE_RANKS, spec_uniform(seed, tokens + d, 61));
+        double rest = rng_uniform_at(seed, tokens + d, 61);
+        for (truth[d] = 0; truth[d] < DRAFT_TREE_RANKS - 1 && rest >= (double)p[truth[d]]; truth[d]++)
+            rest -= (double)p[truth[d]];
     }
 }
 
@@ -351,14 +373,15 @@ enum { DEPTHS = 15 };
 /* Grows the tree of the block after `tokens` tokens, and the path that the text takes through it. */
 static int grow(uint64_t seed, int tokens, int budget, draft_tree *t, uint8_t *path)
 {
-    int32_t token[DEPTHS * DRAFT_TREE_RANKS], truth[DEPTHS], verdict[64];
+    int32_t token[DEPTHS * DRAFT_TREE_RANKS], truth[DEPTHS];
     float logp[DEPTHS * DRAFT_TREE_RANKS];
     facet_error err;
     block_marginals(seed, tokens, DEPTHS, token, logp, truth);
     const draft_marginals m = {DEPTHS, DRAFT_TREE_RANKS, token, logp};
     assert_ok(draft_tree_build(&m, 0, budget, draft_tree_rule_default(), t, &err), err);
-    for (int i = 0; i < t->n_rows; i++) verdict[i] = t->depth[i] < DEPTHS ? truth[t->depth[i]] : -1;
-    return draft_tree_walk_rows(t, verdict, path);
+    int n = 0;
+    for (int at = 0; at >= 0; at = n - 1 < DEPTHS ? draft_tree_child(t, at, truth[n - 1]) : -1) path[n++] = (uint8_t)at;
+    return n;
 }
 
 static double fixed_tree_run(const world *w, int budget, uint64_t seed)
@@ -468,6 +491,7 @@ int main(void)
         cmocka_unit_test(noisy_times_do_little_harm),
         cmocka_unit_test(costs_learned_on_the_way_do_nearly_as_well),
         cmocka_unit_test(a_hiccup_at_the_start_rules_nothing_out),
+        cmocka_unit_test(costs_of_a_bad_time_are_forgotten),
         cmocka_unit_test(an_unknown_cost_is_one_surprise),
         cmocka_unit_test(one_good_drafter_among_four),
         cmocka_unit_test(drafters_that_come_and_go_are_combined),

@@ -286,15 +286,6 @@ static void the_choice_among_matches(void **state)
     assert_proposes((const int32_t[]){9, 1, 2, 3, 1, 2, 3}, 7, 1, (const int32_t[]){1, 2, 3, 1, 2, 3, 1}, 7, 3);
 }
 
-static void longer_matches_are_trusted_more(void **state)
-{
-    (void)state;
-    assert_true(draft_ngram_confidence(0) == 0);
-    assert_true(draft_ngram_confidence(3) == 0.75f);
-    for (int n = 0; n < DRAFT_NGRAM_MAX_MATCH; n++)
-        assert_true(draft_ngram_confidence(n) < draft_ngram_confidence(n + 1) && draft_ngram_confidence(n + 1) < 1);
-}
-
 static void parameters_out_of_range_are_named(void **state)
 {
     (void)state;
@@ -363,7 +354,6 @@ int main(void)
         cmocka_unit_test(a_session_of_256k_tokens),
         cmocka_unit_test(a_text_of_one_token),
         cmocka_unit_test(the_choice_among_matches),
-        cmocka_unit_test(longer_matches_are_trusted_more),
         cmocka_unit_test(parameters_out_of_range_are_named),
         cmocka_unit_test(memory_failures_leave_the_index_as_it_was),
     };

@@ -6,7 +6,6 @@
 #include "base/rng.h"
 #include "compute/batch.h"
 #include "decode/draft_tree.h"
-#include "decode/spec_accept.h"
 
 _Static_assert((int)DRAFT_TREE_MAX_ROWS == (int)BATCH_MAX_TREE, "a tree's path rows are a batch's");
 
@@ -23,6 +22,14 @@ static void grow_example(int budget, bool is_seeded, draft_tree *t)
     for (int i = 0; i < 9; i++) logp[i] = (float)log(example_p[i]);
     const draft_marginals m = {.n_depths = 3, .n_ranks = 3, .token = example_token, .logp = logp};
     assert_ok(draft_tree_build(&m, CUR, budget, (draft_tree_rule){3, is_seeded}, t, &err), err);
+}
+
+/* Expected committed tokens by the drafter's account. */
+static double expected(const draft_tree *t)
+{
+    double sum = 0;
+    for (int i = 0; i < t->n_rows; i++) sum += (double)t->weight[i];
+    return sum;
 }
 
 static void assert_nodes(const draft_tree *t, const char *tokens, const int *parents, const int *depths)
@@ -51,7 +58,7 @@ static void worked_example_best_first(void **state)
     const double weights[] = {1, .6, .33, .3, .264, .21, .168};
     for (int i = 0; i < 7; i++) assert_float_equal(t.weight[i], weights[i], 1e-6);
     assert_visible(&t, (const char *[]){"1000000", "1100000", "1110000", "1001000", "1110100", "1100010", "1100011"});
-    assert_float_equal(draft_tree_expected(&t), 2.8720, 1e-6);
+    assert_float_equal(expected(&t), 2.8720, 1e-6);
     int32_t token[7], pos[7], slot[7];
     uint8_t path[7][BATCH_MAX_TREE];
     draft_tree_rows(&t, 100, 7, DRAFT_PAD_ZERO, token, pos, slot, path);
@@ -66,7 +73,7 @@ static void worked_example_chain_seeded(void **state)
     grow_example(6, true, &t);
     assert_nodes(&t, "radgbeg", (int[]){-1, 0, 1, 2, 0, 1, 5}, (int[]){0, 1, 2, 3, 1, 2, 3});
     assert_visible(&t, (const char *[]){"1000000", "1100000", "1110000", "1111000", "1000100", "1100010", "1100011"});
-    assert_float_equal(draft_tree_expected(&t), 2.8720, 1e-6);
+    assert_float_equal(expected(&t), 2.8720, 1e-6);
 }
 
 /* The sums also fix the order of what stays in the heap after six nodes: (b,d) .165, then (b,d,g), (b,e), c. */
@@ -78,86 +85,11 @@ static void worked_example_sums_of_budgets_1_to_10(void **state)
     for (int budget = 1; budget <= 10; budget++) {
         grow_example(budget, false, &t);
         assert_int_equal(t.n_rows, budget + 1);
-        assert_float_equal(draft_tree_expected(&t), want[budget - 1], 1e-6);
+        assert_float_equal(expected(&t), want[budget - 1], 1e-6);
     }
     assert_int_equal(t.token[7], 'd');
     assert_int_equal(t.parent[7], 3);
     assert_int_equal(t.token[10], 'c');
-}
-
-static const int32_t example_verdict[] = {'a', 'e', 'g', 'd', 'x', 'g', 'z'};
-
-static void worked_example_walk(void **state)
-{
-    (void)state;
-    draft_tree t;
-    uint8_t path[DRAFT_TREE_MAX_ROWS];
-    draft_move moves[DRAFT_TREE_MAX_ROWS];
-    grow_example(6, false, &t);
-    const int n = draft_tree_walk_rows(&t, example_verdict, path);
-    assert_int_equal(n, 4);
-    assert_memory_equal(path, ((const uint8_t[]){0, 1, 5, 6}), 4);
-    const spec_commit c = spec_truncate(t.token, example_verdict, path, n, 100, NULL, NULL);
-    assert_int_equal(c.n, 4);
-    assert_int_equal(c.pending, 'z');
-    assert_int_equal(c.last_row, 6);
-    assert_int_equal(draft_tree_moves(path, c.n, 100, moves), 2);
-    assert_int_equal(moves[0].src, 105);
-    assert_int_equal(moves[0].dst, 102);
-    assert_int_equal(moves[1].src, 106);
-    assert_int_equal(moves[1].dst, 103);
-}
-
-static void worked_example_truncation_with_two_tokens_left(void **state)
-{
-    (void)state;
-    draft_tree t;
-    uint8_t path[DRAFT_TREE_MAX_ROWS];
-    draft_move moves[DRAFT_TREE_MAX_ROWS];
-    grow_example(6, false, &t);
-    const int n = draft_tree_walk_rows(&t, example_verdict, path);
-    const spec_commit c = spec_truncate(t.token, example_verdict, path, n, 2, NULL, NULL);
-    assert_int_equal(c.n, 2);
-    assert_false(c.is_stopped);
-    assert_int_equal(c.pending, 'e'); /* the verdict after `a`, not the bonus token z */
-    assert_int_equal(draft_tree_moves(path, c.n, 100, moves), 0);
-}
-
-static bool is_e(void *ud, int32_t token)
-{
-    (void)ud;
-    return token == 'e';
-}
-
-static void worked_example_stop_token(void **state)
-{
-    (void)state;
-    draft_tree t;
-    uint8_t path[DRAFT_TREE_MAX_ROWS];
-    draft_move moves[DRAFT_TREE_MAX_ROWS];
-    grow_example(6, false, &t);
-    const int n = draft_tree_walk_rows(&t, example_verdict, path);
-    const spec_commit c = spec_truncate(t.token, example_verdict, path, n, 100, is_e, NULL);
-    assert_int_equal(c.n, 3);
-    assert_true(c.is_stopped);
-    assert_int_equal(c.pending, 'g');
-    assert_int_equal(draft_tree_moves(path, c.n, 100, moves), 1);
-    assert_int_equal(moves[0].src, 105);
-    assert_int_equal(moves[0].dst, 102);
-}
-
-static void worked_example_failure(void **state)
-{
-    (void)state;
-    draft_tree t;
-    uint8_t path[DRAFT_TREE_MAX_ROWS];
-    int32_t verdict[] = {'q', 'e', 'g', 'd', 'x', 'g', 'z'};
-    grow_example(6, false, &t);
-    const int n = draft_tree_walk_rows(&t, verdict, path);
-    const spec_commit c = spec_truncate(t.token, verdict, path, n, 100, NULL, NULL);
-    assert_int_equal(n, 1);
-    assert_int_equal(c.n, 1);
-    assert_int_equal(c.pending, 'q');
 }
 
 /* ---- random inputs ---- */
@@ -261,7 +193,7 @@ static void best_first_equals_the_best_subtree(void **state)
         const int budget = 1 + (int)rng_below(&r, (uint32_t)sizes[s].n_nodes);
         const draft_tree t = build(&w, budget, draft_tree_rule_default());
         assert_int_equal(t.n_rows, budget + 1);
-        assert_float_equal(draft_tree_expected(&t) - 1, best_subtree(&w, budget), 1e-5);
+        assert_float_equal(expected(&t) - 1, best_subtree(&w, budget), 1e-5);
     }
 }
 
@@ -302,7 +234,7 @@ static void a_budget_is_a_prefix_of_every_larger_one(void **state)
     }
 }
 
-static void reference_rule_gives_a_chain_up_to_the_depth(void **state)
+static void one_rank_gives_a_chain(void **state)
 {
     (void)state;
     rng r;
@@ -311,16 +243,13 @@ static void reference_rule_gives_a_chain_up_to_the_depth(void **state)
         world w;
         const int depths = 1 + (int)rng_below(&r, 15), budget = 1 + (int)rng_below(&r, (uint32_t)depths);
         make_world(&w, &r, depths, 8, trial % 2);
-        const draft_tree t = build(&w, budget, draft_tree_rule_reference(depths, budget, trial % 3 == 0));
+        const draft_tree t = build(&w, budget, (draft_tree_rule){1, trial % 3 == 0});
         assert_int_equal(t.n_rows, budget + 1);
         for (int i = 1; i < t.n_rows; i++) {
             assert_int_equal(t.parent[i], i - 1);
             assert_int_equal(t.token[i], w.token[(i - 1) * 8]);
         }
     }
-    assert_int_equal(draft_tree_rule_reference(15, 15, true).n_ranks, 1);
-    assert_int_equal(draft_tree_rule_reference(15, 16, true).n_ranks, 8);
-    assert_true(draft_tree_rule_reference(15, 16, true).is_chain_seeded);
 }
 
 static void default_rule_branches_at_small_budgets(void **state)
@@ -383,7 +312,7 @@ static void the_root_alone_and_the_limits(void **state)
     assert_int_equal(t.n_rows, 1);
     t = build(&(world){.m = {0, 8, w.token, w.logp}}, 5, draft_tree_rule_default());
     assert_int_equal(t.n_rows, 1);
-    assert_float_equal(draft_tree_expected(&t), 1, 0);
+    assert_float_equal(expected(&t), 1, 0);
     t = build(&w, 63, draft_tree_rule_default());
     assert_int_equal(t.n_rows, 64);
     assert_is_tree(&t);
@@ -457,44 +386,7 @@ static void pitfall_09_padding_rows_see_themselves(void **state)
     }
 }
 
-/* ---- walking ---- */
-
-typedef struct asked {
-    const int32_t *verdict;
-    int slots[8], n, fail_at;
-} asked;
-
-static facet_status ask(void *ud, int slot, int32_t *token, facet_error *err)
-{
-    asked *a = ud;
-    if (a->n == a->fail_at) {
-        err->status = FACET_ERR_NUMERIC;
-        return FACET_ERR_NUMERIC;
-    }
-    a->slots[a->n++] = slot;
-    *token = a->verdict[slot];
-    return FACET_OK;
-}
-
-static void walk_draws_verdicts_on_the_path_alone(void **state)
-{
-    (void)state;
-    draft_tree t;
-    uint8_t path[DRAFT_TREE_MAX_ROWS];
-    int n;
-    int32_t pending;
-    facet_error err;
-    grow_example(6, false, &t);
-    asked a = {.verdict = example_verdict, .fail_at = -1};
-    assert_ok(draft_tree_walk(&t, ask, &a, path, &n, &pending, &err), err);
-    assert_int_equal(n, 4);
-    assert_int_equal(a.n, 4);
-    assert_memory_equal(a.slots, ((const int[]){0, 1, 5, 6}), 4 * sizeof(int));
-    assert_memory_equal(path, ((const uint8_t[]){0, 1, 5, 6}), 4);
-    assert_int_equal(pending, 'z');
-    a = (asked){.verdict = example_verdict, .fail_at = 2};
-    assert_int_equal(draft_tree_walk(&t, ask, &a, path, &n, &pending, &err), FACET_ERR_NUMERIC);
-}
+/* ---- compaction ---- */
 
 /* Slots hold the node that was written there; after the moves, slot base + i holds node path[i]. */
 static void moves_in_order_bring_the_path_together(void **state)
@@ -505,17 +397,12 @@ static void moves_in_order_bring_the_path_together(void **state)
     int n_moved = 0;
     for (int trial = 0; trial < 500; trial++) {
         world w;
-        int32_t verdict[64];
         int slots[64];
-        uint8_t path[64];
         draft_move moves[64];
         make_world(&w, &r, 15, 8, false);
         const draft_tree t = build(&w, 63, draft_tree_rule_default());
-        int leaf = (int)rng_below(&r, (uint32_t)t.n_rows), n_want = t.depth[leaf] + 1;
-        for (int i = 0; i < 64; i++) verdict[i] = 1000;
-        for (int i = 0; i < n_want - 1; i++) verdict[t.path[leaf][i]] = t.token[t.path[leaf][i + 1]];
-        const int n = draft_tree_walk_rows(&t, verdict, path);
-        assert_int_equal(n, n_want);
+        const int leaf = (int)rng_below(&r, (uint32_t)t.n_rows), n = t.depth[leaf] + 1;
+        const uint8_t *path = t.path[leaf];
         for (int i = 0; i < 64; i++) slots[i] = i;
         const int m = 1 + (int)rng_below(&r, (uint32_t)n), n_moves = draft_tree_moves(path, m, 0, moves);
         for (int i = 0; i < n_moves; i++) {
@@ -534,14 +421,10 @@ int main(void)
         cmocka_unit_test(worked_example_best_first),
         cmocka_unit_test(worked_example_chain_seeded),
         cmocka_unit_test(worked_example_sums_of_budgets_1_to_10),
-        cmocka_unit_test(worked_example_walk),
-        cmocka_unit_test(worked_example_truncation_with_two_tokens_left),
-        cmocka_unit_test(worked_example_stop_token),
-        cmocka_unit_test(worked_example_failure),
         cmocka_unit_test(best_first_equals_the_best_subtree),
         cmocka_unit_test(every_tree_is_well_formed),
         cmocka_unit_test(a_budget_is_a_prefix_of_every_larger_one),
-        cmocka_unit_test(reference_rule_gives_a_chain_up_to_the_depth),
+        cmocka_unit_test(one_rank_gives_a_chain),
         cmocka_unit_test(default_rule_branches_at_small_budgets),
         cmocka_unit_test(ties_go_to_the_earliest_candidate),
         cmocka_unit_test(paths_without_probability_are_left_out),
@@ -549,7 +432,6 @@ int main(void)
         cmocka_unit_test(pitfall_07_siblings_share_a_position),
         cmocka_unit_test(pitfall_08_a_row_sees_its_ancestors_alone),
         cmocka_unit_test(pitfall_09_padding_rows_see_themselves),
-        cmocka_unit_test(walk_draws_verdicts_on_the_path_alone),
         cmocka_unit_test(moves_in_order_bring_the_path_together),
     };
     return cmocka_run_group_tests_name("draft_tree", tests, NULL, NULL);

@@ -54,10 +54,11 @@ static void the_estimate_is_what_is_taken(void **state)
         const char *device;
         int n_threads;
     } cases[] = {
-        {1, 1, "f16", "f16", false, 0, "cpu", 2},      {1000, 1, "f16", "q8_0", false, 0, "cpu", 1},
-        {1000, 1, "f32", "f32", true, 0, "cpu", 0},    {4096, 3, "q8_0", "q8_0", false, 0, "cpu", 2},
-        {32768, 1, "f16", "f16", false, 0, "cpu", 13}, {2048, 2, "f16", "f16", false, 2, "cpu", 2},
-        {2048, 1, "q8_0", "f16", true, 2, "cpu", 5},   {512, 1, "f16", "f16", false, 2, "ref", 2},
+        {1, 1, "f16", "f16", false, 0, "cpu", 2},       {1000, 1, "f16", "q8_0", false, 0, "cpu", 1},
+        {1000, 1, "f32", "f32", true, 0, "cpu", 0},     {4096, 3, "q8_0", "q8_0", false, 0, "cpu", 2},
+        {32768, 1, "f16", "f16", false, 0, "cpu", 13},  {2048, 2, "f16", "f16", false, 2, "cpu", 2},
+        {2048, 1, "q8_0", "f16", true, 2, "cpu", 5},    {512, 1, "f16", "f16", false, 2, "ref", 2},
+        {4096, 1, "q4_0", "tq3_0", false, 2, "cpu", 2}, {512, 2, "tq3_0", "rot_q4_0", false, 0, "ref", 1},
     };
     facet_model *m = open_model(MODEL);
     facet_drafter *drafters[2];
@@ -117,6 +118,15 @@ static void inspect_says_what_run_takes(void **state)
     assert_int_equal(sscanf(after, "\"memory\":{\"weights\":%lld,\"kv\":%lld,\"compute\":%lld,", &weight_bytes,
                             &kv_bytes, &compute_bytes),
                      3);
+    double f16_mib, tq3_mib;
+    long long f16_bytes, tq3_bytes;
+    const char *f16 = strstr(before, "\n  f16 "), *tq3 = strstr(before, "\n  tq3_0 ");
+    assert_true(f16 && tq3);
+    assert_int_equal(sscanf(f16, "\n  f16 %lf %lld", &f16_mib, &f16_bytes), 2);
+    assert_int_equal(sscanf(tq3, "\n  tq3_0 %lf %lld", &tq3_mib, &tq3_bytes), 2);
+    assert_int_equal(f16_bytes, 2 * 2 * 512 * 2); /* two global layers, K and V, one head of 512 values */
+    assert_int_equal(tq3_bytes, 2 * 2 * 512 / 32 * 14);
+    assert_true(fabs(tq3_mib / f16_mib - 3.5 / 16) < 0.01);
     assert_true(fabs(loaded - (double)weight_bytes / 0x1p20) < 0.051);
     assert_true(fabs(kv - (double)kv_bytes / 0x1p20) < 0.051);
     assert_true(fabs(compute - (double)compute_bytes / 0x1p20) < 0.051);
@@ -243,7 +253,7 @@ static void parameters_out_of_range(void **state)
         facet_engine_params p;
         facet_status status;
         const char *message;
-    } bad[16];
+    } bad[24];
     int n = 0;
 #define BAD(field, value, want, text)                                                                                  \
     (bad[n].p = d, bad[n].p.field = (value), bad[n].status = (want), bad[n++].message = (text))
@@ -257,7 +267,12 @@ static void parameters_out_of_range(void **state)
     BAD(n_sessions, 0, FACET_ERR_ARG, "n_sessions is 0, wanted 1 to 4096");
     BAD(n_sessions, 4097, FACET_ERR_ARG, "n_sessions is 4097");
     BAD(cache_type_k, "q4", FACET_ERR_ARG, "cache type of K 'q4': supported are");
-    BAD(cache_type_v, NULL, FACET_ERR_ARG, "cache type of V ''");
+    BAD(cache_type_v, "", FACET_ERR_ARG, "cache type of V '': supported are");
+    BAD(cache_preset, "huge", FACET_ERR_ARG, "cache preset 'huge': there are exact balanced small tiny");
+    BAD(cache_layers, "9=f16", FACET_ERR_ARG, "cache layers: '9=f16': wanted LAYER=K[/V] with a layer from 0 to 5");
+    BAD(cache_layers, "local", FACET_ERR_ARG, "cache layers: 'local': wanted");
+    BAD(cache_layers, "3-2=f16", FACET_ERR_ARG, "cache layers: '3-2=f16'");
+    BAD(cache_layers, "0=f16,1=f16/q3", FACET_ERR_ARG, "cache layers: type of V 'q3': supported are f16");
     BAD(n_captures, -1, FACET_ERR_ARG, "n_captures is -1, wanted 0 to 16");
     BAD(n_captures, 17, FACET_ERR_ARG, "n_captures is 17");
     BAD(n_drafters, 3, FACET_ERR_ARG, "n_drafters is 3, wanted 0 to 2");
@@ -331,6 +346,75 @@ static tokens answer(const char *path, bool use_mmap)
     return t;
 }
 
+static void presets_name_types(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *preset, *k, *v;
+        kv_type want_k, want_v;
+    } cases[] = {
+        {NULL, NULL, NULL, KV_F16, KV_F16},          {"exact", NULL, NULL, KV_F16, KV_F16},
+        {"balanced", NULL, NULL, KV_Q8_0, KV_Q8_0},  {"small", NULL, NULL, KV_ROT_Q4_0, KV_ROT_Q4_0},
+        {"tiny", NULL, NULL, KV_TQ3_0, KV_TQ3_0},    {"tiny", "q8_0", NULL, KV_Q8_0, KV_TQ3_0},
+        {"small", NULL, "f32", KV_ROT_Q4_0, KV_F32}, {NULL, NULL, "q4_0", KV_F16, KV_Q4_0},
+    };
+    facet_model *m = open_model(MODEL);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        facet_engine_params p = params("cpu", 256, 1);
+        facet_engine *e;
+        facet_error err;
+        p.cache_preset = cases[i].preset;
+        p.cache_type_k = cases[i].k;
+        p.cache_type_v = cases[i].v;
+        assert_ok(facet_engine_open(m, &p, &e, &err), err);
+        for (int l = 0; l < e->kv.n_layers; l++) {
+            assert_int_equal(e->kv.layers[l].k_type, cases[i].want_k);
+            assert_int_equal(e->kv.layers[l].v_type, cases[i].want_v);
+        }
+        facet_engine_close(e);
+    }
+    facet_model_close(m);
+}
+
+/* Types of single layers, in order of the list; the assistant's donors (4 and 5) stay at q8_0 or better. */
+static void layers_have_types_of_their_own(void **state)
+{
+    (void)state;
+    static const kv_type want[2][6][2] = {{{KV_Q4_0, KV_Q4_0},
+                                           {KV_F16, KV_F32},
+                                           {KV_Q8_0, KV_TQ3_0},
+                                           {KV_TQ3_0, KV_TQ3_0},
+                                           {KV_Q4_0, KV_Q4_0},
+                                           {KV_Q8_0, KV_TQ3_0}},
+                                          {{KV_Q4_0, KV_Q4_0},
+                                           {KV_F16, KV_F32},
+                                           {KV_Q8_0, KV_TQ3_0},
+                                           {KV_TQ3_0, KV_TQ3_0},
+                                           {KV_Q8_0, KV_Q8_0},
+                                           {KV_Q8_0, KV_Q8_0}}};
+    facet_model *m = open_model(MODEL);
+    facet_drafter *mtp;
+    facet_error err;
+    assert_ok(facet_drafter_open(MODELS "mtp-Q8_0.gguf", m, &mtp, &err), err);
+    for (int n = 0; n < 2; n++) {
+        facet_engine_params p = params("cpu", 256, 1);
+        facet_engine *e;
+        p.cache_type_k = "f32";
+        p.cache_layers = "local=q4_0,global=q8_0/tq3_0,1-3=tq3_0,1=f16/f32,2=q8_0/tq3_0";
+        p.drafters = &mtp;
+        p.n_drafters = n;
+        assert_ok(facet_engine_open(m, &p, &e, &err), err);
+        assert_int_equal(e->kv.n_layers, 6);
+        for (int l = 0; l < 6; l++) {
+            assert_int_equal(e->kv.layers[l].k_type, want[n][l][0]);
+            assert_int_equal(e->kv.layers[l].v_type, want[n][l][1]);
+        }
+        facet_engine_close(e);
+    }
+    facet_drafter_close(mtp);
+    facet_model_close(m);
+}
+
 static void a_split_model_gives_the_same_tokens(void **state)
 {
     (void)state;
@@ -351,9 +435,14 @@ static void a_split_model_gives_the_same_tokens(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_estimate_is_what_is_taken),           cmocka_unit_test(inspect_says_what_run_takes),
-        cmocka_unit_test(absurd_sizes_are_estimated_as_such),      cmocka_unit_test(what_does_not_fit_is_refused),
-        cmocka_unit_test(what_does_not_fit_the_device_is_refused), cmocka_unit_test(parameters_out_of_range),
+        cmocka_unit_test(the_estimate_is_what_is_taken),
+        cmocka_unit_test(inspect_says_what_run_takes),
+        cmocka_unit_test(absurd_sizes_are_estimated_as_such),
+        cmocka_unit_test(what_does_not_fit_is_refused),
+        cmocka_unit_test(what_does_not_fit_the_device_is_refused),
+        cmocka_unit_test(parameters_out_of_range),
+        cmocka_unit_test(presets_name_types),
+        cmocka_unit_test(layers_have_types_of_their_own),
         cmocka_unit_test(a_split_model_gives_the_same_tokens),
     };
     return cmocka_run_group_tests_name("engine", tests, temp_dir_make, temp_dir_remove);

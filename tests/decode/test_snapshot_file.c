@@ -86,11 +86,12 @@ static int32_t ask_other(const char *file, const char *k, const char *v, int var
 static void another_process_goes_on_the_same(void **state)
 {
     (void)state;
-    static const char *const types[][2] = {{"f16", "f16"}, {"q8_0", "q8_0"}, {"f32", "f32"}, {"q8_0", "f16"}};
+    static const char *const types[][2] = {{"f16", "f16"},  {"q8_0", "q8_0"},  {"f32", "f32"},
+                                           {"q8_0", "f16"}, {"q4_0", "tq3_0"}, {"tq3_0", "rot_q4_0"}};
     facet_error err;
     int32_t all[N + HALF], ids[HALF];
     snap_text(all, N, 21);
-    for (int t = 0; t < 4; t++) {
+    for (int t = 0; t < 6; t++) {
         spec_world w =
             snap_open(&(snap_setup){.mtp = SPEC_MTP, .dflash = SPEC_DFLASH, .k = types[t][0], .v = types[t][1]});
         const spec_variants v = variants_of(w.engine);

@@ -1,32 +1,38 @@
 /* Token identity of speculative and plain decoding on the reference set: every target, weight type, cache type and
  * drafter there is, on tasks and goldens, at every draft length and tree budget. The default takes a part of each that
  * turns from case to case; FACET_TEST_FULL=1 takes everything (an hour of one core), and with FACET_TEST_PART=I/N the
- * I-th of N parts of it (I from 0, N up to 72). */
+ * I-th of N parts of it (I from 0, N up to 96). */
 #include "spec_world.h"
 
 typedef struct matrix_case {
-    const char *target, *mtp, *dflash, *kv;
+    const char *target, *mtp, *dflash, *k, *v;
 } matrix_case;
 
 static const matrix_case cases[] = {
-    {"tiny-31b-F16", "tiny-31b-mtp-F16", "tiny-31b-dflash-F16", "f16"},
-    {"tiny-31b-F16", "tiny-31b-mtp-Q8_0", "tiny-31b-dflash-Q8_0", "q8_0"},
-    {"tiny-31b-Q8_0", "tiny-31b-mtp-F16", "tiny-31b-dflash-Q8_0", "f16"},
-    {"tiny-31b-Q8_0", "tiny-31b-mtp-Q8_0", "tiny-31b-dflash-F16", "q8_0"},
-    {"tiny-31b-Q4_K_M", "tiny-31b-mtp-F16", "tiny-31b-dflash-F16", "f16"},
-    {"tiny-31b-Q4_K_M", "tiny-31b-mtp-Q8_0", "tiny-31b-dflash-Q8_0", "q8_0"},
-    {"tiny-26b-a4b-F16", "tiny-26b-a4b-mtp-F16", "tiny-26b-a4b-dflash-F16", "f16"},
-    {"tiny-26b-a4b-F16", "tiny-26b-a4b-mtp-F16", "tiny-26b-a4b-dflash-F16", "q8_0"},
-    {"tiny-26b-a4b-Q8_0", "tiny-26b-a4b-mtp-F16", "tiny-26b-a4b-dflash-F16", "f16"},
-    {"tiny-26b-a4b-Q8_0", "tiny-26b-a4b-mtp-F16", "tiny-26b-a4b-dflash-F16", "q8_0"},
-    {"tiny-26b-a4b-Q4_K_M", "tiny-26b-a4b-mtp-F16", "tiny-26b-a4b-dflash-F16", "f16"},
-    {"tiny-26b-a4b-Q4_K_M", "tiny-26b-a4b-mtp-F16", "tiny-26b-a4b-dflash-F16", "q8_0"},
-    {"tiny-e2b-F16", "tiny-e2b-mtp-F16", NULL, "f16"},
-    {"tiny-e2b-F16", "tiny-e2b-mtp-F16", NULL, "q8_0"},
-    {"tiny-e2b-Q8_0", "tiny-e2b-mtp-F16", NULL, "f16"},
-    {"tiny-e2b-Q8_0", "tiny-e2b-mtp-F16", NULL, "q8_0"},
-    {"tiny-e2b-Q4_K_M", "tiny-e2b-mtp-F16", NULL, "f16"},
-    {"tiny-e2b-Q4_K_M", "tiny-e2b-mtp-F16", NULL, "q8_0"},
+    {"tiny-31b-F16", "tiny-31b-mtp-F16", "tiny-31b-dflash-F16", "f16", "f16"},
+    {"tiny-31b-F16", "tiny-31b-mtp-Q8_0", "tiny-31b-dflash-Q8_0", "q8_0", "q8_0"},
+    {"tiny-31b-Q8_0", "tiny-31b-mtp-F16", "tiny-31b-dflash-Q8_0", "f16", "f16"},
+    {"tiny-31b-Q8_0", "tiny-31b-mtp-Q8_0", "tiny-31b-dflash-F16", "q8_0", "q8_0"},
+    {"tiny-31b-Q4_K_M", "tiny-31b-mtp-F16", "tiny-31b-dflash-F16", "f16", "f16"},
+    {"tiny-31b-Q4_K_M", "tiny-31b-mtp-Q8_0", "tiny-31b-dflash-Q8_0", "q8_0", "q8_0"},
+    {"tiny-26b-a4b-F16", "tiny-26b-a4b-mtp-F16", "tiny-26b-a4b-dflash-F16", "f16", "f16"},
+    {"tiny-26b-a4b-F16", "tiny-26b-a4b-mtp-F16", "tiny-26b-a4b-dflash-F16", "q8_0", "q8_0"},
+    {"tiny-26b-a4b-Q8_0", "tiny-26b-a4b-mtp-F16", "tiny-26b-a4b-dflash-F16", "f16", "f16"},
+    {"tiny-26b-a4b-Q8_0", "tiny-26b-a4b-mtp-F16", "tiny-26b-a4b-dflash-F16", "q8_0", "q8_0"},
+    {"tiny-26b-a4b-Q4_K_M", "tiny-26b-a4b-mtp-F16", "tiny-26b-a4b-dflash-F16", "f16", "f16"},
+    {"tiny-26b-a4b-Q4_K_M", "tiny-26b-a4b-mtp-F16", "tiny-26b-a4b-dflash-F16", "q8_0", "q8_0"},
+    {"tiny-e2b-F16", "tiny-e2b-mtp-F16", NULL, "f16", "f16"},
+    {"tiny-e2b-F16", "tiny-e2b-mtp-F16", NULL, "q8_0", "q8_0"},
+    {"tiny-e2b-Q8_0", "tiny-e2b-mtp-F16", NULL, "f16", "f16"},
+    {"tiny-e2b-Q8_0", "tiny-e2b-mtp-F16", NULL, "q8_0", "q8_0"},
+    {"tiny-e2b-Q4_K_M", "tiny-e2b-mtp-F16", NULL, "f16", "f16"},
+    {"tiny-e2b-Q4_K_M", "tiny-e2b-mtp-F16", NULL, "q8_0", "q8_0"},
+    {"tiny-31b-F16", "tiny-31b-mtp-F16", "tiny-31b-dflash-F16", "q4_0", "tq3_0"},
+    {"tiny-31b-Q8_0", "tiny-31b-mtp-Q8_0", "tiny-31b-dflash-Q8_0", "tq3_0", "tq3_0"},
+    {"tiny-26b-a4b-F16", "tiny-26b-a4b-mtp-F16", "tiny-26b-a4b-dflash-F16", "tq3_0", "q4_0"},
+    {"tiny-26b-a4b-Q4_K_M", "tiny-26b-a4b-mtp-F16", "tiny-26b-a4b-dflash-F16", "rot_q4_0", "rot_q4_0"},
+    {"tiny-e2b-F16", "tiny-e2b-mtp-F16", NULL, "q8_0", "tq3_0"},
+    {"tiny-e2b-Q8_0", "tiny-e2b-mtp-F16", NULL, "rot_q8_0", "q4_0"},
 };
 enum { N_CASES = sizeof cases / sizeof *cases, N_TASKS = 112 };
 
@@ -46,8 +52,8 @@ static spec_world open_case(const matrix_case *c, int32_t n_ctx)
     return spec_open(&(spec_setup){.target = model_path(c->target, paths[0], sizeof paths[0]),
                                    .mtp = model_path(c->mtp, paths[1], sizeof paths[1]),
                                    .dflash = model_path(c->dflash, paths[2], sizeof paths[2]),
-                                   .k = c->kv,
-                                   .v = c->kv,
+                                   .k = c->k,
+                                   .v = c->v,
                                    .n_ctx = n_ctx,
                                    .n_sessions = 3});
 }
@@ -134,8 +140,8 @@ static void run_case(const matrix_case *c, part turn, int number, counts *sum)
         for (int k = 0; k < v.n; k++) {
             char what[160];
             if ((i + k + number) % every != 0) continue;
-            snprintf(what, sizeof what, "%s, cache %s, %s, prompt %d (%s)", c->target, c->kv, v.list[k].name, i,
-                     p->name);
+            snprintf(what, sizeof what, "%s, cache %s and %s, %s, prompt %d (%s)", c->target, c->k, c->v,
+                     v.list[k].name, i, p->name);
             spec_say(spec, &q, &v.list[k].how, NULL, got);
             spec_assert_same_said(got, want, what);
             if ((i + k) % state_every == 0) {

@@ -213,6 +213,44 @@ static void pitfall_34_penalties_count_the_drafted_prefix(void **state)
     close_fixture(f);
 }
 
+static facet_status propose_with_any_confidence(strategy *st, facet_session *s, int32_t pending, int k, proposal *out,
+                                                facet_error *err)
+{
+    script *c = (script *)(uintptr_t)st->ops;
+    const facet_status status = script_propose(st, s, pending, k, out, err);
+    for (int j = 0; j < out->n; j++) out->conf[j] = (float)rng_uniform(&c->r);
+    return status;
+}
+
+/* What the drafter believes, with a soft cap or without, enters no ratio: it may make the drafts shorter, but the text
+ * is that of the seed. */
+static void pitfall_35_confidences_are_in_no_ratio(void **state)
+{
+    (void)state;
+    fixture *f = open_fixture();
+    int32_t *truth = malloc((200 + 512) * sizeof *truth);
+    for (uint64_t seed = 1; seed <= 12; seed++) {
+        const facet_sampling s = with_temperature(1, seed);
+        spec_request q = request_for(f, "code", 200, &s);
+        spec_say(f->plain, &q, NULL, NULL, &f->want);
+        memcpy(truth, q.prompt, q.n_prompt * sizeof *truth);
+        memcpy(truth + q.n_prompt, f->want.ids, 200 * sizeof *truth);
+        q.n_predict = 60;
+        spec_say(f->plain, &q, NULL, NULL, &f->want);
+        for (int adapt = FACET_ADAPT_COST; adapt <= FACET_ADAPT_OFF; adapt++) {
+            const facet_speculation how = {.adapt = (facet_spec_adapt)adapt};
+            script c = script_open(SCRIPT_HALF, seed % 2, 15, seed);
+            c.ops.propose = propose_with_any_confidence;
+            c.truth = truth;
+            c.n_truth = (int)q.n_prompt + 200;
+            spec_say(f->spec, &q, &how, &c.ops, &f->got);
+            spec_assert_same_said(&f->got, &f->want, "confidences");
+        }
+    }
+    free(truth);
+    close_fixture(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -221,6 +259,7 @@ int main(void)
         cmocka_unit_test(seeds_matter),
         cmocka_unit_test(a_sampled_text_in_two_calls),
         cmocka_unit_test(pitfall_34_penalties_count_the_drafted_prefix),
+        cmocka_unit_test(pitfall_35_confidences_are_in_no_ratio),
     };
     return cmocka_run_group_tests_name("spec_sampling", tests, NULL, NULL);
 }

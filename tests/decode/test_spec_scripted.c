@@ -2,6 +2,8 @@
  * and session must be those of plain decoding whatever is drafted; what is right must be accepted, and nothing else. */
 #include "spec_scripted.h"
 
+#include <math.h>
+
 #include "base/mem.h"
 
 enum { N_MORE = 160 }; /* tokens of the known text behind those that are asked for */
@@ -354,6 +356,139 @@ static void pitfall_09_a_budget_far_above_the_nodes(void **state)
 
 /* ---- acceptance ---- */
 
+/* A backend that says what the target's argmax was. */
+static struct {
+    backend_ops ops;
+    const backend_ops *real;
+    const facet_engine *engine;
+    const int32_t *argmax; /* by row; NULL: the real one */
+} told;
+
+static facet_status read_told(backend *b, compiled *c, int value, int row, int n, void *dst, facet_error *err)
+{
+    const bool is_argmax = c == told.engine->compiled && value == told.engine->plan->v_argmax;
+    if (!told.argmax || !is_argmax) return told.real->read(b, c, value, row, n, dst, err);
+    memcpy(dst, told.argmax + row, (size_t)n * sizeof *told.argmax);
+    return FACET_OK;
+}
+
+static void tell(facet_engine *e)
+{
+    told.real = e->be->ops;
+    told.ops = *e->be->ops;
+    told.ops.read = read_told;
+    told.engine = e;
+    told.argmax = NULL;
+    e->be->ops = &told.ops;
+}
+
+/* Verifies the proposal behind the first n tokens of "long", the target answering as told, and keeps m rows. */
+static verdict verify_told(fixture *f, int n, int32_t pending, proposal *p, const int32_t *argmax, int m, int *n_moves)
+{
+    const facet_sampling greedy = facet_sampling_default();
+    facet_engine *e = f->w.engine;
+    facet_error err;
+    chooser c = {0};
+    engine_part part;
+    verdict v;
+    assert_ok(sampler_open(&greedy, (int32_t)e->model->h.n_vocab, &c.sampler, &err), err);
+    assert_ok(facet_session_sync(f->spec, spec_prompt_named(&f->prompts, "long")->ids, (size_t)n, &err), err);
+    assert_ok(verify_part(f->spec, pending, p, &part, &err), err);
+    engine_step_begin(e);
+    assert_ok(session_add(f->spec, &part, &err), err);
+    assert_ok(engine_step_run(e, NULL, &err), err);
+    told.argmax = argmax;
+    assert_ok(verify_read(f->spec, &c, pending, p, &part, &v, &err), err);
+    told.argmax = NULL;
+    assert_ok(verify_commit(f->spec, &v, m, n_moves, &err), err);
+    sampler_close(c.sampler);
+    assert_int_equal(f->spec->n_tokens, n + m);
+    spec_assert_as_fresh(f->spec, "as told");
+    return v;
+}
+
+enum { CUR = 'r', NEW = 200 }; /* letters stand for the tokens NEW + letter */
+
+/* The tree of the worked example (test_draft_tree): a(0) d(1) b(0) g(2) e(1) g(5). */
+static void example_tree(proposal *p)
+{
+    static const char tokens[] = "abcdefghi";
+    static const double chance[] = {.60, .30, .10, .55, .35, .10, .80, .15, .05};
+    int32_t token[9];
+    float logp[9];
+    facet_error err;
+    for (int i = 0; i < 9; i++) token[i] = NEW + tokens[i];
+    for (int i = 0; i < 9; i++) logp[i] = logf((float)chance[i]);
+    const draft_marginals m = {.n_depths = 3, .n_ranks = 3, .token = token, .logp = logp};
+    *p = (proposal){.n = 6, .is_tree = true};
+    assert_ok(draft_tree_build(&m, NEW + CUR, 6, (draft_tree_rule){3, false}, &p->tree, &err), err);
+}
+
+static void assert_told(const verdict *v, const char *tokens, const char *choices, const char *path)
+{
+    assert_int_equal(v->n_path, (int)strlen(tokens));
+    for (int i = 0; i < v->n_path; i++) {
+        assert_int_equal(v->token[i], NEW + tokens[i]);
+        assert_int_equal(v->choice[i], NEW + choices[i]);
+        assert_int_equal(v->path[i], path[i] - '0');
+    }
+}
+
+/* A = [a, e, g, d, x, g, z] by row: r -a-> 1 -e-> 5 -g-> 6, no child z. Kept whole; cut with two tokens left, where the
+ * next pending token is e and not z; cut behind the stop token e, where it is g; and A[0] = q. */
+static void the_worked_example_is_walked_cut_and_moved(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *argmax, *tokens, *choices, *path;
+        int m, n_moves;
+    } rows[] = {
+        {"aegdxgz", "raeg", "aegz", "0156", 4, 2},
+        {"aegdxgz", "raeg", "aegz", "0156", 2, 0},
+        {"aegdxgz", "raeg", "aegz", "0156", 3, 1},
+        {"qegdxgz", "r", "q", "0", 1, 0},
+    };
+    fixture *f = open_bundled();
+    tell(f->w.engine);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (int n = 125; n <= 128; n++) { /* the copies cross the end of a page */
+            int32_t argmax[7];
+            int n_moves;
+            proposal p;
+            example_tree(&p);
+            for (int k = 0; k < 7; k++) argmax[k] = NEW + rows[i].argmax[k];
+            const verdict v = verify_told(f, n, NEW + CUR, &p, argmax, rows[i].m, &n_moves);
+            assert_told(&v, rows[i].tokens, rows[i].choices, rows[i].path);
+            assert_int_equal(n_moves, rows[i].n_moves);
+        }
+    f->w.engine->be->ops = told.real;
+    close_fixture(f);
+}
+
+/* Draft j is judged by what the target said after draft j - 1, not after itself. */
+static void pitfall_27_a_draft_is_judged_by_the_row_before_it(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *argmax;
+        int n_path;
+    } rows[] = {{"abcdx", 5}, {"abcxx", 4}, {"axcdx", 2}, {"xabcd", 1}, {"rabcd", 1}};
+    fixture *f = open_bundled();
+    tell(f->w.engine);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        int32_t argmax[5];
+        int n_moves;
+        proposal p = {.n = 4, .token = {NEW + 'a', NEW + 'b', NEW + 'c', NEW + 'd'}};
+        for (int k = 0; k < 5; k++) argmax[k] = NEW + rows[i].argmax[k];
+        const verdict v = verify_told(f, 100, NEW + CUR, &p, argmax, 1, &n_moves);
+        assert_int_equal(v.n_path, rows[i].n_path);
+        assert_int_equal(v.choice[v.n_path - 1], argmax[v.n_path - 1]);
+        assert_int_equal(n_moves, 0);
+    }
+    f->w.engine->be->ops = told.real;
+    close_fixture(f);
+}
+
 static void pitfall_27_nothing_unverified_is_said(void **state)
 {
     (void)state;
@@ -461,6 +596,25 @@ static void close_stepper(stepper *t)
     free(t);
 }
 
+/* The published rule is on for mixtures of experts alone: a drafter that is never right narrows only their drafts. */
+static void the_published_rule_is_on_for_mixtures_alone(void **state)
+{
+    (void)state;
+    char moe[1024] = "";
+    if (test_shared("models/tiny-26b-a4b-F16.gguf"))
+        snprintf(moe, sizeof moe, "%s", test_shared("models/tiny-26b-a4b-F16.gguf"));
+    for (int i = 0; i < (*moe ? 2 : 1); i++) {
+        fixture *f = open_fixture(&(spec_setup){.target = i ? moe : SPEC_TARGET});
+        use_prompt(f, "story", 0, 60);
+        stepper *t = open_stepper(f, f->spec, SCRIPT_ADVERSARY, 15, FACET_ADAPT_AUTO);
+        assert_int_equal(t->sp.window.is_on, i);
+        run_steps(&t->sp, &t->ch, &t->pending, 8, 64);
+        assert_int_equal(t->sp.window.n_rows, i ? 8 : 16);
+        close_stepper(t);
+        close_fixture(f);
+    }
+}
+
 /* A bad start narrows the drafts to the floor, good drafts widen them again. */
 static void pitfall_29_widths_come_back_after_a_bad_start(void **state)
 {
@@ -522,6 +676,70 @@ static void pitfall_31_sessions_at_different_paces(void **state)
         spec_assert_as_fresh(s[i], "one of three");
         close_stepper(t[i]);
         if (i > 0) facet_session_close(s[i]);
+    }
+    close_fixture(f);
+}
+
+/* Two sequences of different lengths in one step, a chain and a tree: what holds in each is what holds alone. */
+static void pitfall_36_two_sequences_in_one_step(void **state)
+{
+    (void)state;
+    fixture *f = open_bundled();
+    facet_engine *e = f->w.engine;
+    facet_error err;
+    use_prompt(f, "tools", 0, 120);
+    facet_session *s[2] = {f->spec, spec_session(e)};
+    stepper *t[2];
+    for (int i = 0; i < 2; i++) {
+        t[i] = open_stepper(f, s[i], SCRIPT_HALF, 0, FACET_ADAPT_OFF);
+        t[i]->c.is_tree = i;
+        t[i]->sp.arm[0].k_fixed = t[i]->sp.window.n_rows = 0;
+        t[i]->sp.window.n_rows = 1 + 9 + 5 * i;
+        run_steps(&t[i]->sp, &t[i]->ch, &t[i]->pending, 1 + 3 * i, 64);
+    }
+    for (int step = 0; step < 12; step++) {
+        for (int i = 0; i < 2; i++)
+            assert_ok(speculation_draft(&t[i]->sp, &t[i]->ch, t[i]->pending, 1000, ENGINE_MAX_OUT / 2, &err), err);
+        engine_step_begin(e);
+        for (int i = 0; i < 2; i++) assert_ok(session_add(s[i], &t[i]->sp.part, &err), err);
+        assert_ok(engine_step_run(e, NULL, &err), err);
+        for (int i = 0; i < 2; i++)
+            assert_ok(speculation_read(&t[i]->sp, &t[i]->ch, t[i]->pending, 0, true, &err), err);
+        for (int i = 0; i < 2; i++) {
+            const int m = t[i]->sp.verdict.n_path;
+            t[i]->pending = t[i]->sp.verdict.choice[m - 1];
+            assert_ok(speculation_commit(&t[i]->sp, m, &err), err);
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        assert_memory_equal(s[i]->tokens, f->truth, (size_t)s[i]->n_tokens * sizeof *f->truth);
+        assert_int_equal(t[i]->pending, f->truth[s[i]->n_tokens]);
+        assert_true(t[i]->sp.stats.accepted > 12 && t[i]->sp.stats.accepted < t[i]->sp.stats.drafted);
+        spec_assert_as_fresh(s[i], "one of two");
+        close_stepper(t[i]);
+    }
+    facet_session_close(s[1]);
+    close_fixture(f);
+}
+
+/* Steps and drafts at many positions of one engine, whose plans were compiled long before, against engines that do
+ * nothing else: on a device that captures its steps, replays against first runs. */
+static void pitfall_32_steps_at_other_positions_are_no_replays(void **state)
+{
+    (void)state;
+    static const int at[] = {3, 63, 64, 129, 333, 580};
+    const spec_setup setup = {.target = SPEC_TARGET, .mtp = SPEC_MTP, .dflash = SPEC_DFLASH};
+    fixture *f = open_fixture(&setup);
+    const spec_prompt *p = spec_prompt_named(&f->prompts, "long");
+    facet_error err;
+    for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
+        spec_world fresh = spec_open(&setup);
+        facet_session *s = spec_session(fresh.engine);
+        assert_ok(facet_session_sync(f->spec, p->ids, (size_t)at[i], &err), err);
+        assert_ok(facet_session_sync(s, p->ids, (size_t)at[i], &err), err);
+        spec_assert_same_state(f->spec, s, "an old engine");
+        facet_session_close(s);
+        spec_close(&fresh);
     }
     close_fixture(f);
 }
@@ -693,11 +911,16 @@ int main(void)
         cmocka_unit_test(pitfall_07_a_row_is_its_path),
         cmocka_unit_test(pitfall_08_a_row_sees_its_ancestors_alone),
         cmocka_unit_test(pitfall_09_a_budget_far_above_the_nodes),
+        cmocka_unit_test(the_worked_example_is_walked_cut_and_moved),
+        cmocka_unit_test(pitfall_27_a_draft_is_judged_by_the_row_before_it),
         cmocka_unit_test(pitfall_27_nothing_unverified_is_said),
         cmocka_unit_test(pitfall_37_the_second_choice_is_never_accepted),
+        cmocka_unit_test(the_published_rule_is_on_for_mixtures_alone),
         cmocka_unit_test(pitfall_29_widths_come_back_after_a_bad_start),
         cmocka_unit_test(pitfall_30_what_is_cut_was_not_rejected),
         cmocka_unit_test(pitfall_31_sessions_at_different_paces),
+        cmocka_unit_test(pitfall_36_two_sequences_in_one_step),
+        cmocka_unit_test(pitfall_32_steps_at_other_positions_are_no_replays),
         cmocka_unit_test(pitfall_33_every_allocation_fails_once),
         cmocka_unit_test(pitfall_33_every_call_of_the_device_fails_once),
     };

@@ -563,6 +563,94 @@ static void pitfall_24_25_the_drafters_context_is_shorter_than_the_text(void **s
 
 /* ---- options ---- */
 
+/* One step by these options behind the prompt "story"; its proposal. */
+static proposal *first_proposal(bench *b, const facet_speculation *how)
+{
+    proposal *out = malloc(sizeof *out);
+    const spec_prompt *p = spec_prompt_named(&b->prompts, "story");
+    const facet_sampling greedy = facet_sampling_default();
+    speculation *sp = malloc(sizeof *sp);
+    facet_error err;
+    chooser c = {0};
+    int32_t pending;
+    assert_ok(sampler_open(&greedy, (int32_t)b->w.engine->model->h.n_vocab, &c.sampler, &err), err);
+    assert_ok(facet_session_sync(b->p.spec, p->ids, p->n, &err), err);
+    assert_ok(speculation_begin(sp, b->p.spec, how, NULL, &err), err);
+    assert_ok(verify_first(b->p.spec, &c, &pending, &err), err);
+    assert_ok(speculation_step(sp, &c, pending, 1000, &err), err);
+    *out = sp->proposal;
+    assert_ok(speculation_commit(sp, 1, &err), err);
+    sampler_close(c.sampler);
+    free(sp);
+    return out;
+}
+
+/* 64 rows are a step: the root and 63 nodes. */
+static void a_budget_of_64_fills_a_step(void **state)
+{
+    (void)state;
+    bench *b = open_bench(0);
+    facet_speculation how = {.method = FACET_SPEC_DFLASH, .adapt = FACET_ADAPT_OFF, .tree_budget = 64};
+    proposal *full = first_proposal(b, &how);
+    assert_int_equal(full->n, 63);
+    assert_int_equal(full->tree.n_rows, ENGINE_MAX_OUT);
+    for (int budget = 63; budget > 0; budget -= 9) { /* smaller ones are its beginnings */
+        how.tree_budget = budget;
+        proposal *p = first_proposal(b, &how);
+        assert_int_equal(p->n, budget);
+        assert_memory_equal(p->tree.token, full->tree.token, (size_t)p->tree.n_rows * sizeof *p->tree.token);
+        assert_memory_equal(p->tree.parent, full->tree.parent, (size_t)p->tree.n_rows);
+        free(p);
+    }
+    how.tree_budget = 64;
+    how.draft_max = 10; /* the smaller one of two limits holds */
+    proposal *p = first_proposal(b, &how);
+    assert_int_equal(p->n, 10);
+    free(p);
+    free(full);
+    close_bench(b);
+}
+
+/* Where the assistant's queries stand changes what it is sure of, and never the text. */
+static void positions_of_the_assistants_queries(void **state)
+{
+    (void)state;
+    bench *b = open_bench(0);
+    facet_speculation how = {.method = FACET_SPEC_MTP, .adapt = FACET_ADAPT_OFF, .mtp_gamma = 4};
+    proposal *p[3];
+    const spec_request q = request_for(b, "long", 60);
+    spec_say(b->p.plain, &q, NULL, NULL, &b->want);
+    for (int i = 0; i < 3; i++) {
+        how.mtp_pos = (facet_mtp_pos)i;
+        p[i] = first_proposal(b, &how);
+        assert_int_equal(p[i]->n, 4);
+        spec_say(b->p.spec, &q, &how, NULL, &b->got);
+        spec_assert_same_said(&b->got, &b->want, "positions");
+        spec_assert_same_state(b->p.spec, b->p.plain, "positions");
+    }
+    assert_true(p[FACET_MTP_POS_INCR]->conf[0] == p[FACET_MTP_POS_CONST]->conf[0]); /* C in the first step, then not */
+    assert_true(p[FACET_MTP_POS_INCR]->conf[1] != p[FACET_MTP_POS_CONST]->conf[1]);
+    assert_true(p[FACET_MTP_POS_CONST_BEFORE]->conf[0] != p[FACET_MTP_POS_CONST]->conf[0]);
+    for (int i = 0; i < 3; i++) free(p[i]);
+    close_bench(b);
+}
+
+/* A threshold that no product of confidences reaches leaves the least width, the pending token's row included. */
+static void the_least_width_of_a_chain(void **state)
+{
+    (void)state;
+    static const int widths[][2] = {{0, 4}, {1, 1}, {2, 2}, {9, 9}, {16, 16}, {64, 16}};
+    bench *b = open_bench(0);
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        const facet_speculation how = {
+            .method = FACET_SPEC_DFLASH, .adapt = FACET_ADAPT_OFF, .width_theta = 1, .width_min = widths[i][0]};
+        proposal *p = first_proposal(b, &how);
+        assert_int_equal(p->n + 1, widths[i][1]);
+        free(p);
+    }
+    close_bench(b);
+}
+
 static void options_out_of_range_are_named(void **state)
 {
     (void)state;
@@ -667,6 +755,9 @@ int main(void)
         cmocka_unit_test(sessions_take_turns),
         cmocka_unit_test(pitfall_14_22_23_drafters_see_the_committed_rows_alone),
         cmocka_unit_test(pitfall_24_25_the_drafters_context_is_shorter_than_the_text),
+        cmocka_unit_test(a_budget_of_64_fills_a_step),
+        cmocka_unit_test(positions_of_the_assistants_queries),
+        cmocka_unit_test(the_least_width_of_a_chain),
         cmocka_unit_test(options_out_of_range_are_named),
         cmocka_unit_test(statistics_add_up),
     };

@@ -45,6 +45,24 @@ static const char *const *devices(void)
     return list;
 }
 
+/* One of them may be left out where room is short. */
+static bool has_model(const char *name)
+{
+    char file[64];
+    snprintf(file, sizeof file, "models/%s-F16.gguf", name);
+    if (test_shared(file)) return true;
+    print_message("left out: %s is not in the reference set\n", file);
+    return false;
+}
+
+static void needs_models(void)
+{
+    TEST_NEEDS_SHARED("goldens/tiny-31b.json");
+    int n = 0;
+    for (int m = 0; m < N_MODELS; m++) n += has_model(models[m].name);
+    if (!n) skip();
+}
+
 typedef struct fixture {
     facet_model *model;
     facet_engine *engine;
@@ -136,6 +154,7 @@ typedef void (*prompt_check)(facet_engine *e, tolerance t, const json_t *prompt)
 static void for_every_prompt(const char *device, const char *cache, prompt_check check)
 {
     for (int m = 0; m < N_MODELS; m++) {
+        if (!has_model(models[m].name)) continue;
         char name[64];
         snprintf(name, sizeof name, "goldens/%s.json", models[m].name);
         json_t *j = golden_json(test_shared(name));
@@ -153,7 +172,7 @@ static void for_every_prompt(const char *device, const char *cache, prompt_check
 static void logits_and_hidden_match(void **state)
 {
     (void)state;
-    TEST_NEEDS_SHARED("goldens/tiny-31b.json");
+    needs_models();
     for (const char *const *d = devices(); *d; d++) for_every_prompt(*d, "f32", check_prompt);
 }
 
@@ -161,7 +180,7 @@ static void logits_and_hidden_match(void **state)
 static void logits_and_hidden_match_with_an_f16_cache(void **state)
 {
     (void)state;
-    TEST_NEEDS_SHARED("goldens/tiny-31b.json");
+    needs_models();
     for (const char *const *d = devices(); *d; d++)
         if (strcmp(*d, "ref") != 0) for_every_prompt(*d, "f16", check_prompt);
 }
@@ -210,16 +229,17 @@ static void check_greedy(facet_engine *e, tolerance t, const json_t *p)
 static void greedy_continuations_match(void **state)
 {
     (void)state;
-    TEST_NEEDS_SHARED("goldens/tiny-31b.json");
+    needs_models();
     for (const char *const *d = devices(); *d; d++) for_every_prompt(*d, "f16", check_greedy);
 }
 
 static void hidden_states_of_every_layer_match(void **state)
 {
     (void)state;
-    TEST_NEEDS_SHARED("goldens/tiny-31b.json");
+    needs_models();
     for (const char *const *d = devices(); *d; d++)
         for (int m = 0; m < N_MODELS; m++) {
+            if (!has_model(models[m].name)) continue;
             char name[64];
             snprintf(name, sizeof name, "goldens/%s.json", models[m].name);
             json_t *j = golden_json(test_shared(name)), *prompts = json_object_get(j, "prompts"),

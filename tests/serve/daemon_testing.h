@@ -18,7 +18,7 @@
 #define DFLASH FACET_SOURCE_DIR "/models/facet-small-dflash-Q8_0.gguf"
 #define QUESTION "<bos><|turn>user\nWhat is 82 - 61?<turn|>\n<|turn>model\n"
 
-enum { PATIENCE_MS = 120000, STREAM_FD = 9, END = -1, NO_STREAM = -2 };
+enum { PATIENCE_MS = 600000, STREAM_FD = 9, END = -1, NO_STREAM = -2, STDERR_FILE = -1, STDERR_CLOSED = -2 };
 
 typedef struct child {
     pid_t pid;
@@ -29,8 +29,8 @@ typedef struct child {
 } child;
 
 /* Starts `facet args...` (NULL at the end); with_stream: descriptor STREAM_FD of the child is a pipe. environment:
- * "NAME=VALUE" or NULL. */
-static inline child child_start(bool with_stream, const char *environment, const char *const *args)
+ * "NAME=VALUE" or NULL. err: a descriptor for its standard error, STDERR_FILE or STDERR_CLOSED. */
+static inline child child_start_err(bool with_stream, const char *environment, const char *const *args, int err)
 {
     child c = {.in = -1, .out = -1, .stream = -1, .log = "/tmp/facet-daemon-log-XXXXXX"};
     int in[2], out[2], stream[2] = {-1, -1};
@@ -40,11 +40,12 @@ static inline child child_start(bool with_stream, const char *environment, const
     assert_true(c.pid >= 0);
     if (c.pid == 0) {
         /* away from the numbers that are about to be used */
-        const int i = fcntl(in[0], F_DUPFD, 20), o = fcntl(out[1], F_DUPFD, 20), e = fcntl(log, F_DUPFD, 20),
-                  s = with_stream ? fcntl(stream[1], F_DUPFD, 20) : -1;
+        const int i = fcntl(in[0], F_DUPFD, 20), o = fcntl(out[1], F_DUPFD, 20),
+                  e = fcntl(err >= 0 ? err : log, F_DUPFD, 20), s = with_stream ? fcntl(stream[1], F_DUPFD, 20) : -1;
         dup2(i, 0);
         dup2(o, 1);
         dup2(e, 2);
+        if (err == STDERR_CLOSED) close(2);
         for (int fd = 3; fd < 20; fd++) close(fd);
         if (with_stream) dup2(s, STREAM_FD);
         for (int fd = 20; fd < 64; fd++) close(fd);
@@ -61,6 +62,11 @@ static inline child child_start(bool with_stream, const char *environment, const
     c.out = out[0];
     c.stream = stream[0];
     return c;
+}
+
+static inline child child_start(bool with_stream, const char *environment, const char *const *args)
+{
+    return child_start_err(with_stream, environment, args, STDERR_FILE);
 }
 
 static inline void child_write(const child *c, const void *data, size_t n)

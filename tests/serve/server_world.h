@@ -8,9 +8,13 @@
 #include "serve/server.h"
 
 #define WORLD_MODEL FACET_SOURCE_DIR "/models/facet-small-Q4_K_M.gguf"
+#define WORLD_MTP FACET_SOURCE_DIR "/models/facet-small-mtp-Q8_0.gguf"
+#define WORLD_DFLASH FACET_SOURCE_DIR "/models/facet-small-dflash-Q8_0.gguf"
 
 typedef struct world {
     facet_model *model;
+    facet_drafter *drafters[2];
+    int n_drafters;
     facet_engine *engine;
     server *server;
     int port;
@@ -26,11 +30,19 @@ static inline server_config world_config(void)
     return c;
 }
 
-static inline world world_open(server_config c, int32_t n_ctx)
+static inline void world_open_drafter(world *w, const char *path)
+{
+    facet_error err;
+    assert_ok(facet_drafter_open(path, w->model, &w->drafters[w->n_drafters++], &err), err);
+}
+
+static inline world world_open_with(server_config c, int32_t n_ctx, bool with_drafters)
 {
     world w = {0};
     facet_error err;
     assert_ok(facet_model_open(WORLD_MODEL, &w.model, &err), err);
+    if (with_drafters) world_open_drafter(&w, WORLD_MTP);
+    if (with_drafters) world_open_drafter(&w, WORLD_DFLASH);
     facet_engine_params p = facet_engine_params_default();
     p.device = "cpu";
     p.n_threads = 1;
@@ -38,12 +50,19 @@ static inline world world_open(server_config c, int32_t n_ctx)
     p.n_sessions = c.engine.n_parallel;
     p.reuse_prompts = true;
     p.cache_bytes = 8 << 20;
+    p.drafters = w.drafters;
+    p.n_drafters = w.n_drafters;
     assert_ok(facet_engine_open(w.model, &p, &w.engine, &err), err);
     c.engine.engine = w.engine;
     c.api.model = w.model;
     assert_ok(server_open(&c, &w.server, &err), err);
     w.port = server_port(w.server);
     return w;
+}
+
+static inline world world_open(server_config c, int32_t n_ctx)
+{
+    return world_open_with(c, n_ctx, false);
 }
 
 static inline void world_close(world *w)
@@ -53,6 +72,7 @@ static inline void world_close(world *w)
     for (int g = 0; g < w->engine->kv.n_groups; g++)
         assert_int_equal(kv_pool_free_pages(w->engine->pool, g), w->engine->kv.groups[g].n_pages);
     facet_engine_close(w->engine);
+    for (int i = 0; i < w->n_drafters; i++) facet_drafter_close(w->drafters[i]);
     facet_model_close(w->model);
 }
 

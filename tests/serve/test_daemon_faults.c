@@ -146,15 +146,16 @@ static void fail_each(daemon_protocol protocol, const char *lines, void (*check)
 static void json_protocol(void **state)
 {
     (void)state;
-    fail_each(DAEMON_JSON, requests, check_events, 300);
+    fail_each(DAEMON_JSON, requests, check_events, 100);
 }
 
 static void line_protocol(void **state)
 {
     (void)state;
-    snprintf(commands, sizeof commands,
-             "%s 4 snap=8:1 samp=0.5,0.9,20,1.1,3\nSNAPSHOT 2\nRESTORE 1 %s 3\nLIST_SLOTS\nnonsense\nFREE_SNAPSHOT 1\n",
-             prompt_path, prompt_path);
+    snprintf(
+        commands, sizeof commands,
+        "%s 4 snap=8:1 samp=0.5,0.9,20,1.1,3\nSNAPSHOT 2\nRESTORE 1 %s 3\n LIST_SLOTS\nnonsense\nFREE_SNAPSHOT 1\n",
+        prompt_path, prompt_path);
     fail_each(DAEMON_LINES, commands, check_replies, 60);
 }
 

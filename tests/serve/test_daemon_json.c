@@ -1,14 +1,10 @@
 /* The JSON protocol, spoken with the daemon as a child process. */
 #define _GNU_SOURCE /* F_SETPIPE_SZ */
-#include "serve/daemon_testing.h"
-
-#include <jansson.h>
+#include "serve/daemon_events.h"
 
 #include "base/rng.h"
 
 #define ANSWER "82 - 61 = 21."
-
-enum { MAX_LINE = 1 << 16 };
 
 static char dir[64];
 static int32_t prompt[64], answer[16]; /* the answer without its end token */
@@ -22,49 +18,6 @@ static child start(const char *const *more)
                             "-t",  "2",      "-c", "2048", "--protocol", "json"};
     for (int n = 12; more && *more; more++) args[n++] = *more;
     return child_start(false, NULL, args);
-}
-
-/* The next event; NULL at the end. */
-static json_t *event(child *c)
-{
-    static char line[MAX_LINE];
-    json_error_t e;
-    if (!child_line(c, line, sizeof line)) return NULL;
-    json_t *o = json_loads(line, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &e);
-    if (!json_is_object(o)) fail_msg("no JSON object: '%.200s'", line);
-    return o;
-}
-
-static const char *text_of(const json_t *o, const char *name)
-{
-    const char *s = json_string_value(json_object_get(o, name));
-    return s ? s : "";
-}
-
-static long int_of(const json_t *o, const char *name)
-{
-    const json_t *v = json_object_get(o, name);
-    if (!json_is_integer(v)) fail_msg("no integer '%s' in %s", name, json_dumps(o, JSON_COMPACT));
-    return (long)json_integer_value(v);
-}
-
-static void dump(const json_t *o)
-{
-    char *text = json_dumps(o, JSON_COMPACT);
-    print_message("%s\n", text);
-    free(text);
-}
-
-/* The next event, which must be of that kind and id. */
-static json_t *expect(child *c, const char *id, const char *kind)
-{
-    json_t *o = event(c);
-    if (!o) fail_msg("the end, wanted '%s' of '%s'", kind, id);
-    if (strcmp(text_of(o, "event"), kind) != 0 || strcmp(text_of(o, "id"), id) != 0) {
-        dump(o);
-        fail_msg("wanted '%s' of '%s'", kind, id);
-    }
-    return o;
 }
 
 static void ready(child *c)
@@ -310,6 +263,17 @@ static void progress_and_speculation(void **state)
     assert_int_equal(int_of(json_object_get(done, "speculation"), "drafted"), 0);
     json_decref(done);
     assert_int_equal(child_finish(&c), 0);
+    c = start((const char *const[]){"-md", MTP, "--spec", "none", NULL}); /* unless a request wants drafts */
+    ready(&c);
+    child_send(&c, "{\"id\":\"d\",\"op\":\"generate\",\"tokens\":%s}", ids_text);
+    expect_answer(&c, "d", &done);
+    assert_int_equal(int_of(json_object_get(done, "speculation"), "drafted"), 0);
+    json_decref(done);
+    child_send(&c, "{\"id\":\"e\",\"op\":\"generate\",\"tokens\":%s,\"speculation\":{\"method\":\"mtp\"}}", ids_text);
+    expect_answer(&c, "e", &done);
+    assert_true(int_of(json_object_get(done, "speculation"), "drafted") > 0);
+    json_decref(done);
+    assert_int_equal(child_finish(&c), 0);
 }
 
 /* ---- many at a time ---- */
@@ -381,12 +345,12 @@ static void a_request_is_cancelled_by_its_id(void **state)
                ids_text);
     send_text(&c, "keep", 1, 5);
     child_send(&c, "{\"id\":\"wait\",\"op\":\"generate\",\"tokens\":%s}", ids_text);
-    int n_long = 0, n_over = 0;
-    bool is_sent = false;
+    int n_long = 0, n_over = 0, n_after = 0;
+    bool is_sent = false, is_taken = false;
     while (n_over < 5) { /* long, keep, wait, two cancellations */
         json_t *o = event(&c);
         const char *id = text_of(o, "id"), *kind = text_of(o, "event");
-        if (strcmp(kind, "tokens") == 0 && strcmp(id, "long") == 0) n_long++;
+        if (strcmp(kind, "tokens") == 0 && strcmp(id, "long") == 0) n_long++, n_after += is_taken;
         if (strcmp(kind, "tokens") == 0 && strcmp(id, "keep") == 0) strcat(kept, text_of(o, "text"));
         assert_false(strcmp(kind, "tokens") == 0 && strcmp(id, "wait") == 0);
         if (strcmp(kind, "done") == 0) {
@@ -397,6 +361,7 @@ static void a_request_is_cancelled_by_its_id(void **state)
         }
         if (strcmp(kind, "result") == 0) {
             assert_true(json_is_true(json_object_get(json_object_get(o, "result"), "found")));
+            is_taken |= json_integer_value(json_object_get(o, "id")) == 2;
             n_over++;
         }
         if (n_long == 3 && !is_sent) {
@@ -407,6 +372,7 @@ static void a_request_is_cancelled_by_its_id(void **state)
         json_decref(o);
     }
     assert_true(n_long < 200);
+    assert_true(n_after <= 1); /* the step that ran when the cancellation was taken */
     assert_string_equal(kept, want);
     child_send(&c, "{\"id\":\"c\",\"op\":\"cancel\",\"target\":\"nobody\"}");
     json_t *o = expect(&c, "c", "result");
@@ -619,9 +585,13 @@ static void parking(void **state)
     ready(&c);
     child_send(&c, "{\"id\":\"a\",\"op\":\"generate\",\"tokens\":%s}", ids_text);
     expect_answer(&c, "a", NULL);
+    const long awake = child_rss_kb(&c);
     child_send(&c, "{\"id\":\"p\",\"op\":\"park\"}");
     json_t *o = expect(&c, "p", "result");
-    assert_true(int_of(json_object_get(o, "result"), "weights") > 1000000);
+    const long weights = int_of(json_object_get(o, "result"), "weights"), parked = child_rss_kb(&c);
+    print_message("resident %ld kB, parked %ld kB; weights %ld kB\n", awake, parked, weights / 1024);
+    assert_true(weights > 1000000);
+    assert_true(awake - parked > weights / 1024); /* the system has them back, and the activations, too */
     json_decref(o);
     child_send(&c, "{\"id\":\"b\",\"op\":\"generate\",\"tokens\":%s}", ids_text);
     static text t;
@@ -643,6 +613,92 @@ static void parking(void **state)
     o = collect(&c, "d", &t);
     assert_string_equal(text_of(o, "code"), "parked");
     json_decref(o);
+    assert_int_equal(child_finish(&c), 0);
+}
+
+/* ---- variables of other daemons ---- */
+
+static void set_all(const char *const *pairs, bool is_set)
+{
+    for (; *pairs; pairs += 2) {
+        if (is_set)
+            setenv(pairs[0], pairs[1], 1);
+        else
+            unsetenv(pairs[0]);
+    }
+}
+
+static void cache_types_from_the_environment(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *pairs[5], *option[3], *k, *v;
+    } rows[] = {
+        {{"DFLASH27B_KV_F16", "1", NULL}, {NULL}, "f16", "f16"},
+        {{"DFLASH27B_KV_K", "q8_0", NULL}, {NULL}, "q8_0", "f16"},
+        {{"DFLASH27B_KV_V", "q8_0", NULL}, {NULL}, "f16", "q8_0"},
+        {{"DFLASH27B_KV_V", "q8_0", "DFLASH27B_KV_F16", "1", NULL}, {NULL}, "f16", "q8_0"}, /* the finer one rules */
+        {{"FACET_CACHE_TYPE_K", "q8_0", "DFLASH27B_KV_F16", "1", NULL}, {NULL}, "f16", "f16"},
+        {{"DFLASH27B_KV_K", "q8_0", "DFLASH27B_KV_Q4", "0", NULL}, {"-ctk", "f32", NULL}, "f32", "f16"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        set_all(rows[i].pairs, true);
+        child c = start(rows[i].option);
+        set_all(rows[i].pairs, false);
+        json_t *o = event(&c), *cache = json_object_get(o, "cache");
+        assert_string_equal(text_of(cache, "k"), rows[i].k);
+        assert_string_equal(text_of(cache, "v"), rows[i].v);
+        json_decref(o);
+        assert_int_equal(child_finish(&c), 0);
+    }
+    static const char *const other[][4] = {{"DFLASH27B_KV_Q4", "q4_0"}, {"DFLASH27B_KV_TQ3", "tq3_0"}};
+    for (size_t i = 0; i < 2; i++) {
+        char want[128];
+        snprintf(want, sizeof want, "cache type of K '%s': supported are f16, q8_0, f32", other[i][1]);
+        setenv(other[i][0], "1", 1);
+        child c = start(NULL);
+        unsetenv(other[i][0]);
+        assert_null(event(&c));
+        assert_true(child_has_logged(&c, want));
+        assert_int_equal(child_wait(&c), 2);
+    }
+}
+
+static void drafts_from_the_environment(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *drafter, *pairs[7];
+        int depth; /* 0: a tree */
+    } rows[] = {
+        {MTP, {"DFLASH_MTP_GAMMA", "2", "DFLASH_NO_ADAPTIVE", "1", NULL}, 2},
+        {MTP, {"DFLASH_MTP_GAMMA", "1", "DFLASH_NO_ADAPTIVE", "1", "DFLASH_GEMMA4_MTP", "1", NULL}, 1},
+        {DFLASH, {"DFLASH_DDTREE_BUDGET", "16", "DFLASH_NO_ADAPTIVE", "1", NULL}, 0},
+        {DFLASH,
+         {"DFLASH_GEMMA4_DDTREE_BUDGET", "12", "DFLASH_GEMMA4_DDTREE_TEMP", "1.5", "DFLASH_GEMMA4_DDTREE_CHAIN_SEED",
+          "1", NULL},
+         0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        json_t *done;
+        set_all(rows[i].pairs, true);
+        child c = start((const char *const[]){"-md", rows[i].drafter, "--adaptive", "off", NULL});
+        set_all(rows[i].pairs, false);
+        ready(&c);
+        child_send(&c, "{\"id\":\"a\",\"op\":\"generate\",\"tokens\":%s}", ids_text);
+        expect_answer(&c, "a", &done);
+        const json_t *spec = json_object_get(done, "speculation");
+        assert_int_equal(json_is_true(json_object_get(spec, "tree")), rows[i].depth == 0);
+        if (rows[i].depth) assert_int_equal(json_array_size(json_object_get(spec, "acceptance")), rows[i].depth);
+        json_decref(done);
+        assert_false(child_has_logged(&c, "has no effect here"));
+        assert_int_equal(child_finish(&c), 0);
+    }
+    setenv("DFLASH27B_FA_WINDOW", "512", 1);
+    child c = start(NULL);
+    unsetenv("DFLASH27B_FA_WINDOW");
+    ready(&c);
+    assert_true(child_has_logged(&c, "the environment variable DFLASH27B_FA_WINDOW is set and has no effect here\n"));
     assert_int_equal(child_finish(&c), 0);
 }
 
@@ -756,7 +812,10 @@ static void bad_requests_are_refused(void **state)
     json_decref(o);
     child_send(&c, "{\"id\":\"a\",\"op\":\"generate\",\"tokens\":%s}", ids_text);
     expect_answer(&c, "a", NULL);
-    for (int i = 0; i < N_REFUSED; i++) child_send(&c, "%s", refused[i].line); /* at once */
+    assert_int_equal(child_finish(&c), 0);
+    c = start(NULL); /* at once */
+    ready(&c);
+    for (int i = 0; i < N_REFUSED; i++) child_send(&c, "%s", refused[i].line);
     close_fd(&c.in);
     for (int i = 0; i < N_REFUSED; i++) expect_refusal(&c, i);
     assert_int_equal(child_finish(&c), 0);
@@ -1001,6 +1060,8 @@ int main(void)
         cmocka_unit_test(text_and_tokens),
         cmocka_unit_test(snapshots_and_forks),
         cmocka_unit_test(parking),
+        cmocka_unit_test(cache_types_from_the_environment),
+        cmocka_unit_test(drafts_from_the_environment),
         cmocka_unit_test(bad_requests_are_refused),
         cmocka_unit_test(an_id_is_used_once_at_a_time),
         cmocka_unit_test(strange_bytes),

@@ -658,6 +658,27 @@ static void cancel_and_interrupt(void **state)
     assert_int_equal(child_wait(&c), 130);
 }
 
+/* A text of one token whose prompt stands in the session needs no step in which its cancellation could be seen: the
+ * next command is not touched by it. */
+static void a_cancellation_that_comes_late_is_forgotten(void **state)
+{
+    (void)state;
+    int32_t got[4];
+    char line[128];
+    child c = start(NULL);
+    for (int i = 0; i < 6; i++) {
+        child_send(&c, "%s/raw 1", dir);
+        assert_int_equal(child_tokens(&c, got, 4), 1);
+        child_expect(&c, "ok N=19 gen=1 ");
+        child_send(&c, "%s/raw %d\ncancel", dir, 1 + i % 2);
+        child_tokens(&c, got, 4);
+        assert_true(child_line(&c, line, sizeof line));
+        assert_true(strncmp(line, "ok N=19 gen=", 12) == 0 || strncmp(line, "err cancelled gen=", 18) == 0);
+        ask(&c);
+    }
+    assert_int_equal(child_finish(&c), 0);
+}
+
 static void terminate(void **state)
 {
     (void)state;
@@ -840,12 +861,50 @@ static void wrong_starts_are_told(void **state)
 
 /* ---- long runs ---- */
 
+static void park_for_a_while(child *c)
+{
+    child_send(c, "park");
+    assert_int_equal(child_token(c), END);
+    child_send(c, "%s/raw 5", dir);
+    child_expect(c, "err target_parked");
+    assert_int_equal(child_token(c), END);
+    child_send(c, "unpark");
+    assert_int_equal(child_token(c), END);
+}
+
+static void use_slots(child *c, rng *r)
+{
+    char line[512], want[64];
+    const int slot = (int)rng_below(r, 4), what = (int)rng_below(r, 5);
+    if (what == 0) {
+        child_send(c, "SNAPSHOT %d", slot);
+        snprintf(want, sizeof want, "[snap] inline slot=%d cur_pos=", slot);
+        child_expect(c, want);
+    } else if (what == 1) {
+        child_send(c, "FREE_SNAPSHOT %d\nLIST_SLOTS", slot);
+        snprintf(want, sizeof want, "[snap] freed slot=%d", slot);
+        child_expect(c, want);
+        child_expect(c, "[snap] slots=");
+    } else if (what == 2) {
+        park_for_a_while(c);
+    } else {
+        child_send(c, "RESTORE %d %s/raw 40", slot, dir);
+        assert_true(child_line(c, line, sizeof line));
+        if (strncmp(line, "ok N=19 gen=12 prefix_len=", 26) == 0) {
+            expect_answer(c);
+        } else {
+            assert_string_equal(line, "err empty_slot");
+            assert_int_equal(child_token(c), END);
+        }
+    }
+}
+
 /* One random command, and its replies. */
 static void do_something(child *c, rng *r)
 {
     char line[512], got[512];
     int32_t tokens[64];
-    const uint32_t what = rng_below(r, 10);
+    const uint32_t what = rng_below(r, 13);
     if (what < 5) {
         const int i = (int)rng_below(r, N_REFUSED);
         fill_in(line, sizeof line, refused[i].line);
@@ -863,6 +922,8 @@ static void do_something(child *c, rng *r)
     } else if (what < 9) {
         child_send(c, "generate %s/counted %d %s/out", dir, 1 + (int)rng_below(r, 30), dir);
         child_expect(c, "ok N=19 gen=");
+    } else if (what < 12) {
+        use_slots(c, r);
     } else {
         static char bytes[100000];
         const size_t n = rng_below(r, sizeof bytes);
@@ -874,7 +935,9 @@ static void do_something(child *c, rng *r)
     }
 }
 
-/* FACET_SOAK_S=600 for the long one. */
+/* FACET_SOAK_S=600 for the long one. Until N_SETTLED commands the cache fills. */
+enum { N_SETTLED = 300 };
+
 static void random_commands_for_long(void **state)
 {
     (void)state;
@@ -884,15 +947,16 @@ static void random_commands_for_long(void **state)
     child_expect(&c, "[gemma4-daemon] ready ");
     rng r;
     rng_seed(&r, 11);
-    for (int i = 0; i < 200; i++) do_something(&c, &r);
+    long n = 0;
+    for (; n < N_SETTLED; n++) do_something(&c, &r);
     const long rss = child_rss_kb(&c);
     const int n_fds = child_n_fds(&c);
-    long n = 200;
     while (time(NULL) < until) {
         do_something(&c, &r);
         n++;
     }
-    print_message("%ld commands; resident %ld kB after 200 of them, %ld kB at the end\n", n, rss, child_rss_kb(&c));
+    print_message("%ld commands; resident %ld kB after %d of them, %ld kB at the end\n", n, rss, N_SETTLED,
+                  child_rss_kb(&c));
     assert_true(child_rss_kb(&c) - rss < 2048);
     assert_int_equal(child_n_fds(&c), n_fds);
     assert_int_equal(child_finish(&c), 0);
@@ -914,6 +978,7 @@ int main(void)
         cmocka_unit_test(strange_lines),
         cmocka_unit_test(ways_to_end),
         cmocka_unit_test(cancel_and_interrupt),
+        cmocka_unit_test(a_cancellation_that_comes_late_is_forgotten),
         cmocka_unit_test(terminate),
         cmocka_unit_test(a_closed_stream_ends_a_generation),
         cmocka_unit_test(closed_replies_end_the_daemon),

@@ -311,6 +311,43 @@ static void formats(void **state)
     world_close(&w);
 }
 
+/* Drafts of every kind under schemas and grammars: the text is that without drafts, greedy and drawn, with a thought
+ * before it and without, and drafts were taken. */
+static void formats_with_drafts(void **state)
+{
+    static const char *const methods[] = {"mtp", "dflash", "ngram", "auto"};
+    static const char *const wishes[] = {
+        ",\"json_schema\":" SCHEMA,
+        ",\"json_schema\":" SCHEMA ",\"temperature\":1.2,\"seed\":7",
+        ",\"json_schema\":" SCHEMA ",\"enable_thinking\":true",
+        ",\"response_format\":{\"type\":\"json_object\"},\"max_tokens\":60",
+        ",\"grammar\":\"root ::= (\\\"one, \\\" | \\\"two, \\\"){12} \\\"end\\\"\"",
+    };
+    (void)state;
+    server_config c = world_config();
+    c.api.speculation.adapt = FACET_ADAPT_OFF; /* whether they pay or not */
+    world w = world_open_with(c, 1024, true);
+    for (size_t i = 0; i < sizeof wishes / sizeof *wishes; i++) {
+        json_int_t accepted = 0;
+        json_t *plain = ask_json(&w, "/v1/chat/completions", chat_body(QUESTION, wishes[i]), 200);
+        assert_int_equal(int_at(plain, "speculation.drafted"), 0);
+        for (size_t k = 0; k < sizeof methods / sizeof *methods; k++) {
+            char rest[1024];
+            snprintf(rest, sizeof rest, "%s,\"speculation\":\"%s\"", wishes[i], methods[k]);
+            json_t *j = ask_json(&w, "/v1/chat/completions", chat_body(QUESTION, rest), 200);
+            if (!json_equal(json_at(j, "choices.0.message"), json_at(plain, "choices.0.message")))
+                fail_msg("%s: '%s', without drafts '%s'", rest, text_at(j, "choices.0.message.content"),
+                         text_at(plain, "choices.0.message.content"));
+            assert_string_equal(text_at(j, "choices.0.finish_reason"), text_at(plain, "choices.0.finish_reason"));
+            accepted += int_at(j, "speculation.accepted");
+            json_decref(j);
+        }
+        if (accepted == 0) fail_msg("%s: no draft was ever accepted", wishes[i]);
+        json_decref(plain);
+    }
+    world_close(&w);
+}
+
 /* A call instead of the content stays possible; one that is demanded is not held to the format. */
 static void formats_and_tools(void **state)
 {
@@ -697,6 +734,7 @@ int main(void)
         cmocka_unit_test(thoughts),
         cmocka_unit_test(a_thought_has_a_budget),
         cmocka_unit_test(formats),
+        cmocka_unit_test(formats_with_drafts),
         cmocka_unit_test(formats_and_tools),
         cmocka_unit_test(refused_formats),
         cmocka_unit_test(grammars_are_kept),

@@ -1,6 +1,7 @@
 /* The official client libraries, installed from npm, against a server. The suites are tests/clients/NAME.mjs. Skipped
  * where node, npm or the registry is missing; $FACET_TEST_CLIENTS names a folder in which they are installed already.
- */
+ * Beside them random JSON schemas, checked by python3-jsonschema ($FACET_SCHEMAS: how many), and a short form of
+ * bench/serve_load.py. */
 #define _GNU_SOURCE
 #include "testing.h"
 
@@ -64,6 +65,14 @@ static int close_clients(void **state)
     return run(out, sizeof out, command);
 }
 
+/* Drafts at every step, whether they pay or not: what a test sees must not depend on the clock. */
+static server_config steady_config(void)
+{
+    server_config c = world_config();
+    c.api.speculation.adapt = FACET_ADAPT_OFF;
+    return c;
+}
+
 static void run_suite(void **state, const char *name)
 {
     static const char *const keys[] = {"sesame", NULL};
@@ -73,7 +82,7 @@ static void run_suite(void **state, const char *name)
         print_message("skipped: %s\n", (const char *)*state);
         skip();
     }
-    server_config c = world_config();
+    server_config c = steady_config();
     c.api.keys = keys;
     world w = world_open(c, 1024);
     snprintf(command, sizeof command, "cd %s && FACET_URL=http://127.0.0.1:%d timeout 300 node %s.mjs 2>&1", folder,
@@ -105,8 +114,44 @@ static void anthropic(void **state)
     run_suite(state, "anthropic");
 }
 
+/* Every answer to a schema fits it, with drafts of every kind; what cannot be guaranteed is refused with its place. */
+static void schemas(void **state)
+{
+    static char out[1 << 17];
+    char command[1024];
+    (void)state;
+    if (run(out, sizeof out, "python3 -W ignore -c 'import jsonschema' 2>&1") != 0) {
+        print_message("skipped: python3-jsonschema is not installed\n");
+        skip();
+    }
+    world w = world_open_with(steady_config(), 1024, true);
+    snprintf(command, sizeof command,
+             "FACET_URL=http://127.0.0.1:%d timeout 1200 python3 -W ignore %s/tests/clients/schemas.py 2>&1", w.port,
+             FACET_SOURCE_DIR);
+    const int status = run(out, sizeof out, command);
+    print_message("%s", out);
+    if (status != 0) fail_msg("status %d", status);
+    world_close(&w);
+}
+
+static void load(void **state)
+{
+    static char out[1 << 16];
+    (void)state;
+    if (run(out, sizeof out, "python3 --version") != 0) {
+        print_message("skipped: python3 is not installed\n");
+        skip();
+    }
+    const int status = run(out, sizeof out,
+                           "timeout 300 python3 " FACET_SOURCE_DIR "/bench/serve_load.py --facet " FACET_BINARY_DIR
+                           "/facet --seconds 5 --clients 16 --idle 40 --slow 40 -- -m " WORLD_MODEL
+                           " --device cpu -t 1 -c 512 --temp 0 --idle-timeout 2 2>&1");
+    if (status != 0) fail_msg("status %d: %s", status, out);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(openai), cmocka_unit_test(anthropic), cmocka_unit_test(page)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(openai), cmocka_unit_test(anthropic), cmocka_unit_test(page),
+                                       cmocka_unit_test(schemas), cmocka_unit_test(load)};
     return cmocka_run_group_tests(tests, open_clients, close_clients);
 }

@@ -14,7 +14,7 @@ void attn_split_range(const attn_row *row, int window, int *begin, int *end)
     *end = (last - 1) / ATTN_SPLIT + 1;
 }
 
-void attn_fold(const float *parts, int n, size_t stride, int head_dim, float *out)
+void attn_fold(const float *parts, int n, size_t stride, int head_dim, bool is_rotated, float *out)
 {
     assert(n >= 1);
     attn_fold_state state = {0};
@@ -25,12 +25,12 @@ void attn_fold(const float *parts, int n, size_t stride, int head_dim, float *ou
         else
             attn_fold_next(out, &state, parts, part, head_dim);
     }
-    attn_fold_end(out, &state, head_dim);
+    attn_fold_end(out, &state, head_dim, is_rotated);
 }
 
 size_t attn_scratch_floats(int n_heads, int n_kv_heads, int head_dim)
 {
-    size_t ref = ATTN_SPLIT + 2 * (size_t)head_dim + 2,
+    size_t ref = ATTN_SPLIT + 3 * (size_t)head_dim + 2,
            drive = attn_drive_scratch_floats(n_heads / n_kv_heads, head_dim);
     return ref > drive ? ref : drive;
 }

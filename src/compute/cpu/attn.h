@@ -17,7 +17,7 @@ typedef struct attn_layer {
 /* One slot of one KV head: x [head_dim] f32. `slot` is within the page. */
 void attn_put_k(const attn_layer *l, int32_t page, int slot, int kv_head, const float *x);
 void attn_put_v(const attn_layer *l, int32_t page, int slot, int kv_head, const float *x);
-/* The decoded values, for the reference kernel and tests. */
+/* The decoded values as the cache holds them (rotated where the type is), for the reference kernel and tests. */
 void attn_get_k(const attn_layer *l, int32_t page, int slot, int kv_head, float *x);
 void attn_get_v(const attn_layer *l, int32_t page, int slot, int kv_head, float *x);
 /* Raw move of a slot (all heads, K and V). */
@@ -62,8 +62,8 @@ typedef void (*attn_split_fn)(const attn_work *w, const attn_row *row, int kv_he
  * fetched once: rows of one sequence (same table pointer) should stand side by side. */
 typedef void (*attn_rows_fn)(const attn_work *w, const attn_row *rows, int n_rows, int kv_head);
 /* Folds the partials of splits in order (n parts, `stride` floats apart) and writes out[head_dim] = o / sum for one
- * head. */
-void attn_fold(const float *parts, int n, size_t stride, int head_dim, float *out);
+ * head, turned back when the cache's V is rotated (kv_type_info). */
+void attn_fold(const float *parts, int n, size_t stride, int head_dim, bool is_rotated, float *out);
 
 typedef struct attn_kernels {
     attn_split_fn split;

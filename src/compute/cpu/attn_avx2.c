@@ -1,7 +1,12 @@
 /* attn_avx2.c: attention with 8 lanes. */
 #include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "quant/tq3.h"
 
 typedef __m256 vec;
+typedef uint32_t words __attribute__((vector_size(32)));
 
 enum { LANES = 8 };
 #define GROUP 4 /* 8 sums, 2 values, 2 scales, 1 coefficient: of 16 registers */
@@ -59,6 +64,33 @@ V vec v_load_f16(const void *p)
 V vec v_load_i8(const void *p)
 {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p)));
+}
+V words v_words(const void *p)
+{
+    return (words)_mm256_loadu_si256(p);
+}
+V words v_right(words w, int n)
+{
+    return w >> (uint32_t)n;
+}
+V vec v_nibble(words w)
+{
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32((__m256i)w, 28), 28));
+}
+V vec v_level(words w)
+{
+    return _mm256_permutevar8x32_ps(_mm256_loadu_ps(tq3_level), (__m256i)w);
+}
+V vec v_row_q4(const uint8_t *row, int dim)
+{
+    __m256i b = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(row + dim % 16)));
+    return v_nibble(dim < 16 ? (words)b : v_right((words)b, 4));
+}
+V vec v_row_tq3(const uint8_t *row, int dim)
+{
+    int32_t bits;
+    memcpy(&bits, row + dim / 8 * 3, sizeof bits);
+    return v_level((words)_mm256_srlv_epi32(_mm256_set1_epi32(bits), _mm256_setr_epi32(0, 3, 6, 9, 12, 15, 18, 21)));
 }
 V vec v_keep(vec v, int i, int lo, int hi, float fill)
 {

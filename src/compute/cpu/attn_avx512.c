@@ -1,7 +1,12 @@
 /* attn_avx512.c: attention with 16 lanes. */
 #include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "quant/tq3.h"
 
 typedef __m512 vec;
+typedef uint32_t words __attribute__((vector_size(64)));
 
 enum { LANES = 16 };
 #define GROUP 8 /* 16 sums, 2 values, 1 coefficient: of 32 registers */
@@ -55,6 +60,36 @@ V vec v_load_f16(const void *p)
 V vec v_load_i8(const void *p)
 {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
+}
+V words v_words(const void *p)
+{
+    return (words)_mm512_loadu_si512(p);
+}
+V words v_right(words w, int n)
+{
+    return w >> (uint32_t)n;
+}
+V vec v_nibble(words w) /* the permutation reads four bits of an index */
+{
+    return _mm512_permutexvar_ps((__m512i)w, _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1));
+}
+V vec v_level(words w) /* the fourth bit does not matter */
+{
+    return _mm512_permutexvar_ps((__m512i)w, _mm512_broadcast_f32x8(_mm256_loadu_ps(tq3_level)));
+}
+V vec v_row_q4(const uint8_t *row, int dim)
+{
+    words b = (words)_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)row));
+    return v_nibble(dim < 16 ? b : v_right(b, 4));
+}
+V vec v_row_tq3(const uint8_t *row, int dim)
+{
+    int32_t a, b;
+    memcpy(&a, row + dim / 8 * 3, sizeof a);
+    memcpy(&b, row + dim / 8 * 3 + 3, sizeof b);
+    __m512i both = _mm512_mask_set1_epi32(_mm512_set1_epi32(a), 0xff00, b);
+    return v_level(
+        (words)_mm512_srlv_epi32(both, _mm512_setr_epi32(0, 3, 6, 9, 12, 15, 18, 21, 0, 3, 6, 9, 12, 15, 18, 21)));
 }
 V vec v_keep(vec v, int i, int lo, int hi, float fill)
 {

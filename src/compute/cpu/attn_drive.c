@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "compute/cpu/attn_fold.h"
+#include "quant/rotate.h"
 
 /* 32 queries make the products, not the memory, the limit; their scores (66 KiB) stay in the L2 cache. */
 enum { BLOCK_QUERIES = 32, BLOCK_ROWS = 8, SPLIT_TILES = ATTN_SPLIT / ATTN_TILE };
@@ -111,7 +112,7 @@ static const uint8_t *gathered_tile(const block *b, const attn_row *row, row_til
 static attn_tile find_tile(const block *b, int r, row_tile t, int32_t pos0, bool is_v)
 {
     const attn_row *row = b->rows[r];
-    attn_tile found = {.type = is_v ? b->layer->desc.v_type : b->layer->desc.k_type};
+    attn_tile found = {.layout = kv_type_get(is_v ? b->layer->desc.v_type : b->layer->desc.k_type)->layout};
     if (t.gather) {
         found.data = found.next = gathered_tile(b, row, t, pos0, is_v);
         return found;
@@ -155,6 +156,25 @@ static void do_tile(const block *b, int32_t pos0, int index, bool is_v)
 
 /* ---- splits ---- */
 
+/* Room for the queries' copy. */
+static float *queries_of(const block *b)
+{
+    return b->o + (size_t)block_rows(b->n_heads) * (size_t)b->n_heads * b->o_stride;
+}
+
+/* The queries in the cache's domain. */
+static void copy_queries(block *b, float *q)
+{
+    const bool is_rotated = kv_type_get(b->layer->desc.k_type)->is_rotated;
+    size_t n = (size_t)b->n_heads, dim = (size_t)b->head_dim;
+    for (size_t i = 0; i < (size_t)b->n_rows * n; i++) {
+        const float *src = b->rows[i / n]->q + ((size_t)b->kv_head * n + i % n) * dim;
+        memcpy(q + i * b->q_stride, src, dim * sizeof *q);
+        if (is_rotated) rotate_values(q + i * b->q_stride, dim);
+    }
+    b->q = q;
+}
+
 /* Softmax of every query that sees the split; clears its sums. */
 static void weigh(const block *b, int32_t pos0, float scale)
 {
@@ -183,8 +203,7 @@ void attn_drive_split(const attn_simd *simd, const attn_work *w, const attn_row 
 {
     block b = block_open(simd, w, kv_head);
     block_add(&b, row, w->window);
-    b.q_stride = (size_t)b.head_dim;
-    b.q = row->q + (size_t)kv_head * (size_t)b.n_heads * b.q_stride;
+    copy_queries(&b, queries_of(&b));
     do_split(&b, split, w->scale);
     size_t dim = (size_t)b.head_dim;
     for (size_t h = 0; h < (size_t)b.n_heads; h++) {
@@ -199,16 +218,6 @@ static float *out_of(const block *b, size_t query)
 {
     size_t n = (size_t)b->n_heads, head = (size_t)b->kv_head * n + query % n;
     return b->rows[query / n]->out + head * (size_t)b->head_dim;
-}
-
-static void copy_queries(block *b, float *q)
-{
-    size_t n = (size_t)b->n_heads, dim = (size_t)b->head_dim;
-    for (size_t i = 0; i < (size_t)b->n_rows * n; i++) {
-        const float *src = b->rows[i / n]->q + ((size_t)b->kv_head * n + i % n) * dim;
-        memcpy(q + i * b->q_stride, src, dim * sizeof *q);
-    }
-    b->q = q;
 }
 
 /* Folds the results of a split into the states of the rows that see it. */
@@ -227,20 +236,22 @@ static void fold_split(const block *b, int split, attn_fold_state *states)
     }
 }
 
-static void do_block(block *b, float scale, float *q, attn_fold_state *states)
+static void do_block(block *b, float scale, attn_fold_state *states)
 {
+    const bool is_rotated = kv_type_get(b->layer->desc.v_type)->is_rotated;
     int begin = b->first[0] / ATTN_SPLIT, end = (b->last[0] - 1) / ATTN_SPLIT + 1;
     for (int r = 1; r < b->n_rows; r++) {
         int row_begin = b->first[r] / ATTN_SPLIT, row_end = (b->last[r] - 1) / ATTN_SPLIT + 1;
         if (row_begin < begin) begin = row_begin;
         if (row_end > end) end = row_end;
     }
-    copy_queries(b, q);
+    copy_queries(b, queries_of(b));
     for (int s = begin; s < end; s++) {
         do_split(b, s, scale);
         fold_split(b, s, states);
     }
-    for (size_t i = 0; i < (size_t)(b->n_rows * b->n_heads); i++) attn_fold_end(out_of(b, i), &states[i], b->head_dim);
+    for (size_t i = 0; i < (size_t)(b->n_rows * b->n_heads); i++)
+        attn_fold_end(out_of(b, i), &states[i], b->head_dim, is_rotated);
 }
 
 void attn_drive_rows(const attn_simd *simd, const attn_work *w, const attn_row *rows, int n_rows, int kv_head)
@@ -252,6 +263,6 @@ void attn_drive_rows(const attn_simd *simd, const attn_work *w, const attn_row *
         do {
             block_add(&b, &rows[r++], w->window);
         } while (r < n_rows && b.n_rows < max_rows && rows[r].table == rows[r - 1].table);
-        do_block(&b, w->scale, b.o + queries * b.o_stride, (attn_fold_state *)(b.sums + 2 * queries));
+        do_block(&b, w->scale, (attn_fold_state *)(b.sums + 2 * queries));
     }
 }

@@ -4,7 +4,10 @@
 #define FACET_COMPUTE_CPU_ATTN_FOLD_H
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
+
+#include "quant/rotate.h"
 
 /* o[head_dim] of a head lies in its output row, the rest of its state here. A part is the same of the keys that follow;
  * the first part is the first state. */
@@ -28,10 +31,12 @@ static inline void attn_fold_next(float *restrict o, attn_fold_state *s, const f
     *s = (attn_fold_state){.max = m, .sum = s->sum * w0 + part.sum * w1};
 }
 
-static inline void attn_fold_end(float *o, const attn_fold_state *s, int head_dim)
+/* is_rotated: of the cache's V (kv_type_info). */
+static inline void attn_fold_end(float *o, const attn_fold_state *s, int head_dim, bool is_rotated)
 {
     float inv = 1.0f / s->sum;
     for (int i = 0; i < head_dim; i++) o[i] *= inv;
+    if (is_rotated) unrotate_values(o, (size_t)head_dim);
 }
 
 #endif

@@ -15,16 +15,23 @@
  *             f32:   the same square of f32
  *             q8_0:  32 scales f16 (one a key), then the same square with int8 codes
  *
- * Either way a kernel walks a tile as one straight stream. Blocks are 2048, 4096 and 1088 bytes: everything stays on
- * 64-byte lines. */
+ *   q4_0    32 scales f16 (one a key), then 512 bytes of codes (attn_code.c)
+ *   tq3_0   384 bytes of codes, then 32 norms f16 (a load of a row's last codes may reach a byte beyond the row)
+ *   rot_*   as the type that is rotated
+ *
+ * Either way a kernel walks a tile as one straight stream. Blocks are 2048, 4096, 1088, 576 and 448 bytes: everything
+ * stays on 64-byte lines. */
 #include "compute/cpu/attn_tile.h"
 
 #include <math.h>
 #include <string.h>
 
 #include "base/f16.h"
+#include "quant/rotate.h"
+#include "quant/tq3.h"
+#include "quant/type.h"
 
-enum { N = ATTN_TILE, SCALE_BYTES = ATTN_TILE * 2 };
+enum { N = ATTN_TILE };
 
 static void store16(uint8_t *p, uint16_t v)
 {
@@ -64,7 +71,7 @@ static void put_block(kv_type t, uint8_t *block, int key, size_t first, size_t s
     }
     int8_t code[N];
     store16(block + 2 * key, quantise(x, code));
-    for (size_t i = 0; i < N; i++) block[SCALE_BYTES + first + i * stride] = (uint8_t)code[i];
+    for (size_t i = 0; i < N; i++) block[ATTN_CODES + first + i * stride] = (uint8_t)code[i];
 }
 
 static void get_block(kv_type t, const uint8_t *block, int key, size_t first, size_t stride, float *x)
@@ -78,44 +85,113 @@ static void get_block(kv_type t, const uint8_t *block, int key, size_t first, si
         return;
     }
     float d = f16_to_f32(load16(block + 2 * key));
-    for (size_t i = 0; i < N; i++) x[i] = d * (float)(int8_t)block[SCALE_BYTES + first + i * stride];
+    for (size_t i = 0; i < N; i++) x[i] = d * (float)(int8_t)block[ATTN_CODES + first + i * stride];
+}
+
+/* ---- rows: the head_dim values of one key ---- */
+
+enum { GROUP = ROTATE_GROUP };
+
+/* x as the cache holds it: `room` where it must be rotated. TQ3_0's encoder does that by itself. */
+static const float *as_stored(const kv_type_info *info, const float *x, size_t n, float room[GROUP])
+{
+    if (!info->is_rotated || info->layout == KV_TQ3_0) return x;
+    memcpy(room, x, n * sizeof *x);
+    rotate_values(room, n);
+    return room;
+}
+
+static bool has_codes(kv_type layout)
+{
+    return layout == KV_Q4_0 || layout == KV_TQ3_0;
+}
+
+/* group_len values as blocks of the type. */
+static void encode_codes(kv_type layout, const float *x, uint8_t *blocks)
+{
+    if (layout == KV_TQ3_0)
+        encode_tq3_0(x, blocks, TQ3_GROUP);
+    else
+        type_get(TYPE_Q4_0)->encode(x, blocks, N);
+}
+
+static void put_codes(const kv_type_info *info, uint8_t *tile, int key, bool is_v, int head_dim, const float *x)
+{
+    uint8_t blocks[GROUP / N * 18];
+    float room[GROUP];
+    const kv_type t = info->layout;
+    const int step = t == KV_TQ3_0 ? TQ3_GROUP : N;
+    for (int i = 0; i < head_dim; i += (int)info->group_len) {
+        const float *y = as_stored(info, x + i, info->group_len, room);
+        for (int j = 0; j < (int)info->group_len; j += step) {
+            encode_codes(t, y + j, blocks);
+            for (int b = 0; b < step / N; b++, tile += attn_block_bytes(t))
+                (is_v ? attn_put_codes_v : attn_put_codes_k)(t, tile, key, blocks + (size_t)b * info->block_bytes);
+        }
+    }
+}
+
+static void get_codes(const kv_type_info *info, const uint8_t *tile, int key, bool is_v, int head_dim, float *x)
+{
+    uint8_t block[18];
+    for (int i = 0; i < head_dim; i += N, tile += attn_block_bytes(info->layout)) {
+        (is_v ? attn_get_codes_v : attn_get_codes_k)(info->layout, tile, key, block);
+        if (info->layout == KV_TQ3_0)
+            decode_tq3_0(block, x + i, N);
+        else
+            type_get(TYPE_Q4_0)->decode(block, x + i, N);
+    }
+}
+
+static void put_row(kv_type type, uint8_t *tile, int key, bool is_v, int head_dim, const float *x)
+{
+    const kv_type_info *info = kv_type_get(type);
+    const size_t first = (size_t)key * (is_v ? N : 1), stride = is_v ? 1 : N;
+    float room[GROUP];
+    if (has_codes(info->layout)) {
+        put_codes(info, tile, key, is_v, head_dim, x);
+        return;
+    }
+    for (int i = 0; i < head_dim; i += (int)info->group_len) {
+        const float *y = as_stored(info, x + i, info->group_len, room);
+        for (uint32_t j = 0; j < info->group_len; j += N, tile += attn_block_bytes(type))
+            put_block(info->layout, tile, key, first, stride, y + j);
+    }
+}
+
+static void get_row(kv_type type, const uint8_t *tile, int key, bool is_v, int head_dim, float *x)
+{
+    const kv_type_info *info = kv_type_get(type);
+    const size_t first = (size_t)key * (is_v ? N : 1), stride = is_v ? 1 : N;
+    if (has_codes(info->layout)) {
+        get_codes(info, tile, key, is_v, head_dim, x);
+        return;
+    }
+    for (int i = 0; i < head_dim; i += N, tile += attn_block_bytes(type))
+        get_block(info->layout, tile, key, first, stride, x + i);
 }
 
 void attn_put_k(const attn_layer *l, int32_t page, int slot, int kv_head, const float *x)
 {
-    kv_type t = l->desc.k_type;
-    uint8_t *tile = attn_k_tile(l, page, slot / N, kv_head);
-    int key = slot % N;
-    for (int b = 0; b < l->desc.head_dim / N; b++)
-        put_block(t, tile + (size_t)b * attn_block_bytes(t), key, (size_t)key, N, x + b * N);
+    put_row(l->desc.k_type, attn_k_tile(l, page, slot / N, kv_head), slot % N, false, l->desc.head_dim, x);
 }
 
 void attn_put_v(const attn_layer *l, int32_t page, int slot, int kv_head, const float *x)
 {
-    kv_type t = l->desc.v_type;
-    uint8_t *tile = attn_v_tile(l, page, slot / N, kv_head);
-    int key = slot % N;
-    for (int b = 0; b < l->desc.head_dim / N; b++)
-        put_block(t, tile + (size_t)b * attn_block_bytes(t), key, (size_t)key * N, 1, x + b * N);
+    put_row(l->desc.v_type, attn_v_tile(l, page, slot / N, kv_head), slot % N, true, l->desc.head_dim, x);
 }
 
 void attn_get_k(const attn_layer *l, int32_t page, int slot, int kv_head, float *x)
 {
-    kv_type t = l->desc.k_type;
-    const uint8_t *tile = attn_k_tile(l, page, slot / N, kv_head);
-    int key = slot % N;
-    for (int b = 0; b < l->desc.head_dim / N; b++)
-        get_block(t, tile + (size_t)b * attn_block_bytes(t), key, (size_t)key, N, x + b * N);
+    get_row(l->desc.k_type, attn_k_tile(l, page, slot / N, kv_head), slot % N, false, l->desc.head_dim, x);
 }
 
 void attn_get_v(const attn_layer *l, int32_t page, int slot, int kv_head, float *x)
 {
-    kv_type t = l->desc.v_type;
-    const uint8_t *tile = attn_v_tile(l, page, slot / N, kv_head);
-    int key = slot % N;
-    for (int b = 0; b < l->desc.head_dim / N; b++)
-        get_block(t, tile + (size_t)b * attn_block_bytes(t), key, (size_t)key * N, 1, x + b * N);
+    get_row(l->desc.v_type, attn_v_tile(l, page, slot / N, kv_head), slot % N, true, l->desc.head_dim, x);
 }
+
+/* ---- raw copies ---- */
 
 /* Bytes of a value in a type without scales; 0 for the others. */
 static int plain_bytes(kv_type t)
@@ -123,31 +199,54 @@ static int plain_bytes(kv_type t)
     return t == KV_F16 ? 2 : t == KV_F32 ? 4 : 0;
 }
 
+static void copy_block_k(kv_type t, const uint8_t *src, int src_key, uint8_t *dst, int dst_key)
+{
+    const int width = plain_bytes(t);
+    if (width) {
+        for (int i = 0; i < N; i++)
+            memcpy(dst + width * (i * N + dst_key), src + width * (i * N + src_key), (size_t)width);
+        return;
+    }
+    memcpy(dst + 2 * dst_key, src + 2 * src_key, 2);
+    for (int i = 0; i < N; i++) dst[ATTN_CODES + i * N + dst_key] = src[ATTN_CODES + i * N + src_key];
+}
+
+static void copy_block_v(kv_type t, const uint8_t *src, int src_key, uint8_t *dst, int dst_key)
+{
+    const int width = plain_bytes(t);
+    if (width) {
+        memcpy(dst + width * dst_key * N, src + width * src_key * N, (size_t)(width * N));
+        return;
+    }
+    memcpy(dst + 2 * dst_key, src + 2 * src_key, 2);
+    memcpy(dst + ATTN_CODES + dst_key * N, src + ATTN_CODES + src_key * N, N);
+}
+
+static void copy_key(kv_type type, int head_dim, const uint8_t *src, int src_key, uint8_t *dst, int dst_key, bool is_v)
+{
+    const kv_type t = kv_type_get(type)->layout;
+    const size_t bytes = attn_block_bytes(t);
+    uint8_t block[18];
+    for (int b = 0; b < head_dim / N; b++, src += bytes, dst += bytes) {
+        if (has_codes(t)) {
+            (is_v ? attn_get_codes_v : attn_get_codes_k)(t, src, src_key, block);
+            (is_v ? attn_put_codes_v : attn_put_codes_k)(t, dst, dst_key, block);
+        } else if (is_v) {
+            copy_block_v(t, src, src_key, dst, dst_key);
+        } else {
+            copy_block_k(t, src, src_key, dst, dst_key);
+        }
+    }
+}
+
 void attn_copy_key_k(kv_type t, int head_dim, const uint8_t *src, int src_key, uint8_t *dst, int dst_key)
 {
-    for (int b = 0; b < head_dim / N; b++, src += attn_block_bytes(t), dst += attn_block_bytes(t)) {
-        const int width = plain_bytes(t);
-        if (width) {
-            for (int i = 0; i < N; i++)
-                memcpy(dst + width * (i * N + dst_key), src + width * (i * N + src_key), (size_t)width);
-            continue;
-        }
-        memcpy(dst + 2 * dst_key, src + 2 * src_key, 2);
-        for (int i = 0; i < N; i++) dst[SCALE_BYTES + i * N + dst_key] = src[SCALE_BYTES + i * N + src_key];
-    }
+    copy_key(t, head_dim, src, src_key, dst, dst_key, false);
 }
 
 void attn_copy_key_v(kv_type t, int head_dim, const uint8_t *src, int src_key, uint8_t *dst, int dst_key)
 {
-    for (int b = 0; b < head_dim / N; b++, src += attn_block_bytes(t), dst += attn_block_bytes(t)) {
-        const int width = plain_bytes(t);
-        if (width) {
-            memcpy(dst + width * dst_key * N, src + width * src_key * N, (size_t)(width * N));
-            continue;
-        }
-        memcpy(dst + 2 * dst_key, src + 2 * src_key, 2);
-        memcpy(dst + SCALE_BYTES + dst_key * N, src + SCALE_BYTES + src_key * N, N);
-    }
+    copy_key(t, head_dim, src, src_key, dst, dst_key, true);
 }
 
 void attn_move_slot(const attn_layer *l, int32_t src_page, int src_slot, int32_t dst_page, int dst_slot)

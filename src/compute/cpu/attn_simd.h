@@ -13,7 +13,7 @@ enum { ATTN_PAD = 16, ATTN_SCORE_STRIDE = ATTN_SPLIT + ATTN_PAD };
 
 /* A tile, and the one that will be wanted after it (for the prefetcher; may be the same). */
 typedef struct attn_tile {
-    kv_type type;
+    kv_type layout; /* kv_type_info */
     const uint8_t *data, *next;
 } attn_tile;
 

@@ -11,14 +11,20 @@ enum {
     ATTN_BLOCK_VALUES = ATTN_TILE * ATTN_TILE,
     ATTN_BLOCK_F16_BYTES = ATTN_BLOCK_VALUES * 2,
     ATTN_BLOCK_Q8_BYTES = ATTN_BLOCK_VALUES + ATTN_TILE * 2,
-    ATTN_BLOCK_F32_BYTES = ATTN_BLOCK_VALUES * 4
+    ATTN_BLOCK_F32_BYTES = ATTN_BLOCK_VALUES * 4,
+    ATTN_BLOCK_Q4_BYTES = ATTN_BLOCK_VALUES / 2 + ATTN_TILE * 2,
+    ATTN_BLOCK_TQ3_BYTES = ATTN_BLOCK_VALUES / 8 * 3 + ATTN_TILE * 2,
+    ATTN_CODES = ATTN_TILE * 2,                 /* where the codes of a block begin, behind the scales ... */
+    ATTN_TQ3_SCALES = ATTN_BLOCK_VALUES / 8 * 3 /* ... but in TQ3 these stand behind the codes */
 };
 
 static inline size_t attn_block_bytes(kv_type t)
 {
-    switch (t) {
+    switch (kv_type_get(t)->layout) {
     case KV_F16: return ATTN_BLOCK_F16_BYTES;
     case KV_F32: return ATTN_BLOCK_F32_BYTES;
+    case KV_Q4_0: return ATTN_BLOCK_Q4_BYTES;
+    case KV_TQ3_0: return ATTN_BLOCK_TQ3_BYTES;
     default: return ATTN_BLOCK_Q8_BYTES;
     }
 }
@@ -44,5 +50,12 @@ static inline uint8_t *attn_v_tile(const attn_layer *l, int32_t page, int tile, 
 /* Copies one key of a tile to another place in a tile of the same type (raw bytes). */
 void attn_copy_key_k(kv_type t, int head_dim, const uint8_t *src, int src_key, uint8_t *dst, int dst_key);
 void attn_copy_key_v(kv_type t, int head_dim, const uint8_t *src, int src_key, uint8_t *dst, int dst_key);
+
+/* attn_code.c: blocks of 32 values as quant/ encodes them (Q4_0: 18 bytes, TQ3_0: 14) at one key of a block of a tile.
+ * `t` is a layout (kv_type_info). */
+void attn_put_codes_k(kv_type t, uint8_t *tile_block, int key, const uint8_t *block);
+void attn_put_codes_v(kv_type t, uint8_t *tile_block, int key, const uint8_t *block);
+void attn_get_codes_k(kv_type t, const uint8_t *tile_block, int key, uint8_t *block);
+void attn_get_codes_v(kv_type t, const uint8_t *tile_block, int key, uint8_t *block);
 
 #endif

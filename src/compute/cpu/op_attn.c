@@ -91,6 +91,7 @@ static void attn_by_split(const exec *x, const plan_op *op, const attn_work *w, 
 {
     const int n_rows = exec_n_rows(x, op->o), per_kv = op->n_heads / op->n_kv_heads;
     const size_t stride = (size_t)op->head_dim + 2;
+    const bool is_rotated = kv_type_get(w->layer->desc.v_type)->is_rotated;
     float *parts = x->c->parts;
     int unit = 0;
     for (int r = 0; r < n_rows; r++) {
@@ -111,7 +112,7 @@ static void attn_by_split(const exec *x, const plan_op *op, const attn_work *w, 
         attn_split_range(&row, w->window, &begin, &end);
         const size_t per_split = (size_t)op->n_heads * stride;
         for (int h = thread; h < op->n_heads; h += n_threads)
-            attn_fold(parts + (size_t)h * stride, end - begin, per_split, op->head_dim,
+            attn_fold(parts + (size_t)h * stride, end - begin, per_split, op->head_dim, is_rotated,
                       row.out + (size_t)h * (size_t)op->head_dim);
         parts += per_split * (size_t)(end - begin);
     }

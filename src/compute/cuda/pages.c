@@ -23,6 +23,15 @@ static facet_status check_layer(const kv_desc *desc, int layer, facet_error *err
         layer, d->head_dim, d->n_kv_heads, d->group, CUDA_MAX_HEAD_DIM, desc->n_groups);
 }
 
+static facet_status check_type(const kv_layer_desc *d, int layer, kv_type t, facet_error *err)
+{
+    if (t == KV_F16 || t == KV_Q8_0 || t == KV_F32) return FACET_OK;
+    return error_set(err, FACET_ERR_UNSUPPORTED,
+                     "KV layer %d (K %s, V %s): the CUDA backend has no cache type %s: use f16, q8_0 or f32, or "
+                     "--device cpu",
+                     layer, kv_type_get(d->k_type)->name, kv_type_get(d->v_type)->name, kv_type_get(t)->name);
+}
+
 static dev_pages layout_of(const kv_layer_desc *d)
 {
     size_t slots = (size_t)d->n_kv_heads * KV_PAGE_LEN, k = row_bytes(d->k_type, d->head_dim),
@@ -54,6 +63,8 @@ static facet_status alloc_storage(cuda_backend *b, dev_pages *l, facet_error *er
 static facet_status alloc_layer(cuda_backend *b, const kv_desc *desc, int layer, facet_error *err)
 {
     FACET_TRY(check_layer(desc, layer, err));
+    FACET_TRY(check_type(&desc->layers[layer], layer, desc->layers[layer].k_type, err));
+    FACET_TRY(check_type(&desc->layers[layer], layer, desc->layers[layer].v_type, err));
     b->layers[layer] = layout_of(&desc->layers[layer]);
     return alloc_storage(b, &b->layers[layer], err);
 }

@@ -185,7 +185,6 @@ static void launch_rows(const cuda_backend *b, product_args *a)
         number_tiles(a, mt);
     }
     s->is_late = a->n_rows > 8;
-    s->is_warmed = b->has_overlap;
     if (s->shared_bytes < b->shared_bytes / 2 + 2048) s->shared_bytes = b->shared_bytes / 2 + 2048; /* one per SM */
     launch_tiles(b, a, mt);
 }

@@ -212,15 +212,14 @@ static __device__ inline void multiply_pair(const uint32_t words[MT][8], const u
     }
 }
 
-/* acc = one chain of n records. is_dry: one record of whatever lies in the ring, which stays as it is. */
+/* acc = one chain of n records. */
 template <int T, int NT, int MT>
 static __device__ inline void sum_chain(const product_args &a, const product_place &p, const float gain[MT],
-                                        const uint4 *x, int n, bool is_dry, ring *r, product_feed<MT> *f,
-                                        float acc[MT][NT][4])
+                                        const uint4 *x, int n, ring *r, product_feed<MT> *f, float acc[MT][NT][4])
 {
     const int stride = NT == 1 ? a.s.columns : NT * 8;
     for (int s = 0; s < n; s++, x += 32 * stride) {
-        const uint8_t *record = is_dry ? r->stages : ring_wait(*r);
+        const uint8_t *record = ring_wait(*r);
         uint32_t words[MT][8];
         if constexpr (tile_type<T>::family == TILE_FLOAT) {
 #pragma unroll
@@ -232,7 +231,7 @@ static __device__ inline void sum_chain(const product_args &a, const product_pla
                 multiply_pair<NT, MT>(words, x + a.s.plane, i, stride, acc);
             }
             __syncwarp();
-            if (!is_dry) feed_stage(a, p, *r, r->stage, f);
+            feed_stage(a, p, *r, r->stage, f);
         } else {
             tile_part<T> w[MT];
 #pragma unroll
@@ -241,7 +240,7 @@ static __device__ inline void sum_chain(const product_args &a, const product_pla
                 for (int m = 0; m < MT; m++) w[m].load(record + m * a.s.slot_bytes, lane_id(), j, gain[m]);
                 if (j == 1) {
                     __syncwarp();
-                    if (!is_dry) feed_stage(a, p, *r, r->stage, f);
+                    feed_stage(a, p, *r, r->stage, f);
                 }
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
@@ -251,17 +250,16 @@ static __device__ inline void sum_chain(const product_args &a, const product_pla
                 }
             }
         }
-        if (!is_dry) ring_next(r);
+        ring_next(r);
     }
 }
 
 template <int NT, int MT>
 static __device__ inline void sum_unit(const product_args &a, const product_place &p, const product_unit &u,
-                                       const uint8_t *shared, bool is_dry, ring *r, product_feed<MT> *f,
-                                       float acc[MT][NT][4])
+                                       const uint8_t *shared, ring *r, product_feed<MT> *f, float acc[MT][NT][4])
 {
     const int part = part_of(a, u.tile), first = u.chain * a.chain_len;
-    const int n = is_dry ? 1 : min(a.chain_len, a.n_records - first);
+    const int n = min(a.chain_len, a.n_records - first);
     const uint4 *x = (const uint4 *)shared;
     if (NT == 1) /* a lane without a column takes part with the last one's */
         x += (first - p.first_chain * a.chain_len) * 32 * a.s.columns +
@@ -279,7 +277,7 @@ static __device__ inline void sum_unit(const product_args &a, const product_plac
     }
     switch (a.parts[part].type) {
 #define SUM_CASE(T, BYTES)                                                                                             \
-    case T: sum_chain<T, NT, MT>(a, p, gain, x, n, is_dry, r, f, acc); break;
+    case T: sum_chain<T, NT, MT>(a, p, gain, x, n, r, f, acc); break;
         TILE_TYPES(SUM_CASE)
 #undef SUM_CASE
     default: break;
@@ -465,16 +463,14 @@ static __global__ void __launch_bounds__(product_max_warps(NT, MT) * WARP, 1)
     feed_open(a, p, &f);
     for (int i = 0; i < a.s.stages; i++) feed_stage(a, p, r, i, &f);
 
-    /* One dry record first, while nothing else is to be done: its instructions are at hand afterwards. */
+    const uint32_t live = begin<NT, MT>(a, p, shared);
+
     float acc[MT][NT][4];
     product_unit u, stored = {-1, 0};
-    uint32_t live = 0;
-    for (int k = a.s.is_warmed ? -1 : 0;; k++) {
+    for (int k = 0;; k++) {
         int done = -1;
-        if (k == 0) live = begin<NT, MT>(a, p, shared);
-        u = unit_at(a, p, max(k, 0));
-        if (u.tile >= 0) sum_unit<NT, MT>(a, p, u, shared, k < 0, &r, &f, acc);
-        if (k < 0) continue;
+        u = unit_at(a, p, k);
+        if (u.tile >= 0) sum_unit<NT, MT>(a, p, u, shared, &r, &f, acc);
         if (a.n_chains == 1)
             done = u.tile;
         else if (a.s.is_split)

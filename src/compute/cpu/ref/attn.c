@@ -2,13 +2,16 @@
  *
  *   s[p] = scale * q . k[p]      for the visible logical positions p of one split
  *   w[p] = exp(s[p] - max s)
- *   o    = sum w[p] v[p],  l = sum w[p];   out = o / l after the splits are folded in order */
+ *   o    = sum w[p] v[p],  l = sum w[p];   out = o / l after the splits are folded in order
+ *
+ * In rotated types k[p] is the rotated key, and so is q here; sums of rotated values are turned back at the end. */
 #include "compute/cpu/attn.h"
 
 #include <math.h>
 #include <string.h>
 
 #include "compute/cpu/attn_fold.h"
+#include "quant/rotate.h"
 
 /* The slot that holds logical position p for this row (batch.h). */
 static int32_t slot_of(const attn_row *row, int32_t p)
@@ -16,13 +19,14 @@ static int32_t slot_of(const attn_row *row, int32_t p)
     return row->path && p >= row->base ? row->base + row->path[p - row->base] : p;
 }
 
-/* Scratch: s[ATTN_SPLIT], then one decoded key or value. */
+/* Scratch: s[ATTN_SPLIT], one decoded key or value, the query. */
 static void split_head(const attn_work *w, const attn_row *row, int kv_head, int head, int32_t first, int32_t last,
                        float *part)
 {
     int head_dim = w->layer->desc.head_dim;
-    const float *q = row->q + (size_t)head * (size_t)head_dim;
-    float *s = w->scratch, *x = s + ATTN_SPLIT, max = -INFINITY, sum = 0;
+    float *s = w->scratch, *x = s + ATTN_SPLIT, *q = x + head_dim, max = -INFINITY, sum = 0;
+    memcpy(q, row->q + (size_t)head * (size_t)head_dim, (size_t)head_dim * sizeof *q);
+    if (kv_type_get(w->layer->desc.k_type)->is_rotated) rotate_values(q, (size_t)head_dim);
     for (int32_t p = first; p < last; p++) {
         int32_t slot = slot_of(row, p);
         attn_get_k(w->layer, row->table[slot / KV_PAGE_LEN], slot % KV_PAGE_LEN, kv_head, x);
@@ -62,7 +66,7 @@ static void ref_split(const attn_work *w, const attn_row *row, int kv_head, int 
 static void ref_head(const attn_work *w, const attn_row *row, int kv_head, int head)
 {
     int head_dim = w->layer->desc.head_dim, begin, end;
-    float *out = row->out + (size_t)head * (size_t)head_dim, *part = w->scratch + ATTN_SPLIT + head_dim;
+    float *out = row->out + (size_t)head * (size_t)head_dim, *part = w->scratch + ATTN_SPLIT + 2 * head_dim;
     attn_fold_state state = {0};
     attn_split_range(row, w->window, &begin, &end);
     for (int s = begin; s < end; s++) {
@@ -75,7 +79,7 @@ static void ref_head(const attn_work *w, const attn_row *row, int kv_head, int h
         else
             attn_fold_next(out, &state, part, next, head_dim);
     }
-    attn_fold_end(out, &state, head_dim);
+    attn_fold_end(out, &state, head_dim, kv_type_get(w->layer->desc.v_type)->is_rotated);
 }
 
 static void ref_rows(const attn_work *w, const attn_row *rows, int n_rows, int kv_head)
