@@ -74,8 +74,8 @@ for test in "$build"/tests/test_cuda_* "$build"/tests/test_pages; do
         step "$(basename "$test"), $tool" compute-sanitizer --tool "$tool" "${quiet[@]}" --error-exitcode 1 "$test"
     done
 done
-for test in test_goldens test_peer test_scheduler test_speculate test_spec_scripted test_spec_sampling test_snapshot \
-    test_snapshot_file test_snapshot_property test_prefix test_park; do
+for test in test_engine test_goldens test_peer test_scheduler test_speculate test_spec_scripted test_spec_sampling \
+    test_snapshot test_snapshot_file test_snapshot_property test_prefix test_park; do
     [ -x "$build/tests/$test" ] || continue
     step "$test, cuda" env FACET_TEST_DEVICE=cuda timeout 300 "$build/tests/$test"
 done

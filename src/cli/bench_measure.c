@@ -7,7 +7,7 @@
 #include "base/rng.h"
 #include "cli/cmd_bench.h"
 
-static int32_t max_of(const bench_list *l)
+int32_t bench_list_max(const bench_list *l)
 {
     int32_t max = 0;
     for (int i = 0; i < l->n; i++)
@@ -17,12 +17,12 @@ static int32_t max_of(const bench_list *l)
 
 int64_t bench_context(const bench_options *o)
 {
-    int64_t most = max_of(&o->prompts);
-    const int64_t widest = max_of(&o->widths);
+    int64_t most = bench_list_max(&o->prompts);
+    const int64_t widest = bench_list_max(&o->widths);
     const int64_t tokens = o->n_decode + 1 + DRAFT_TREE_MAX_ROWS; /* a speculative step goes beyond the last token */
     if (tokens > most) most = tokens;
     if (widest > most) most = widest;
-    return max_of(&o->depths) + most;
+    return bench_list_max(&o->depths) + most;
 }
 
 static int32_t *random_tokens(bench_run *run, int32_t n, facet_error *err)
@@ -172,7 +172,7 @@ facet_status bench_step(bench_run *run, int32_t rows, bench_result *out, facet_e
 facet_status bench_ops(bench_run *run, int32_t rows, bench_op_time *out, facet_error *err)
 {
     const plan *p = run->engine->plan;
-    const int n = p->n_ops, repeats = run->o->n_repeats;
+    const int n = p->n_ops, repeats = run->o->n_repeats, n_out = rows > ENGINE_MAX_OUT ? 1 : rows;
     facet_session *s = NULL;
     int32_t *tokens = random_tokens(run, rows, err);
     double *ms = mem_calloc((size_t)(n * (repeats + 1)), sizeof *ms), sample[BENCH_MAX_REPEATS];
@@ -180,14 +180,14 @@ facet_status bench_ops(bench_run *run, int32_t rows, bench_op_time *out, facet_e
     if (!tokens || !ms) status = error_memory(err, "samples", (size_t)n * sizeof *ms);
     if (status == FACET_OK) status = facet_session_fork(run->base, &s, err);
     for (int i = 0; i <= repeats && status == FACET_OK; i++)
-        status = engine_eval_timed(run->engine, &s->kv, tokens, run->base->n_tokens, rows, rows,
+        status = engine_eval_timed(run->engine, &s->kv, tokens, run->base->n_tokens, rows, n_out,
                                    ms + (size_t)i * (size_t)n, err);
     for (int op = 0; op < n && status == FACET_OK; op++) {
         for (int i = 0; i < repeats; i++) sample[i] = ms[(size_t)(i + 1) * (size_t)n + (size_t)op];
         qsort(sample, (size_t)repeats, sizeof *sample, by_value);
         out[op].median_ms = sample[repeats / 2];
-        out[op].cost =
-            plan_op_cost(p, run->engine->model->w.list, &run->engine->kv, &p->ops[op], rows, rows, run->base->n_tokens);
+        out[op].cost = plan_op_cost(p, run->engine->model->w.list, &run->engine->kv, &p->ops[op], rows, n_out,
+                                    run->base->n_tokens);
     }
     facet_session_close(s);
     mem_free(tokens);

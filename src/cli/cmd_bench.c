@@ -18,7 +18,8 @@ static void help(void)
            "  -w LIST                    rows of a verify step, at most %d (default none)\n"
            "  -r N                       repeats of prompts and steps (default 3)\n"
            "  -o md|json|csv             how to print (default md)\n"
-           "       --ops                 also op by op at the last depth, for each -w (or one row)\n\n"
+           "       --ops                 also op by op at the last depth: each -w (or one row), a step of the\n"
+           "                             longest prompt\n\n"
            "       --synth-accept LIST   speculation with made-up acceptance by position, for random weights\n\n"
            "Lists are separated by commas. tok/s and ms are medians; GB/s and GOP/s count what a step must read\n"
            "(weights and KV once) and multiply.\n\n",
@@ -123,10 +124,13 @@ static facet_status run_ops(bench_run *run, int32_t depth, facet_error *err)
     const bench_list one = {.n = 1, .v = {1}}, *widths = run->o->widths.n ? &run->o->widths : &one;
     bench_op_time *ops = mem_calloc((size_t)run->engine->plan->n_ops, sizeof *ops);
     if (!ops) return error_memory(err, "op times", (size_t)run->engine->plan->n_ops * sizeof *ops);
+    const int32_t most = bench_list_max(&run->o->prompts), prompt = most < ENGINE_MAX_ROWS ? most : ENGINE_MAX_ROWS;
     facet_status status = FACET_OK;
-    for (int i = 0; i < widths->n && status == FACET_OK; i++) {
-        status = bench_ops(run, widths->v[i], ops, err);
-        if (status == FACET_OK) bench_print_ops(run, widths->v[i], depth, ops);
+    for (int i = 0; i <= widths->n && status == FACET_OK; i++) {
+        const int32_t rows = i < widths->n ? widths->v[i] : prompt;
+        if (!rows) break;
+        status = bench_ops(run, rows, ops, err);
+        if (status == FACET_OK) bench_print_ops(run, rows, depth, ops);
     }
     mem_free(ops);
     return status;

@@ -62,7 +62,10 @@ facet_status bench_decode(bench_run *run, int32_t n, bench_result *out, facet_er
 facet_status bench_step(bench_run *run, int32_t rows, bench_result *out, facet_error *err);
 /* n tokens with the speculation of the options. */
 facet_status bench_spec(bench_run *run, int32_t n, bench_result *out, facet_error *err);
-/* Op by op, for a step of `rows` rows at the depth; out has one entry per op of the plan. */
+/* 0 of an empty list. */
+int32_t bench_list_max(const bench_list *l);
+/* Op by op, for a step of `rows` rows at the depth, all wanted or, of more than can be wanted, the last; out has one
+ * entry per op of the plan. */
 facet_status bench_ops(bench_run *run, int32_t rows, bench_op_time *out, facet_error *err);
 
 void bench_print_begin(const bench_run *run);

@@ -17,6 +17,20 @@ void backend_cuda_describe(char *out, size_t n)
 {
     if (n) out[0] = 0;
 }
+
+uint64_t backend_cuda_weight_bytes(const weight *w)
+{
+    (void)w;
+    return 0;
+}
+
+facet_status backend_cuda_plan_bytes(const weight *weights, int n, const plan *p, int max_rows, int max_out,
+                                     uint64_t *out, facet_error *err)
+{
+    (void)weights, (void)n, (void)p, (void)max_rows, (void)max_out, (void)err;
+    *out = 0;
+    return FACET_OK;
+}
 #endif
 
 facet_status row_access_check(const plan *p, int value, int row, int n, int rows, bool is_write, facet_error *err)

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "decode/engine_draft.h"
 #include "decode/engine_memory.h"
@@ -94,17 +95,39 @@ facet_status engine_prepare(facet_engine *e, const facet_engine_params *p, engin
     return engine_draft_open(e, p, err);
 }
 
+/* One device, and the context that fits it. */
+static facet_status open_device(facet_engine *e, const facet_engine_params *p, const char *device, engine_config *c,
+                                facet_error *err)
+{
+    const backend_config cfg = {
+        .n_threads = p->n_threads, .use_mmap = p->use_mmap, .progress = p->progress, .progress_ud = p->progress_ud};
+    backend_info info;
+    FACET_TRY(backend_open(device, &cfg, &e->be, err));
+    e->be->ops->info(e->be, &info);
+    c->is_cuda = strcmp(info.name, "cuda") == 0;
+    return engine_choose_context(e, c, info.memory_free, p->n_ctx, &e->n_ctx, err);
+}
+
+/* Where "auto" found a CUDA device on which the model does not fit, the CPU takes it. */
+static facet_status open_backend(facet_engine *e, const facet_engine_params *p, engine_config *c, facet_error *err)
+{
+    const char *device = p->device ? p->device : "auto";
+    facet_error why;
+    const facet_status status = open_device(e, p, device, c, &why);
+    if (status == FACET_OK) return FACET_OK;
+    if (status != FACET_ERR_MEMORY || !c->is_cuda || strcmp(device, "auto") != 0)
+        return error_set(err, status, "%s", why.message);
+    log_line(FACET_LOG_WARN, "device auto: using the CPU (%s)", why.message);
+    e->be->ops->close(e->be);
+    e->be = NULL;
+    return open_device(e, p, "cpu", c, err);
+}
+
 static facet_status open_into(facet_engine *e, const facet_engine_params *p, facet_error *err)
 {
     engine_config c;
     FACET_TRY(engine_prepare(e, p, &c, err));
-    const backend_config cfg = {
-        .n_threads = p->n_threads, .use_mmap = p->use_mmap, .progress = p->progress, .progress_ud = p->progress_ud};
-    FACET_TRY(backend_open(p->device ? p->device : "auto", &cfg, &e->be, err));
-    backend_info info;
-    e->be->ops->info(e->be, &info);
-    c.is_cpu = strcmp(info.name, "cuda") != 0;
-    FACET_TRY(engine_choose_context(e, &c, info.memory_free, p->n_ctx, &e->n_ctx, err));
+    FACET_TRY(open_backend(e, p, &c, err));
     engine_count_pages(&c, e->n_ctx, &e->kv);
     FACET_TRY(kv_pool_open(&e->kv, &e->pool, err));
     FACET_TRY(e->be->ops->load(e->be, e->weights, e->n_weights, err));

@@ -12,8 +12,7 @@ facet_status engine_config_read(const facet_engine_params *p, engine_config *out
                        .n_threads = p->n_threads,
                        .draft_ctx = p->draft_ctx ? p->draft_ctx : DRAFT_CTX_DEFAULT,
                        .cache_bytes = p->cache_bytes,
-                       .cache_layers = p->cache_layers,
-                       .is_cpu = true};
+                       .cache_layers = p->cache_layers};
     /* ref multiplies from the file's layout */
     c.copies_weights = !p->use_mmap && !(p->device && strcmp(p->device, "ref") == 0);
     FACET_TRY(cache_types_read(p, &c.k, &c.v, err));
@@ -60,26 +59,35 @@ void engine_count_pages(const engine_config *c, int32_t n_ctx, kv_desc *d)
     }
 }
 
-static uint64_t copied_bytes(const facet_engine *e)
+static uint64_t copied_bytes(const facet_engine *e, bool is_cuda)
 {
     uint64_t sum = 0;
-    for (int i = 0; i < e->n_weights; i++) sum += backend_cpu_weight_bytes(&e->weights[i]);
+    for (int i = 0; i < e->n_weights; i++)
+        sum += is_cuda ? backend_cuda_weight_bytes(&e->weights[i]) : backend_cpu_weight_bytes(&e->weights[i]);
     return sum;
 }
 
-static facet_status compute_bytes(const facet_engine *e, const kv_desc *kv, int n_threads, uint64_t *out,
+static facet_status plan_bytes(const facet_engine *e, const engine_config *c, const kv_desc *kv, const engine_plan *p,
+                               uint64_t *out, facet_error *err)
+{
+    if (c->is_cuda)
+        return backend_cuda_plan_bytes(e->weights, e->n_weights, p->plan, p->max_rows, p->max_out, out, err);
+    return backend_cpu_plan_bytes(p->plan, e->weights, kv, c->n_threads, p->max_rows, p->max_out, out, err);
+}
+
+static facet_status compute_bytes(const facet_engine *e, const engine_config *c, const kv_desc *kv, uint64_t *out,
                                   facet_error *err)
 {
+    const uint64_t driver = (uint64_t)128 << 20; /* for the graphs of all widths, and to spare */
     const engine_plan list[] = {{.plan = e->plan, .max_rows = ENGINE_MAX_ROWS, .max_out = ENGINE_MAX_OUT},
                                 e->mtp_step,
                                 e->dflash_inject,
                                 e->dflash_block};
-    *out = 0;
+    *out = c->is_cuda ? driver : 0;
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         uint64_t bytes;
         if (!list[i].plan) continue;
-        FACET_TRY(backend_cpu_plan_bytes(list[i].plan, e->weights, kv, n_threads, list[i].max_rows, list[i].max_out,
-                                         &bytes, err));
+        FACET_TRY(plan_bytes(e, c, kv, &list[i], &bytes, err));
         *out += bytes;
     }
     return FACET_OK;
@@ -90,10 +98,10 @@ static facet_status needs_of(const facet_engine *e, const engine_config *c, int3
 {
     kv_desc d = e->kv; /* its layers are borrowed */
     engine_count_pages(c, n_ctx, &d);
-    *out = (engine_needs){.weights = c->copies_weights ? copied_bytes(e) : 0,
+    *out = (engine_needs){.weights = c->is_cuda || c->copies_weights ? copied_bytes(e, c->is_cuda) : 0,
                           .kv = kv_total_bytes(&d),
                           .kv_per_token = kv_group_page_bytes(&d, KV_GROUP_GLOBAL) / KV_PAGE_LEN};
-    return c->is_cpu ? compute_bytes(e, &d, c->n_threads, &out->compute, err) : FACET_OK;
+    return compute_bytes(e, c, &d, &out->compute, err);
 }
 
 facet_status engine_estimate(facet_model *m, const facet_engine_params *p, int32_t n_ctx, engine_needs *out,
@@ -120,15 +128,16 @@ static facet_status check_fits(const facet_engine *e, const engine_config *c, in
     const double loaded = (double)needs.weights / 0x1p30, compute = (double)needs.compute / 0x1p30,
                  kv = (double)needs.kv / 0x1p30, free = (double)available / 0x1p30;
     if (!available || (fixed <= available && needs.kv <= available - fixed)) return FACET_OK;
+    const char *where = c->is_cuda ? " on the device" : "";
     if (fixed > available)
         return error_set(err, FACET_ERR_MEMORY,
-                         "the weights need %.2f GiB, activations %.2f GiB, and %.2f GiB are free: use a smaller file, "
-                         "or on the CPU run from the mapped file (--mmap)",
-                         loaded, compute, free);
+                         "the weights need %.2f GiB, activations %.2f GiB, and %.2f GiB are free%s: use a smaller %s",
+                         loaded, compute, free, where,
+                         c->is_cuda ? "file, or --device cpu" : "file, or run from the mapped file (--mmap)");
     return error_set(err, FACET_ERR_MEMORY,
                      "context of %d tokens needs %.2f GiB for the KV cache beside %.2f GiB of weights and %.2f GiB of "
-                     "activations, and %.2f GiB are free: use a smaller context or cache type",
-                     n_ctx, kv, loaded, compute, free);
+                     "activations, and %.2f GiB are free%s: use a smaller context or cache type",
+                     n_ctx, kv, loaded, compute, free, where);
 }
 
 facet_status engine_choose_context(const facet_engine *e, const engine_config *c, uint64_t available, int32_t wanted,

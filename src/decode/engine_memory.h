@@ -4,8 +4,9 @@
 
 #include "decode/engine.h"
 
-/* Bytes of the weights that the CPU backend copies (none from a mapped file), of the cache of all sessions, and of
- * activations and scratch (those of the CPU backends), as facet_engine_memory reports them afterwards. */
+/* Bytes of the weights that the backend copies (the CPU's: none from a mapped file), of the cache of all sessions, and
+ * of activations and scratch, as facet_engine_memory reports them afterwards; on a CUDA device also what the driver
+ * takes for graphs. */
 typedef struct engine_needs {
     uint64_t weights, kv, compute;
     uint64_t kv_per_token; /* what each further token of a context takes, in global layers */
@@ -25,7 +26,7 @@ typedef struct engine_config {
     kv_type k, v;
     const char *cache_layers; /* borrowed from the parameters */
     bool copies_weights;      /* of the CPU backend: into its own layout */
-    bool is_cpu;              /* activations are counted; set at first */
+    bool is_cuda;             /* the device's layouts are counted; not set at first */
 } engine_config;
 facet_status engine_config_read(const facet_engine_params *p, engine_config *out, facet_error *err);
 

@@ -15,7 +15,11 @@
 #include "base/rng.h"
 #include "compute/backend.h"
 
-enum { MAX_WEIGHTS = 8, MAX_ROWS = 96, N_PAGES = 80, SEED = 20 };
+/* Rows of the inputs; a test that wants others defines this before. */
+#ifndef CUDA_TEST_ROWS
+#define CUDA_TEST_ROWS 96
+#endif
+enum { MAX_WEIGHTS = 8, MAX_ROWS = CUDA_TEST_ROWS, N_PAGES = 80, SEED = 20 };
 /* Where the scalar backend makes int8 of the activations, and elsewhere. */
 #define TOLERANCE_INT8 2e-2
 #define TOLERANCE_F32 1e-4

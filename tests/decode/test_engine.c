@@ -191,8 +191,8 @@ static void what_does_not_fit_is_refused(void **state)
     assert_int_equal(facet_engine_open(m, &p, &e, &err), FACET_ERR_MEMORY);
     snprintf(
         want, sizeof want,
-        "the weights need %.2f GiB, activations %.2f GiB, and %.2f GiB are free: use a smaller file, or on the CPU "
-        "run from the mapped file (--mmap)",
+        "the weights need %.2f GiB, activations %.2f GiB, and %.2f GiB are free: use a smaller file, or run from the "
+        "mapped file (--mmap)",
         (double)n.weights / 0x1p30, (double)least.compute / 0x1p30, (double)n.weights / 0x1p30);
     assert_string_equal(err.message, want);
     mem_pretend_available(least.weights + least.compute - 1); /* enough without the copies of the weights */
@@ -207,6 +207,39 @@ static void what_does_not_fit_is_refused(void **state)
     assert_int_equal(facet_engine_open(m, &p, &e, &err), FACET_ERR_MEMORY);
     assert_non_null(strstr(err.message, "and 1024.00 GiB are free"));
     mem_pretend_available(0);
+    facet_model_close(m);
+}
+
+/* Refused with figures before anything is loaded; "auto" goes on to the CPU. */
+static void what_does_not_fit_the_device_is_refused(void **state)
+{
+    (void)state;
+    facet_model *m = open_model(MODEL);
+    facet_engine_params p = params("cuda", 32768, 4096);
+    facet_engine *e;
+    facet_error err;
+    p.cache_type_k = p.cache_type_v = "f32";
+    const facet_status status = facet_engine_open(m, &p, &e, &err);
+    if (status == FACET_ERR_DEVICE) {
+        facet_model_close(m);
+        skip();
+        return;
+    }
+    assert_int_equal(status, FACET_ERR_MEMORY);
+    assert_non_null(strstr(err.message, "context of 32768 tokens needs "));
+    assert_non_null(strstr(err.message, " GiB of activations, and "));
+    assert_non_null(strstr(err.message, " are free on the device: use a smaller context or cache type"));
+    p.device = "auto";
+    assert_int_equal(facet_engine_open(m, &p, &e, &err), FACET_ERR_MEMORY);
+    assert_null(strstr(err.message, "on the device"));
+    p = params("cuda", 2048, 2);
+    assert_ok(facet_engine_open(m, &p, &e, &err), err);
+    facet_memory got;
+    facet_engine_memory(e, &got);
+    uint64_t loaded = 0;
+    for (int i = 0; i < m->w.n; i++) loaded += backend_cuda_weight_bytes(&m->w.list[i]);
+    assert_true(got.weights == loaded && got.device == got.weights + got.kv + got.compute);
+    facet_engine_close(e);
     facet_model_close(m);
 }
 
@@ -406,6 +439,7 @@ int main(void)
         cmocka_unit_test(inspect_says_what_run_takes),
         cmocka_unit_test(absurd_sizes_are_estimated_as_such),
         cmocka_unit_test(what_does_not_fit_is_refused),
+        cmocka_unit_test(what_does_not_fit_the_device_is_refused),
         cmocka_unit_test(parameters_out_of_range),
         cmocka_unit_test(presets_name_types),
         cmocka_unit_test(layers_have_types_of_their_own),

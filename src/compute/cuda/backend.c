@@ -109,6 +109,7 @@ facet_status backend_cuda_open(const backend_config *cfg, backend **out, facet_e
     if (!b) return error_memory(err, "a backend", sizeof *b);
     b->base.ops = &cuda_ops;
     b->device = cfg->device;
+    b->n_threads = cfg->n_threads;
     b->progress = cfg->progress;
     b->progress_ud = cfg->progress_ud;
     b->n_sms = prop.multiProcessorCount;
@@ -119,6 +120,7 @@ facet_status backend_cuda_open(const backend_config *cfg, backend **out, facet_e
     if (status == FACET_OK)
         status = cuda_check(b, cudaStreamCreateWithFlags(&b->stream, cudaStreamNonBlocking), "making a stream", err);
     if (status == FACET_OK) status = cuda_products_open(b, err);
+    if (status == FACET_OK) status = cuda_wide_open(b, err);
     if (status == FACET_OK)
         *out = &b->base;
     else

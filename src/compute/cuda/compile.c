@@ -6,16 +6,28 @@
 
 static facet_status alloc_device(compiled *c, size_t bytes, const char *what, void **out, facet_error *err)
 {
-    FACET_TRY(cuda_alloc(c->b, bytes, what, out, err));
+    if (!c->is_dry) FACET_TRY(cuda_alloc(c->b, bytes, what, out, err));
     c->device_bytes += bytes;
     c->b->compute_bytes += bytes;
     return FACET_OK;
+}
+
+static facet_status alloc_pinned(compiled *c, size_t bytes, const char *what, void **out, facet_error *err)
+{
+    return c->is_dry ? FACET_OK : cuda_alloc_pinned(c->b, bytes, what, out, err);
+}
+
+static facet_status clear(compiled *c, void *at, size_t bytes, facet_error *err)
+{
+    if (c->is_dry) return FACET_OK;
+    return cuda_check(c->b, cudaMemsetAsync(at, 0, bytes, c->b->stream), "clearing activations", err);
 }
 
 static facet_status upload(compiled *c, const void *src, size_t bytes, const char *what, void **out, facet_error *err)
 {
     cuda_backend *b = c->b;
     FACET_TRY(alloc_device(c, bytes, what, out, err));
+    if (c->is_dry) return FACET_OK;
     FACET_TRY(cuda_check(b, cudaMemcpyAsync(*out, src, bytes, cudaMemcpyHostToDevice, b->stream), what, err));
     return cuda_check(b, cudaStreamSynchronize(b->stream), what, err);
 }
@@ -40,7 +52,7 @@ static facet_status alloc_values(compiled *c, facet_error *err)
     FACET_TRY(cuda_layout(c, c->offsets, &c->values_bytes, err));
     FACET_TRY(alloc_device(c, c->values_bytes, "activations", (void **)&c->values, err));
     /* Padding rows are read (never stored): they must not look like anything but zeros to a memory checker. */
-    return cuda_check(c->b, cudaMemsetAsync(c->values, 0, c->values_bytes, c->b->stream), "clearing activations", err);
+    return clear(c, c->values, c->values_bytes, err);
 }
 
 enum { BATCH_ARRAYS = 8 }; /* of one int32 per row */
@@ -64,12 +76,13 @@ static facet_status alloc_batch(compiled *c, facet_error *err)
 {
     size_t n = (size_t)(c->max_rows > c->max_out ? c->max_rows : c->max_out);
     c->batch_bytes = n * (BATCH_ARRAYS * sizeof(int32_t) + BATCH_MAX_TREE);
-    FACET_TRY(cuda_alloc_pinned(c->b, c->batch_bytes, "a batch", (void **)&c->host_batch, err));
+    FACET_TRY(alloc_pinned(c, c->batch_bytes, "a batch", (void **)&c->host_batch, err));
     FACET_TRY(alloc_device(c, c->batch_bytes, "a batch", (void **)&c->device_batch, err));
+    if (c->is_dry) return FACET_OK;
     memset(c->host_batch, 0, c->batch_bytes);
     c->in_host = lay_batch(c->host_batch, n);
     c->in = lay_batch(c->device_batch, n);
-    return cuda_check(c->b, cudaMemsetAsync(c->device_batch, 0, c->batch_bytes, c->b->stream), "clearing a batch", err);
+    return clear(c, c->device_batch, c->batch_bytes, err);
 }
 
 /* The table of an earlier op with the same rotation, or NULL. */
@@ -114,7 +127,7 @@ static facet_status alloc_host_rows(compiled *c, facet_error *err)
         host_rows *h = &c->host_rows_of[c->n_host_rows++];
         h->op = i;
         size_t bytes = (size_t)c->max_rows * c->b->weights[op->w0].n_in * sizeof(float);
-        FACET_TRY(cuda_alloc_pinned(c->b, bytes, "embedding rows", (void **)&h->host, err));
+        FACET_TRY(alloc_pinned(c, bytes, "embedding rows", (void **)&h->host, err));
         FACET_TRY(alloc_device(c, bytes, "embedding rows", (void **)&h->device, err));
     }
     return FACET_OK;
@@ -132,15 +145,36 @@ static facet_status upload_order(compiled *c, facet_error *err)
     return FACET_OK;
 }
 
+static size_t packed_bytes(const compiled *c, int w)
+{
+    const dev_weight *d = w < 0 ? NULL : &c->b->weights[w];
+    return d && d->record_bytes ? cuda_wide_bytes(c->max_rows, d->n_in, d->type) : 0;
+}
+
+/* Room for the activations of any one product of many rows. */
+static facet_status alloc_packed(compiled *c, facet_error *err)
+{
+    size_t most = 0;
+    for (int i = 0; i < c->p->n_ops; i++) {
+        const plan_op *op = &c->p->ops[i];
+        if (op->kind != OP_LINEAR && op->kind != OP_GATED) continue;
+        const size_t first = packed_bytes(c, op->w0), second = packed_bytes(c, op->w1);
+        if (first > most) most = first;
+        if (second > most) most = second;
+    }
+    return most ? alloc_device(c, most, "activations", (void **)&c->packed, err) : FACET_OK;
+}
+
 static facet_status compile_into(compiled *c, facet_error *err)
 {
-    FACET_TRY(check_ops(c, err));
+    if (!c->is_dry) FACET_TRY(check_ops(c, err)); /* there is no cache yet for the ops to fit */
     FACET_TRY(cuda_join_ops(c, err));
     FACET_TRY(alloc_values(c, err));
     FACET_TRY(alloc_batch(c, err));
     FACET_TRY(alloc_turns(c, err));
     FACET_TRY(alloc_host_rows(c, err));
     FACET_TRY(upload_order(c, err));
+    FACET_TRY(alloc_packed(c, err));
     if (!c->p->n_suppress) return FACET_OK;
     return upload(c, c->p->suppress, (size_t)c->p->n_suppress * sizeof(int32_t), "suppressed ids",
                   (void **)&c->suppress, err);
@@ -174,23 +208,14 @@ static void free_graphs(compiled *c)
             if (c->graphs[i][j].exec) (void)cudaGraphExecDestroy(c->graphs[i][j].exec);
 }
 
-static void free_turns(compiled *c)
+static void free_device(compiled *c)
 {
+    (void)cudaSetDevice(c->b->device);
+    free_graphs(c);
     for (int i = 0; i < c->n_tables; i++) {
         (void)cudaFree(c->tables_of_turns[i].freq);
         (void)cudaFree(c->tables_of_turns[i].turns);
     }
-    mem_free(c->tables_of_turns);
-    mem_free(c->turns);
-}
-
-void cuda_release(backend *base, compiled *c)
-{
-    (void)base;
-    if (!c) return;
-    (void)cudaSetDevice(c->b->device);
-    free_graphs(c);
-    free_turns(c);
     for (int i = 0; i < c->n_host_rows; i++) {
         (void)cudaFreeHost(c->host_rows_of[i].host);
         (void)cudaFree(c->host_rows_of[i].device);
@@ -199,10 +224,49 @@ void cuda_release(backend *base, compiled *c)
     (void)cudaFree(c->device_batch);
     (void)cudaFree(c->suppress);
     (void)cudaFree(c->order);
+    (void)cudaFree(c->packed);
     (void)cudaFreeHost(c->host_batch);
-    c->b->compute_bytes -= c->device_bytes;
+}
+
+static void free_host(compiled *c)
+{
+    mem_free(c->tables_of_turns);
+    mem_free(c->turns);
     mem_free(c->host_rows_of);
     mem_free(c->offsets);
     mem_free(c->covers);
+}
+
+void cuda_release(backend *base, compiled *c)
+{
+    (void)base;
+    if (!c) return;
+    free_device(c);
+    free_host(c);
+    c->b->compute_bytes -= c->device_bytes;
     mem_free(c);
+}
+
+/* A backend of which nothing but its weights is looked at, and those are nowhere. */
+static facet_status describe_weights(const weight *weights, int n, cuda_backend *b, facet_error *err)
+{
+    static const uint8_t nowhere;
+    b->weights = mem_calloc((size_t)n + 1, sizeof *b->weights);
+    if (!b->weights) return error_memory(err, "the weight table", (size_t)n * sizeof *b->weights);
+    for (int i = 0; i < n; i++) b->weights[i] = cuda_describe_weight(&weights[i], &nowhere);
+    b->n_weights = n;
+    return FACET_OK;
+}
+
+facet_status backend_cuda_plan_bytes(const weight *weights, int n, const plan *p, int max_rows, int max_out,
+                                     uint64_t *out, facet_error *err)
+{
+    cuda_backend b = {0};
+    compiled c = {.b = &b, .p = p, .max_rows = max_rows, .max_out = max_out, .is_dry = true};
+    facet_status status = describe_weights(weights, n, &b, err);
+    if (status == FACET_OK) status = compile_into(&c, err);
+    if (status == FACET_OK) *out = c.device_bytes;
+    free_host(&c);
+    mem_free(b.weights);
+    return status;
 }

@@ -63,8 +63,9 @@ static __global__ void __launch_bounds__(MAX_THREADS) norm_kernel(const norm_arg
     if (JOINS) load_weights<JOINS ? N : 1>(a.then_w, n_quads, then_w);
     release_dependents();
     wait_for_predecessors();
-    if (a.live[row] < 0) return;
 
+    /* All loads are under way before any of them is waited for: the next product's weights crowd the memory. */
+    const int live = a.live[row];
     float sum = 0;
 #pragma unroll
     for (int i = 0; i < N; i++) {
@@ -72,6 +73,7 @@ static __global__ void __launch_bounds__(MAX_THREADS) norm_kernel(const norm_arg
         x[i] = k < n_quads ? ((const float4 *)(a.x + at))[k] : make_float4(0, 0, 0, 0);
         if (ADDS) add[ADDS ? i : 0] = k < n_quads ? ((const float4 *)(a.add + at))[k] : make_float4(0, 0, 0, 0);
     }
+    if (live < 0) return;
 #pragma unroll
     for (int i = 0; i < N; i++) sum = add_square(sum, x[i]);
     const float inverse = inverse_rms(sum, a.group, a.eps, part);

@@ -2,6 +2,7 @@
 #include "compute/cuda/async.cuh"
 #include "compute/cuda/product.cuh"
 #include "compute/cuda/tile.h"
+#include "compute/cuda/wide.cuh"
 
 enum {
     MAX_COLUMNS = 32,
@@ -196,6 +197,10 @@ bool product_fits(const dev_weight *w)
 void product_launch(const cuda_pass *p, const product *q)
 {
     const cuda_backend *b = p->b;
+    if (wide_serves(p, q)) {
+        wide_launch(p, q);
+        return;
+    }
     product_args a = {};
     a.n_parts = q->n_parts;
     a.is_gated = q->is_gated;

@@ -37,7 +37,6 @@ typedef struct product_schedule {
     int n_planes; /* 2: activations as the sum of two f16, for weights that are floats themselves */
     int plane;    /* uint4 from one plane to the next */
     int scales_at, most_at, sums_at, ring_at, barriers_at, shared_bytes; /* shared memory; activations lie first */
-    bool is_strided;                                                     /* EXPERIMENT */
     bool is_late; /* the next kernel may start only when the sums are done: at many rows small ones would get in the way
                    */
 } product_schedule;

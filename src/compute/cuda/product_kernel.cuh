@@ -2,9 +2,9 @@
 #ifndef FACET_COMPUTE_CUDA_PRODUCT_KERNEL_CUH
 #define FACET_COMPUTE_CUDA_PRODUCT_KERNEL_CUH
 
+#include "compute/cuda/activations.cuh"
 #include "compute/cuda/async.cuh"
-#include "compute/cuda/epilogue.cuh"
-#include "compute/cuda/product.cuh"
+#include "compute/cuda/product_put.cuh"
 #include "compute/cuda/tile.cuh"
 
 /* ---- which warp does what ---- */
@@ -108,49 +108,6 @@ static __device__ inline void feed_stage(const product_args &a, const product_pl
 }
 
 /* ---- activations: f16 in shared memory, [record][i][column][t] x 16 bytes, in the order of tile_input() ---- */
-
-static __device__ inline float4 load_activations(const float *x, uint32_t k, uint32_t n)
-{
-    if (n % 4 == 0) return k < n ? __ldcg((const float4 *)(x + k)) : make_float4(0, 0, 0, 0);
-    return make_float4(k < n ? x[k] : 0, k + 1 < n ? x[k + 1] : 0, k + 2 < n ? x[k + 2] : 0, k + 3 < n ? x[k + 3] : 0);
-}
-
-static __device__ inline float most_of(float most, const float4 &v)
-{
-    return fmaxf(most, fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
-}
-
-/* Two values as f16, and what that leaves of them. */
-static __device__ inline uint32_t pair_of(float *a, float *b)
-{
-    half2 h = __floats2half2_rn(*a, *b);
-    float2 back = __half22float2(h);
-    *a -= back.x;
-    *b -= back.y;
-    return *(uint32_t *)&h;
-}
-
-/* The four words of one lane in one pair: see tile_input(). */
-static __device__ inline uint4 words_of(float4 *low, float4 *high)
-{
-    return make_uint4(pair_of(&low->x, &low->z), pair_of(&low->y, &low->w), pair_of(&high->x, &high->z),
-                      pair_of(&high->y, &high->w));
-}
-
-static __device__ inline float4 scaled(const float4 &v, float scale)
-{
-    return make_float4(v.x * scale, v.y * scale, v.z * scale, v.w * scale);
-}
-
-/* The power of two that brings a row's largest value in a chain to 2^13 .. 2^14: f16 keeps its precision then, whatever
- * the size of the row. It depends on the row and the chain alone. */
-static __device__ inline float chain_scale(float most, float *inverse)
-{
-    uint32_t exponent = __float_as_uint(most) >> 23;
-    uint32_t e = exponent == 0 || exponent == 255 ? 127 : min(267 - exponent, 253u);
-    *inverse = __uint_as_float((254 - e) << 23);
-    return __uint_as_float(e << 23);
-}
 
 /* What one warp packs: every step-th record of one chain of one row, at most N, held in registers until the scale is
  * known. */
@@ -301,7 +258,8 @@ template <int NT, int MT>
 static __device__ inline void sum_unit(const product_args &a, const product_place &p, const product_unit &u,
                                        const uint8_t *shared, ring *r, product_feed<MT> *f, float acc[MT][NT][4])
 {
-    int part = part_of(a, u.tile), first = u.chain * a.chain_len, n = min(a.chain_len, a.n_records - first);
+    const int part = part_of(a, u.tile), first = u.chain * a.chain_len;
+    const int n = min(a.chain_len, a.n_records - first);
     const uint4 *x = (const uint4 *)shared;
     if (NT == 1) /* a lane without a column takes part with the last one's */
         x += (first - p.first_chain * a.chain_len) * 32 * a.s.columns +
@@ -341,23 +299,11 @@ static __device__ inline void sum_unit(const product_args &a, const product_plac
 
 /* ---- results ---- */
 
-static __device__ inline void put_result(const product_args &a, int part, uint32_t n, int row, float y, float up)
-{
-    const product_part &w = a.parts[part];
-    if (n >= w.n_out) return;
-    y = w.scale * y;
-    if (a.is_gated)
-        y = activate(a.epilogue.activation, y) * (a.parts[1].scale * up);
-    else
-        y = linear_finish(a.epilogue, y, row, n);
-    w.out[(size_t)row * w.n_out + n] = y;
-}
-
-/* The columns of this block whose rows are wanted, as bits. */
-static __device__ inline uint32_t live_columns(const product_args &a, const product_place &p)
+/* Whether the row of this lane's column is wanted: negative where it is not. */
+static __device__ inline int live_column(const product_args &a, const product_place &p)
 {
     const int row = p.column_block * a.s.columns + lane_id();
-    return __ballot_sync(0xffffffffu, lane_id() < a.s.columns && row < a.n_rows && a.live[row] >= 0);
+    return lane_id() < a.s.columns && row < a.n_rows ? a.live[row] : -1;
 }
 
 /* The finished sums of a work tile. */
@@ -365,7 +311,8 @@ template <int NT, int MT>
 static __device__ inline void put_tile(const product_args &a, const product_place &p, int tile, uint32_t live,
                                        const float acc[MT][NT][4])
 {
-    int part = part_of(a, tile);
+    const int part = part_of(a, tile);
+    const product_part &w = a.parts[part];
 #pragma unroll
     for (int m = 0; m < MT; m++) {
         if (a.is_gated && m > 0) break;
@@ -375,8 +322,9 @@ static __device__ inline void put_tile(const product_args &a, const product_plac
             int column = nt * 8 + 2 * (lane_id() % 4), row = p.column_block * a.s.columns + column;
 #pragma unroll
             for (int j = 0; j < 4; j++)
-                if (live >> (column + j % 2) & 1)
-                    put_result(a, part, n + 8 * (j / 2), row + j % 2, acc[m][nt][j], acc[MT - 1][nt][j]);
+                if (live >> (column + j % 2) & 1 && n + 8 * (j / 2) < w.n_out)
+                    w.out[(size_t)(row + j % 2) * w.n_out + n + 8 * (j / 2)] =
+                        product_finish(a, part, n + 8 * (j / 2), row + j % 2, acc[m][nt][j], acc[MT - 1][nt][j]);
         }
     }
 }
@@ -489,6 +437,17 @@ static __device__ inline int join_grid(const product_args &a, const product_plac
     return done;
 }
 
+/* The predecessors are done: activations are packed. Returns the columns whose rows are wanted, as bits. */
+template <int NT, int MT>
+static __device__ inline uint32_t begin(const product_args &a, const product_place &p, uint8_t *shared)
+{
+    wait_for_predecessors();
+    if (!a.s.is_late) release_dependents();
+    const int live = live_column(a, p); /* is waited for behind the activations only */
+    pack_activations<product_packed(NT, MT)>(a, p, shared);
+    return __ballot_sync(0xffffffffu, live >= 0);
+}
+
 /* NT n8 tiles of columns, MT row tiles in a work tile. */
 template <int NT, int MT>
 static __global__ void __launch_bounds__(product_max_warps(NT, MT) * WARP, 1)
@@ -504,15 +463,11 @@ static __global__ void __launch_bounds__(product_max_warps(NT, MT) * WARP, 1)
     feed_open(a, p, &f);
     for (int i = 0; i < a.s.stages; i++) feed_stage(a, p, r, i, &f);
 
-    wait_for_predecessors();
-    if (!a.s.is_late) release_dependents();
-    const uint32_t live = live_columns(a, p);
-    pack_activations<product_packed(NT, MT)>(a, p, shared);
+    const uint32_t live = begin<NT, MT>(a, p, shared);
 
     float acc[MT][NT][4];
     product_unit u, stored = {-1, 0};
-    int k = 0;
-    do {
+    for (int k = 0;; k++) {
         int done = -1;
         u = unit_at(a, p, k);
         if (u.tile >= 0) sum_unit<NT, MT>(a, p, u, shared, &r, &f, acc);
@@ -523,8 +478,8 @@ static __global__ void __launch_bounds__(product_max_warps(NT, MT) * WARP, 1)
         else if (u.tile >= 0 && join_group<NT, MT>(a, p, u, k, shared, acc))
             done = u.tile;
         if (done >= 0) put_tile<NT, MT>(a, p, done, live, acc);
-        k++;
-    } while (u.tile >= 0);
+        if (u.tile < 0) break;
+    }
     if (a.s.is_late) release_dependents();
 }
 

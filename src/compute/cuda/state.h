@@ -12,6 +12,7 @@ enum {
     CUDA_MAX_HEAD_DIM = 512, /* a multiple of 32 */
     CUDA_MAX_EXPERTS = 512,
     CUDA_MAX_ROWS = 65535, /* rows are a grid's y or z */
+    WIDE_LEAST_ROWS = 17,  /* wide.cu takes no fewer rows: docs/cuda.md has the measurements */
     CUDA_N_WIDTHS = 11,    /* batch widths that have a graph, see cuda_width() */
 };
 
@@ -58,6 +59,7 @@ typedef struct cuda_backend {
     bool failed;             /* a sticky error: the context is lost */
     int n_sms, shared_bytes; /* multiprocessors; shared memory that one block may have */
     bool has_overlap;        /* programmatic dependent launch */
+    int n_threads;           /* backend_config */
     cudaStream_t stream;     /* everything runs here; it does not wait for the default stream, which is never used */
     facet_progress_fn progress;
     void *progress_ud;
@@ -69,6 +71,8 @@ typedef struct cuda_backend {
     size_t part_bytes[WEIGHT_MAX_PARTS], weight_bytes;
     void *product_sums; /* workspace of product.cu */
     int *product_arrivals;
+    int wide_columns; /* columns of a block in wide.cu at most: what the code for this device can do */
+    int wide_rows;    /* from so many rows on products take that way; INT32_MAX: never */
 
     dev_pages *layers;
     int n_layers;
@@ -114,8 +118,10 @@ struct compiled {
     int n_tables;
     dev_turns **turns;         /* [n_ops] into those, NULL where the op has no rotation */
     int32_t *suppress, *order; /* device; order: of OP_CENTROIDS */
+    uint8_t *packed;           /* activations of the product in hand, as wide.cu reads them; NULL for few rows */
     int n_host_rows;
     host_rows *host_rows_of;
+    bool is_dry; /* only counts device_bytes */
     size_t device_bytes;
     cuda_graph graphs[CUDA_N_WIDTHS][CUDA_N_WIDTHS + 1]; /* [rows][wanted rows; 0 = none] */
 };
@@ -164,11 +170,16 @@ facet_status cuda_measure(backend *b, backend_ceilings *out, facet_error *err);
 
 /* product.cu: the workspace of products, once per backend. */
 facet_status cuda_products_open(cuda_backend *b, facet_error *err);
+/* wide.cu: products of many rows, after cuda_products_open(); what the activations of one take. */
+facet_status cuda_wide_open(cuda_backend *b, facet_error *err);
+size_t cuda_wide_bytes(int max_rows, uint32_t n_in, tensor_type type);
 /* join.c: fills c->covers. */
 facet_status cuda_join_ops(compiled *c, facet_error *err);
 /* plan_layout() in which everything that a launch touches keeps its own memory. */
 facet_status cuda_layout(const compiled *c, size_t *offsets, size_t *total, facet_error *err);
 
+/* A weight whose bytes lie, or will lie, at data. */
+dev_weight cuda_describe_weight(const weight *w, const uint8_t *data);
 void cuda_weights_free(cuda_backend *b);
 void cuda_pages_free(cuda_backend *b);
 /* Page copies and slot moves of the batch, in order, on the stream. */

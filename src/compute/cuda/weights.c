@@ -1,15 +1,18 @@
-/* weights.c: weights go to the device once, through two pinned buffers, into one block of device memory.
+/* weights.c: weights go to the device once, through two pinned buffers, into one block of device memory. A team fills
+ * the buffers: one thread alone copies more slowly than the bus does.
  *
  * Matrices whose type has tile records (tile.h) are sent in slices of rows and packed there; their raw blocks are not
  * kept. Other matrices, and experts, stay as the file holds them. Vectors become f32. Tables that are only gathered by
  * row (the per-layer embeddings: several GB of which a step reads a few KB) stay on the host mapping. */
 #include <string.h>
 
+#include "base/cpu.h"
 #include "base/mem.h"
+#include "base/team.h"
 #include "compute/cuda/state.h"
 #include "compute/cuda/tile.h"
 
-enum { ALIGN = 256, STAGE_BYTES = 16 << 20, ALL_PARTS = -1 };
+enum { ALIGN = 256, STAGE_BYTES = 16 << 20, ALL_PARTS = -1, MOST_COPIERS = 8 };
 
 /* Two buffers by turns: while one is on its way, the other is filled. */
 typedef struct stager {
@@ -17,6 +20,7 @@ typedef struct stager {
     uint8_t *buffer[2];
     cudaEvent_t sent[2];
     int turn;
+    team *team;
     bool has_progress;
     uint64_t done, total;
     uint8_t *slice; /* on the device: raw rows about to be packed */
@@ -31,8 +35,15 @@ static void stager_close(stager *s)
         if (s->sent[i]) (void)cudaEventDestroy(s->sent[i]);
         if (s->buffer[i]) (void)cudaFreeHost(s->buffer[i]);
     }
+    team_close(s->team);
     (void)cudaFree(s->slice);
     (void)cudaFree(s->most);
+}
+
+static int n_copiers(const cuda_backend *b)
+{
+    const int n = b->n_threads ? b->n_threads : cpu_count();
+    return n < MOST_COPIERS ? n : MOST_COPIERS;
 }
 
 static facet_status stager_open(cuda_backend *b, uint64_t total, size_t slice_bytes, bool has_progress, stager *s,
@@ -40,6 +51,7 @@ static facet_status stager_open(cuda_backend *b, uint64_t total, size_t slice_by
 {
     size_t most_bytes = (size_t)b->n_weights * sizeof *s->most;
     *s = (stager){.b = b, .total = total, .slice_bytes = slice_bytes, .has_progress = has_progress};
+    FACET_TRY(team_open(n_copiers(b), &s->team, err));
     FACET_TRY(cuda_alloc(b, slice_bytes, "loading weights", (void **)&s->slice, err));
     FACET_TRY(cuda_alloc(b, most_bytes, "loading weights", (void **)&s->most, err));
     FACET_TRY(
@@ -51,6 +63,30 @@ static facet_status stager_open(cuda_backend *b, uint64_t total, size_t slice_by
     return FACET_OK;
 }
 
+typedef struct copy_job {
+    uint8_t *dst;
+    const uint8_t *src;
+    size_t bytes;
+} copy_job;
+
+static void copy_share(void *arg, int thread, int n_threads)
+{
+    const copy_job *j = arg;
+    const size_t begin = j->bytes * (size_t)thread / (size_t)n_threads,
+                 end = j->bytes * ((size_t)thread + 1) / (size_t)n_threads;
+    memcpy(j->dst + begin, j->src + begin, end - begin);
+}
+
+static void stager_copy(const stager *s, uint8_t *dst, const uint8_t *src, size_t bytes)
+{
+    enum { ALONE = 1 << 20 }; /* not worth waking anybody */
+    copy_job job = {dst, src, bytes};
+    if (bytes < ALONE)
+        copy_share(&job, 0, 1);
+    else
+        team_run(s->team, copy_share, &job);
+}
+
 static facet_status stager_send(stager *s, uint8_t *dst, const uint8_t *src, size_t bytes, facet_error *err)
 {
     cuda_backend *b = s->b;
@@ -59,7 +95,7 @@ static facet_status stager_send(stager *s, uint8_t *dst, const uint8_t *src, siz
         int i = s->turn;
         s->turn ^= 1;
         FACET_TRY(cuda_check(b, cudaEventSynchronize(s->sent[i]), "uploading weights", err));
-        memcpy(s->buffer[i], src + at, n);
+        stager_copy(s, s->buffer[i], src + at, n);
         FACET_TRY(cuda_check(b, cudaMemcpyAsync(dst + at, s->buffer[i], n, cudaMemcpyHostToDevice, b->stream),
                              "uploading weights", err));
         FACET_TRY(cuda_check(b, cudaEventRecord(s->sent[i], b->stream), "uploading weights", err));
@@ -119,7 +155,7 @@ static facet_status check_weight(const weight *w, facet_error *err)
     return FACET_OK;
 }
 
-static dev_weight describe(const weight *w, const uint8_t *data)
+dev_weight cuda_describe_weight(const weight *w, const uint8_t *data)
 {
     dev_weight d = {.type = is_vector(w) ? TYPE_F32 : w->type,
                     .n_in = (uint32_t)w->ne[0],
@@ -238,6 +274,11 @@ static size_t padded_bytes(const weight *w)
     return (device_bytes(w) + ALIGN - 1) / ALIGN * ALIGN;
 }
 
+uint64_t backend_cuda_weight_bytes(const weight *w)
+{
+    return padded_bytes(w);
+}
+
 /* Memory of a part, in one block, and the place of each of its weights in it. */
 static facet_status alloc_part(cuda_backend *b, int part, facet_error *err)
 {
@@ -251,7 +292,7 @@ static facet_status alloc_part(cuda_backend *b, int part, facet_error *err)
     uint8_t *at = b->weight_memory[part];
     for (int i = 0; i < b->n_weights; i++) {
         if (b->host_weights[i].part != part) continue;
-        b->weights[i] = describe(&b->host_weights[i], at);
+        b->weights[i] = cuda_describe_weight(&b->host_weights[i], at);
         at += padded_bytes(&b->host_weights[i]);
     }
     return FACET_OK;
@@ -261,7 +302,7 @@ static facet_status load_all(cuda_backend *b, const weight *weights, int n, face
 {
     for (int i = 0; i < n; i++) {
         FACET_TRY(check_weight(&weights[i], err));
-        b->weights[i] = describe(&weights[i], NULL);
+        b->weights[i] = cuda_describe_weight(&weights[i], NULL);
     }
     b->host_weights = weights;
     b->n_weights = n;
