@@ -282,42 +282,42 @@ typedef struct centroid_lab {
 
 static const int32_t suppressed[] = {3, 17, 40};
 
-static centroid_lab centroids_open(const centroid_case *k, const char *device, int n_threads)
+/* In place: the backend borrows the lab's weights. */
+static void centroids_open(centroid_lab *t, const centroid_case *k, const char *device, int n_threads)
 {
     const uint32_t V = k->n_centroids * k->group;
-    centroid_lab t = {.l = lab_open(device, n_threads)};
+    *t = (centroid_lab){.l = lab_open(device, n_threads)};
     rng r;
     rng_seed(&r, 33);
-    t.order = malloc(V * sizeof *t.order);
-    for (uint32_t i = 0; i < V; i++) t.order[i] = (int32_t)i;
+    t->order = malloc(V * sizeof *t->order);
+    for (uint32_t i = 0; i < V; i++) t->order[i] = (int32_t)i;
     for (uint32_t i = V - 1; i > 0; i--) {
         const uint32_t j = rng_below(&r, i + 1);
-        const int32_t swap = t.order[i];
-        t.order[i] = t.order[j];
-        t.order[j] = swap;
+        const int32_t swap = t->order[i];
+        t->order[i] = t->order[j];
+        t->order[j] = swap;
     }
     float *x = random_floats(&r, (size_t)V * k->n_in);
-    const int w = lab_weight(&t.l, k->type, k->n_in, V, x);
-    t.l.weights[w].is_picked = true;
-    t.head = malloc((size_t)V * k->n_in * sizeof *t.head);
-    type_get(k->type)->decode(t.l.weights[w].data, t.head, (size_t)V * k->n_in);
+    const int w = lab_weight(&t->l, k->type, k->n_in, V, x);
+    t->l.weights[w].is_picked = true;
+    t->head = malloc((size_t)V * k->n_in * sizeof *t->head);
+    type_get(k->type)->decode(t->l.weights[w].data, t->head, (size_t)V * k->n_in);
     free(x);
-    t.y = plan_input_new(t.l.p, ROWS_ALL, VALUE_F32, k->n_in, false, "y");
-    t.c = plan_input_new(t.l.p, ROWS_ALL, VALUE_F32, k->n_centroids, false, "c");
-    t.logits = plan_value_new(t.l.p, ROWS_ALL, VALUE_F32, V, true, "logits");
-    plan_keep_suppress(t.l.p, suppressed, 3);
-    plan_op *op = plan_add(t.l.p, OP_CENTROIDS, -1);
-    op->i0 = t.y;
-    op->i1 = t.c;
-    op->o = t.logits;
+    t->y = plan_input_new(t->l.p, ROWS_ALL, VALUE_F32, k->n_in, false, "y");
+    t->c = plan_input_new(t->l.p, ROWS_ALL, VALUE_F32, k->n_centroids, false, "c");
+    t->logits = plan_value_new(t->l.p, ROWS_ALL, VALUE_F32, V, true, "logits");
+    plan_keep_suppress(t->l.p, suppressed, 3);
+    plan_op *op = plan_add(t->l.p, OP_CENTROIDS, -1);
+    op->i0 = t->y;
+    op->i1 = t->c;
+    op->o = t->logits;
     op->w0 = w;
     op->scale = 0.5f;
     op->n_experts = (int)k->n_centroids;
     op->n_used = k->n_used;
     op->group = k->group;
-    op->order = plan_keep_order(t.l.p, t.order, V);
-    lab_compile(&t.l);
-    return t;
+    op->order = plan_keep_order(t->l.p, t->order, V);
+    lab_compile(&t->l);
 }
 
 static void centroids_close(centroid_lab *t)
@@ -367,7 +367,8 @@ static void test_centroid_head_against_brute_force(void **state)
                 const centroid_case *k = &cases[i];
                 const uint32_t V = k->n_centroids * k->group;
                 enum { ROWS = 5 };
-                centroid_lab t = centroids_open(k, devices[d], n_threads);
+                centroid_lab t;
+                centroids_open(&t, k, devices[d], n_threads);
                 float *y = random_floats(&r, ROWS * k->n_in), *c = random_floats(&r, ROWS * k->n_centroids);
                 float *logits = malloc(ROWS * V * sizeof *logits), *alone = malloc(V * sizeof *alone);
                 for (uint32_t j = 0; j < k->n_centroids; j++) c[j] = roundf(c[j]); /* ties in the first row */
