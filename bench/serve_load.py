@@ -149,8 +149,11 @@ class Load:
         await asyncio.gather(self.look(), *(self.client() for _ in range(self.args.clients)),
                              *(self.idle("idle") for _ in range(self.args.idle)),
                              *(self.idle("slow") for _ in range(self.args.slow)))
-        await asyncio.sleep(2)
-        files = len(os.listdir(f"/proc/{self.pid}/fd"))
+        for _ in range(30):
+            files = len(os.listdir(f"/proc/{self.pid}/fd"))
+            if files <= self.files_before:
+                break
+            await asyncio.sleep(1)
         return self.report(files, await self.metrics())
 
     def report(self, files, metrics):
@@ -166,7 +169,8 @@ class Load:
                 "first_token_ms": {"p50": at(self.first, .5), "p95": at(self.first, .95), "p99": at(self.first, .99)},
                 "between_tokens_ms": {"p50": at(self.gaps, .5), "p95": at(self.gaps, .95), "p99": at(self.gaps, .99)},
                 "rss_mb": {"max": round(max(self.memory) / 1e6, 1), "middle": round(sum(middle) / max(third, 1) / 1e6, 1),
-                           "end": round(sum(end) / len(end) / 1e6, 1)},
+                           "end": round(sum(end) / len(end) / 1e6, 1),
+                           "tenths": [round(self.memory[i * len(self.memory) // 10] / 1e6, 1) for i in range(10)]},
                 "descriptors": {"before": self.files_before, "max": max(self.files), "after": files},
                 "running_after": metric("texts_running"), "waiting_after": metric("texts_waiting")}
 

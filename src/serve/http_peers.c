@@ -103,8 +103,8 @@ static bool is_late(const http_config *c, const peer *q, uint64_t now)
 /* Ends what takes too long. Shutting the socket down wakes MHD, which then closes it. */
 static void tick(http_peers *p)
 {
-    const uint64_t now = clock_ns();
     pthread_mutex_lock(&p->lock);
+    const uint64_t now = clock_ns(); /* not before a phase that began while the lock was waited for */
     for (peer *q = p->list; q; q = q->next) {
         const bool is_stalled = q->phase == PEER_BUSY && exchange_tick(q->exchange, now);
         if (is_stalled || is_late(&p->server->config, q, now)) shutdown(q->fd, SHUT_RDWR);
