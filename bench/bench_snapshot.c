@@ -106,7 +106,7 @@ static void measure_parking(bench *b)
     park_report out = {0}, in = {0};
     double park = 1e30, unpark = 1e30;
     for (int i = 0; i < REPS; i++) {
-        need(engine_park(b->engine, PARK_ALL, PARK_KV_HOST, &out, &err), &err);
+        need(engine_park(b->engine, PARK_ALL, FACET_PARK_KV_HOST, &out, &err), &err);
         need(engine_unpark(b->engine, PARK_ALL, &in, &err), &err);
         if (out.ms < park) park = out.ms;
         if (in.ms < unpark) unpark = in.ms;

@@ -114,7 +114,7 @@ typedef struct facet_engine_params {
     int32_t n_ctx;      /* tokens per session; 0 = the model's limit, or what half of the free memory holds */
     int n_sessions;     /* sessions that can be full at a time */
     /* NULL: that of the preset; "f16", "q8_0", "q4_0", "tq3_0", "rot_q8_0", "rot_q4_0" (rotated first), "f32" (exact,
-     * twice as large as f16). docs/long-context.md compares them. */
+     * twice as large as f16). docs/formats.md describes them. */
     const char *cache_type_k;
     const char *cache_type_v;
     bool use_mmap;     /* run from the mapped file: starts at once, slower */

@@ -70,7 +70,7 @@ struct facet_engine {
     draft_control control; /* what drafting costs here, and how well it goes */
     bool has_control;
     uint64_t n_runs;  /* steps of the target so far: outputs can be read until the next one */
-    uint64_t n_drops; /* times that all pages were given up (PARK_KV_DROP) */
+    uint64_t n_drops; /* times that all pages were given up (FACET_PARK_KV_DROP) */
     engine_parking parking;
     facet_session *sessions;      /* all of them, in no order */
     struct snapshot_slots *slots; /* NULL: none was ever used */

@@ -150,19 +150,20 @@ facet_status engine_park(facet_engine *e, unsigned parts, park_kv kv, park_repor
 {
     const uint64_t t0 = clock_ns();
     FACET_TRY(check_parts(parts, err));
-    if ((unsigned)kv > PARK_KV_DROP)
-        return error_set(err, FACET_ERR_ARG, "rule for parked pages: %d, wanted 0 to %d", (int)kv, (int)PARK_KV_DROP);
+    if ((unsigned)kv > FACET_PARK_KV_DROP)
+        return error_set(err, FACET_ERR_ARG, "rule for parked pages: %d, wanted 0 to %d", (int)kv,
+                         (int)FACET_PARK_KV_DROP);
     parts &= parts_present(e) & ~e->parking.parked;
     const park_report before = account(e);
-    if (kv == PARK_KV_HOST) FACET_TRY(copy_pages(e, parts, err));
+    if (kv == FACET_PARK_KV_HOST) FACET_TRY(copy_pages(e, parts, err));
     identify(e, parts, e->parking.id);
     if (parts & PARK_TARGET)
         engine_release(e);
     else
         engine_draft_release(e, parts);
     unload(e, parts);
-    if (kv == PARK_KV_DROP && (parts & (PARK_TARGET | PARK_DFLASH))) forget_texts(e, parts);
-    if (kv != PARK_KV_KEEP) give_pages(e, parts);
+    if (kv == FACET_PARK_KV_DROP && (parts & (PARK_TARGET | PARK_DFLASH))) forget_texts(e, parts);
+    if (kv != FACET_PARK_KV_KEEP) give_pages(e, parts);
     if (parts & PARK_TARGET) e->n_runs++; /* its outputs are gone */
     e->parking.parked |= parts;
     report(before, account(e), t0, out);

@@ -16,21 +16,20 @@
 
 #include "decode/engine.h"
 
-enum { PARK_MTP = 1, PARK_DFLASH = 2, PARK_DRAFTERS = PARK_MTP | PARK_DFLASH, PARK_TARGET = 4, PARK_ALL = 7 };
+enum {
+    PARK_MTP = FACET_PART_MTP,
+    PARK_DFLASH = FACET_PART_DFLASH,
+    PARK_DRAFTERS = FACET_PART_DRAFTERS,
+    PARK_TARGET = FACET_PART_TARGET,
+    PARK_ALL = FACET_PART_ALL
+};
 
-/* The pages of the parked parts: those of the target's layers, and those of the DFlash drafter's. */
-typedef enum park_kv {
-    PARK_KV_HOST, /* move to host memory, those in use, and come back; the device's memory is freed */
-    PARK_KV_KEEP, /* stay where they are */
-    PARK_KV_DROP  /* are freed: parking the target empties sessions, snapshots and cached prompts, parking the drafter
-                     its context */
-} park_kv;
+/* The pages of the parked parts: those of the target's layers, and those of the DFlash drafter's. HOST: those in use
+ * move to host memory, and come back; the device's memory is freed. KEEP: they stay where they are. DROP: parking the
+ * target empties sessions, snapshots and cached prompts, parking the drafter its context. */
+typedef facet_park_kv park_kv;
 
-typedef struct park_report {
-    uint64_t weights, kv, compute; /* bytes by the backend's accounts: given back by parking, taken by unparking */
-    uint64_t host;                 /* bytes of pages that lie in host memory instead (PARK_KV_HOST) */
-    double ms;
-} park_report;
+typedef facet_park_report park_report; /* bytes by the backend's accounts */
 
 /* parts: PARK_... bits; drafters that the engine does not have and parts that are parked already are passed over. out
  * may be NULL. FACET_ERR_ARG: no or unknown bits. FACET_ERR_MEMORY: no host memory for the pages; nothing is parked

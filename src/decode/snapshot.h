@@ -14,22 +14,16 @@
  * or behind `first` and begins with the same tokens (snapshot_restore_chain).
  *
  * Slots belong to an engine and are used by its thread. Their pages come from the pool of the sessions: its room beside
- * them is facet_engine_params.cache_bytes. Nothing but snapshot_free, or parking the target with PARK_KV_DROP, takes a
- * snapshot away. docs/snapshots.md has the file's layout. */
+ * them is facet_engine_params.cache_bytes. Nothing but snapshot_free, or parking the target with FACET_PARK_KV_DROP,
+ * takes a snapshot away. docs/snapshots.md has the file's layout. */
 #ifndef FACET_DECODE_SNAPSHOT_H
 #define FACET_DECODE_SNAPSHOT_H
 
 #include "decode/kept.h"
 
-enum { SNAPSHOT_SLOTS = 64, SNAPSHOT_LABEL_MAX = 63 };
+enum { SNAPSHOT_SLOTS = FACET_SNAPSHOT_SLOTS, SNAPSHOT_LABEL_MAX = FACET_SNAPSHOT_LABEL };
 
-typedef struct snapshot_info {
-    int slot;
-    int32_t first, n_tokens; /* it holds the pages of positions [first, n_tokens); first > 0: thin */
-    uint64_t bytes;          /* of its pages in all layers, shared ones included */
-    uint64_t own_bytes;      /* of them those that nobody else holds: what freeing it gives back */
-    char label[SNAPSHOT_LABEL_MAX + 1];
-} snapshot_info;
+typedef facet_snapshot_info snapshot_info;
 
 /* The session's first n tokens (n = -1: all of them) become the content of a slot (0 .. SNAPSHOT_SLOTS - 1), in place
  * of what it held. label: a text of SNAPSHOT_LABEL_MAX bytes at most, or NULL. FACET_ERR_ARG: slot, n or label out of

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "text/json_read.h"
 
 /* ---- opening and closing ---- */
 
@@ -97,17 +98,12 @@ bool call_add_prompt(api_call *c, int32_t *ids, size_t n, api_error *e)
 
 /* ---- writing ---- */
 
-static int put(const char *data, size_t n, void *ud)
-{
-    return buf_append(ud, data, n) ? 0 : -1;
-}
-
 void call_send(api_call *c, const char *event, json_t *j)
 {
     buf_clear(&c->line);
     if (event) buf_printf(&c->line, "event: %s\n", event);
     buf_puts(&c->line, "data: ");
-    const bool is_whole = j && json_dump_callback(j, put, &c->line, API_JSON_FLAGS) == 0;
+    const bool is_whole = j && json_print(j, API_JSON_FLAGS, &c->line);
     json_decref(j);
     buf_puts(&c->line, "\n\n");
     if (is_whole && !c->line.failed) http_stream_put(c->x, c->line.data, c->line.len);

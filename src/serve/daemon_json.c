@@ -283,24 +283,26 @@ static void op_generate(const asked *a)
     submit(a, c, status, &err);
 }
 
-static void op_snapshot(const asked *a)
+/* One that concerns a session, and slots that `read` reads. */
+static void session_command(const asked *a, command_kind kind,
+                            facet_status (*read)(json_t *o, command *c, facet_error *err))
 {
     facet_error err;
-    command *c = new_command(a, COMMAND_STORE, 0);
+    command *c = new_command(a, kind, 0);
     if (!c) return;
     facet_status status = read_session(a, "session", &c->scope, &err);
-    if (status == FACET_OK) status = json_read_store(a->o, c, &err);
+    if (status == FACET_OK) status = read(a->o, c, &err);
     submit(a, c, status, &err);
+}
+
+static void op_snapshot(const asked *a)
+{
+    session_command(a, COMMAND_STORE, json_read_store);
 }
 
 static void op_restore(const asked *a)
 {
-    facet_error err;
-    command *c = new_command(a, COMMAND_RESTORE, 0);
-    if (!c) return;
-    facet_status status = read_session(a, "session", &c->scope, &err);
-    if (status == FACET_OK) status = json_read_chain(a->o, c, &err);
-    submit(a, c, status, &err);
+    session_command(a, COMMAND_RESTORE, json_read_chain);
 }
 
 static void op_free_snapshot(const asked *a)
@@ -350,7 +352,7 @@ static void op_park(const asked *a)
     facet_error err;
     command *c = new_command(a, COMMAND_PARK, SCOPE_ALL);
     if (!c) return;
-    c->kv = PARK_KV_HOST;
+    c->kv = FACET_PARK_KV_HOST;
     facet_status status = json_read_parts(a->o, &c->parts, &err);
     if (status == FACET_OK) status = json_read_kv(a->o, &c->kv, &err);
     submit(a, c, status, &err);

@@ -429,7 +429,7 @@ static void do_park(server_daemon *d, const words *w, const wishes *more)
     unsigned parts;
     (void)more;
     if (parse_parts(w, &parts))
-        change_parts(d, COMMAND_PARK, parts, PARK_KV_HOST);
+        change_parts(d, COMMAND_PARK, parts, FACET_PARK_KV_HOST);
     else
         refuse(d, "bad_args");
 }
@@ -439,7 +439,7 @@ static void do_unpark(server_daemon *d, const words *w, const wishes *more)
     unsigned parts;
     (void)more;
     if (parse_parts(w, &parts))
-        change_parts(d, COMMAND_UNPARK, parts, PARK_KV_HOST);
+        change_parts(d, COMMAND_UNPARK, parts, FACET_PARK_KV_HOST);
     else
         refuse(d, "bad_args");
 }
@@ -449,7 +449,7 @@ static void do_free_drafter(server_daemon *d, const words *w, const wishes *more
 {
     (void)more;
     if (w->n == 2 && strcmp(w->word[1], w->word[0][0] == 'f' ? "drafter" : "free") == 0)
-        change_parts(d, COMMAND_PARK, PARK_DRAFTERS, PARK_KV_DROP);
+        change_parts(d, COMMAND_PARK, PARK_DRAFTERS, FACET_PARK_KV_DROP);
     else
         refuse(d, "unknown_command");
 }

@@ -59,7 +59,7 @@ static void drafters_give_their_memory_back(void **state)
     const facet_memory all = memory_of(&w);
     facet_session *s = snap_session(w.engine, text, N);
     spec_state want = spec_look(s);
-    assert_ok(engine_park(w.engine, PARK_DRAFTERS, PARK_KV_HOST, &r, &err), err);
+    assert_ok(engine_park(w.engine, PARK_DRAFTERS, FACET_PARK_KV_HOST, &r, &err), err);
     const facet_memory less = memory_of(&w);
     assert_int_equal(engine_parked(w.engine), PARK_DRAFTERS);
     assert_true(all.weights - less.weights == r.weights && r.weights > 2u << 20);
@@ -67,7 +67,7 @@ static void drafters_give_their_memory_back(void **state)
     assert_true(all.kv - less.kv == r.kv && r.kv > 0 && r.host > 0 && r.host < r.kv);
 
     /* again, and what there is nothing of: nothing happens */
-    assert_ok(engine_park(w.engine, PARK_MTP, PARK_KV_DROP, &r, &err), err);
+    assert_ok(engine_park(w.engine, PARK_MTP, FACET_PARK_KV_DROP, &r, &err), err);
     assert_true(r.weights == 0 && r.kv == 0 && r.compute == 0);
     assert_int_equal(engine_parked(w.engine), PARK_DRAFTERS);
 
@@ -108,8 +108,8 @@ static void the_target_comes_back_as_it_was(void **state)
         assert_true(less.compute == idle);
         assert_true(part == PARK_TARGET || less.weights == 0);
         assert_true(less.weights + r.weights == all.weights);
-        assert_true(kv == PARK_KV_KEEP ? less.kv == all.kv : less.kv < all.kv);
-        assert_true(part == PARK_TARGET || kv == PARK_KV_KEEP || less.kv == unpaged);
+        assert_true(kv == FACET_PARK_KV_KEEP ? less.kv == all.kv : less.kv < all.kv);
+        assert_true(part == PARK_TARGET || kv == FACET_PARK_KV_KEEP || less.kv == unpaged);
 
         snap_answer a;
         float logits[2048];
@@ -117,11 +117,11 @@ static void the_target_comes_back_as_it_was(void **state)
         snap_assert_error(snap_try(s, text, N, 4, NULL, NULL, &a, &err), FACET_ERR_PARKED, &err,
                           "the target is parked: unpark it first");
         snap_assert_error(facet_session_sync(s, tail, 1, &err), FACET_ERR_PARKED, &err, "the target is parked");
-        if (kv != PARK_KV_DROP)
+        if (kv != FACET_PARK_KV_DROP)
             snap_assert_error(facet_session_logits(s, logits, &err), FACET_ERR_PARKED, &err, "the target is parked");
         snapshot_info info;
-        assert_int_equal(snapshot_describe(w.engine, 0, &info), kv != PARK_KV_DROP);
-        assert_int_equal(facet_session_n_tokens(s), kv == PARK_KV_DROP ? 0 : holds.n_tokens);
+        assert_int_equal(snapshot_describe(w.engine, 0, &info), kv != FACET_PARK_KV_DROP);
+        assert_int_equal(facet_session_n_tokens(s), kv == FACET_PARK_KV_DROP ? 0 : holds.n_tokens);
         facet_session *fork;
         assert_ok(facet_session_fork(s, &fork, &err), err);
         facet_session_close(fork);
@@ -129,7 +129,7 @@ static void the_target_comes_back_as_it_was(void **state)
         assert_ok(engine_unpark(w.engine, part, &r, &err), err);
         assert_true(memory_of(&w).weights == all.weights && memory_of(&w).kv == all.kv &&
                     memory_of(&w).compute == all.compute);
-        if (kv != PARK_KV_DROP) {
+        if (kv != FACET_PARK_KV_DROP) {
             spec_assert_holds(s, &holds, "after parking");
             assert_ok(snapshot_restore(s, 0, &err), err);
         }
@@ -159,13 +159,13 @@ static void parked_drafters_are_missed_or_done_without(void **state)
     const facet_speculation mtp = {.method = FACET_SPEC_MTP, .adapt = FACET_ADAPT_OFF},
                             dflash = {.method = FACET_SPEC_DFLASH, .adapt = FACET_ADAPT_OFF},
                             automatic = {.method = FACET_SPEC_AUTO, .tree_budget = -1};
-    assert_ok(engine_park(w.engine, PARK_MTP, PARK_KV_HOST, NULL, &err), err);
+    assert_ok(engine_park(w.engine, PARK_MTP, FACET_PARK_KV_HOST, NULL, &err), err);
     snap_assert_error(snap_try(s, text, N, 8, &mtp, NULL, &a, &err), FACET_ERR_PARKED, &err,
                       "the MTP drafter is parked");
     a = snap_say(s, text, N, 32, &dflash, NULL);
     snap_assert_ids(a.ids, want.ids, 32, "dflash without mtp");
     assert_true(a.r.spec.drafted > 0);
-    assert_ok(engine_park(w.engine, PARK_DFLASH, PARK_KV_HOST, NULL, &err), err);
+    assert_ok(engine_park(w.engine, PARK_DFLASH, FACET_PARK_KV_HOST, NULL, &err), err);
     snap_assert_error(snap_try(s, text, N, 8, &dflash, NULL, &a, &err), FACET_ERR_PARKED, &err,
                       "the DFlash drafter is parked");
     a = snap_say(s, text, N, 32, &automatic, NULL);
@@ -173,7 +173,7 @@ static void parked_drafters_are_missed_or_done_without(void **state)
     assert_int_equal(a.r.spec.method_steps[FACET_SPEC_MTP] + a.r.spec.method_steps[FACET_SPEC_DFLASH], 0);
 
     /* a drafter alone cannot work; it comes back with the target */
-    assert_ok(engine_park(w.engine, PARK_TARGET, PARK_KV_HOST, NULL, &err), err);
+    assert_ok(engine_park(w.engine, PARK_TARGET, FACET_PARK_KV_HOST, NULL, &err), err);
     assert_ok(engine_unpark(w.engine, PARK_DRAFTERS, NULL, &err), err);
     assert_false(engine_has_drafter(w.engine, PARK_MTP));
     assert_ok(engine_unpark(w.engine, PARK_TARGET, NULL, &err), err);
@@ -197,7 +197,7 @@ static void a_gap_in_the_drafters_context(void **state)
     spec_world w = open_with(NULL, false);
     facet_session *s = snap_session(w.engine, text, N), *fresh = spec_session(w.engine);
     const snap_answer want = snap_say(fresh, text, N + 40, 32, NULL, NULL);
-    assert_ok(engine_park(w.engine, PARK_DFLASH, PARK_KV_KEEP, NULL, &err), err);
+    assert_ok(engine_park(w.engine, PARK_DFLASH, FACET_PARK_KV_KEEP, NULL, &err), err);
     assert_ok(facet_session_sync(s, text, N + 20, &err), err);
     assert_ok(engine_unpark(w.engine, PARK_DFLASH, NULL, &err), err);
     assert_int_equal(s->gap.begin, N);
@@ -219,7 +219,7 @@ static void a_gap_in_the_drafters_context(void **state)
     spec_assert_as_fresh(s, "evaluated anew");
 
     /* its context dropped: all of it is missing, the target's is not */
-    assert_ok(engine_park(w.engine, PARK_DFLASH, PARK_KV_DROP, NULL, &err), err);
+    assert_ok(engine_park(w.engine, PARK_DFLASH, FACET_PARK_KV_DROP, NULL, &err), err);
     assert_ok(engine_unpark(w.engine, PARK_DFLASH, NULL, &err), err);
     assert_false(session_has_draft_context(s));
     const int32_t n = s->n_tokens;
@@ -254,7 +254,7 @@ static void by_setting_it_unparks_by_itself(void **state)
         assert_ok(engine_unpark(w.engine, PARK_ALL, NULL, &err), err);
     }
     engine_set_auto_unpark(w.engine, false);
-    assert_ok(engine_park(w.engine, PARK_TARGET, PARK_KV_HOST, NULL, &err), err);
+    assert_ok(engine_park(w.engine, PARK_TARGET, FACET_PARK_KV_HOST, NULL, &err), err);
     assert_int_equal(facet_session_sync(s, text, N, &err), FACET_ERR_PARKED);
     engine_set_auto_unpark(w.engine, true);
     assert_ok(facet_session_sync(s, text, N, &err), err);
@@ -299,7 +299,7 @@ static void parking_in_a_callback(void **state)
         g.speculation = (facet_speculation){.method = FACET_SPEC_DFLASH, .adapt = FACET_ADAPT_OFF};
         facet_session *s = spec_session(w.engine);
         const facet_status status = facet_generate(s, text, N, &greedy, &g, &r, &err);
-        if (is_auto && p.kv != PARK_KV_DROP) {
+        if (is_auto && p.kv != FACET_PARK_KV_DROP) {
             assert_ok(status, err);
             assert_int_equal(r.n_tokens, 24);
         } else {
@@ -333,7 +333,7 @@ static void every_allocation_fails_once(void **state)
     for (uint64_t k = 1;; k++) {
         const int64_t live = mem_n_live();
         mem_fail_at(k);
-        const facet_status status = engine_park(w.engine, PARK_ALL, PARK_KV_HOST, NULL, &err);
+        const facet_status status = engine_park(w.engine, PARK_ALL, FACET_PARK_KV_HOST, NULL, &err);
         if (mem_fail_at(0) < k) break;
         snap_assert_error(status, FACET_ERR_MEMORY, &err, "out of memory");
         assert_int_equal(engine_parked(w.engine), 0);
@@ -365,12 +365,14 @@ static void what_is_no_part(void **state)
     (void)state;
     facet_error err;
     spec_world w = snap_open(&(snap_setup){0});
-    snap_assert_error(engine_park(w.engine, 0, PARK_KV_HOST, NULL, &err), FACET_ERR_ARG, &err, "parts to park: 0");
-    snap_assert_error(engine_park(w.engine, 8, PARK_KV_HOST, NULL, &err), FACET_ERR_ARG, &err, "parts to park: 8");
+    snap_assert_error(engine_park(w.engine, 0, FACET_PARK_KV_HOST, NULL, &err), FACET_ERR_ARG, &err,
+                      "parts to park: 0");
+    snap_assert_error(engine_park(w.engine, 8, FACET_PARK_KV_HOST, NULL, &err), FACET_ERR_ARG, &err,
+                      "parts to park: 8");
     snap_assert_error(engine_unpark(w.engine, 8, NULL, &err), FACET_ERR_ARG, &err, "parts to park: 8");
     snap_assert_error(engine_park(w.engine, 4, (park_kv)3, NULL, &err), FACET_ERR_ARG, &err,
                       "rule for parked pages: 3");
-    assert_ok(engine_park(w.engine, PARK_DRAFTERS, PARK_KV_HOST, NULL, &err), err); /* it has none */
+    assert_ok(engine_park(w.engine, PARK_DRAFTERS, FACET_PARK_KV_HOST, NULL, &err), err); /* it has none */
     assert_int_equal(engine_parked(w.engine), 0);
     snap_close(&w);
 }
@@ -384,7 +386,7 @@ static void files_want_the_pages(void **state)
     snap_text(text, N, 8);
     spec_world w = open_with(NULL, false);
     facet_session *s = snap_session(w.engine, text, N);
-    assert_ok(engine_park(w.engine, PARK_TARGET, PARK_KV_HOST, NULL, &err), err);
+    assert_ok(engine_park(w.engine, PARK_TARGET, FACET_PARK_KV_HOST, NULL, &err), err);
     assert_ok(snapshot_store(s, 0, -1, NULL, &err), err);
     snap_assert_error(snapshot_save(w.engine, 0, "/tmp/none", &err), FACET_ERR_PARKED, &err, "the cache is parked");
     snap_assert_error(snapshot_load(w.engine, 0, "/tmp/none", &err), FACET_ERR_PARKED, &err, "the cache is parked");
@@ -408,7 +410,7 @@ static void a_changed_file_is_refused(void **state)
     p.n_threads = 1;
     p.n_ctx = 256;
     assert_ok(facet_engine_open(w.model, &p, &w.engine, &err), err);
-    assert_ok(engine_park(w.engine, PARK_TARGET, PARK_KV_HOST, NULL, &err), err);
+    assert_ok(engine_park(w.engine, PARK_TARGET, FACET_PARK_KV_HOST, NULL, &err), err);
     FILE *f = fopen(temp_file("model.gguf"), "r+b");
     assert_non_null(f);
     for (int i = 0; i < 2; i++) {
@@ -439,7 +441,7 @@ static void the_process_shrinks_and_does_not_grow(void **state)
     uint64_t here[50], parked[50];
     for (int i = 0; i < 50; i++) {
         here[i] = resident();
-        assert_ok(engine_park(w.engine, PARK_ALL, PARK_KV_HOST, NULL, &err), err);
+        assert_ok(engine_park(w.engine, PARK_ALL, FACET_PARK_KV_HOST, NULL, &err), err);
         parked[i] = resident();
         assert_ok(engine_unpark(w.engine, PARK_ALL, NULL, &err), err);
         assert_ok(facet_session_sync(s, text, (size_t)(N - 1 - i % 2), &err), err);

@@ -206,7 +206,7 @@ static void park(run *r)
     note(r, "park", (int)part, (int)kv);
     assert_ok(engine_park(r->w.engine, part, kv, NULL, &err), err);
     assert_ok(engine_unpark(r->w.engine, part, NULL, &err), err);
-    if (!(part & PARK_TARGET) || kv != PARK_KV_DROP) return;
+    if (!(part & PARK_TARGET) || kv != FACET_PARK_KV_DROP) return;
     for (int i = 0; i < N_SESSIONS; i++) r->holds[i].n = 0;
     for (int i = 0; i < N_SLOTS; i++) r->slot[i].n = 0;
 }

@@ -4,6 +4,8 @@
 
 #include "testing.h"
 
+#include "file/temp_dir.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -232,14 +234,6 @@ static inline bool child_has_logged(const child *c, const char *words)
     fclose(f);
     text[n] = 0;
     return strstr(text, words) != NULL;
-}
-
-static inline void write_file(const char *path, const void *data, size_t n)
-{
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(data, 1, n, f), n);
-    assert_int_equal(fclose(f), 0);
 }
 
 #endif

@@ -146,7 +146,7 @@ static void fail_each(daemon_protocol protocol, const char *lines, void (*check)
 static void json_protocol(void **state)
 {
     (void)state;
-    fail_each(DAEMON_JSON, requests, check_events, 100);
+    fail_each(DAEMON_JSON, requests, check_events, 115);
 }
 
 static void line_protocol(void **state)

@@ -6,7 +6,6 @@
 
 #define ANSWER "82 - 61 = 21."
 
-static char dir[64];
 static int32_t prompt[64], answer[16]; /* the answer without its end token */
 static int n_prompt, n_answer;
 
@@ -106,23 +105,11 @@ static void learn_answer(void)
 
 static int begin(void **state)
 {
-    (void)state;
     signal(SIGPIPE, SIG_IGN);
-    snprintf(dir, sizeof dir, "/tmp/facet-json-XXXXXX");
-    assert_non_null(mkdtemp(dir));
+    assert_int_equal(temp_dir_make(state), 0);
     learn_answer();
-    char path[128];
-    snprintf(path, sizeof path, "%s/raw", dir);
-    write_file(path, prompt, (size_t)n_prompt * sizeof *prompt);
+    write_file(temp_file("raw"), prompt, (size_t)n_prompt * sizeof *prompt);
     return 0;
-}
-
-static int end(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", dir);
-    return system(command);
 }
 
 /* ---- generations ---- */
@@ -169,7 +156,7 @@ static void prompts_of_every_kind(void **state)
     expect_answer(&c, "x", &done);
     assert_true(int_of(json_object_get(done, "usage"), "reused_tokens") >= n_prompt - 1); /* the same once more */
     json_decref(done);
-    child_send(&c, "{\"id\":\"f\",\"op\":\"generate\",\"file\":\"%s/raw\"}", dir);
+    child_send(&c, "{\"id\":\"f\",\"op\":\"generate\",\"file\":\"%s/raw\"}", temp_dir);
     expect_answer(&c, "f", NULL);
     static text t;
     child_send(&c, "{\"id\":\"m\",\"op\":\"generate\",\"messages\":[{\"role\":\"user\",\"content\":\"What is 82 - "
@@ -522,7 +509,7 @@ static void snapshots_and_forks(void **state)
     snprintf(more + strlen(more), 32, ",106,107,105]");
     child_send(&c, "{\"id\":\"c\",\"op\":\"generate\",\"tokens\":%s,\"n_predict\":20,\"ignore_eos\":true}", more);
     json_decref(collect(&c, "c", &plain));
-    child_send(&c, "{\"id\":\"d\",\"op\":\"save_snapshot\",\"slot\":5,\"path\":\"%s/five\"}", dir);
+    child_send(&c, "{\"id\":\"d\",\"op\":\"save_snapshot\",\"slot\":5,\"path\":\"%s/five\"}", temp_dir);
     json_decref(expect(&c, "d", "result"));
     child_send(&c, "{\"id\":\"e\",\"op\":\"list_snapshots\"}");
     o = expect(&c, "e", "result");
@@ -555,7 +542,7 @@ static void snapshots_and_forks(void **state)
 
     c = start(NULL);
     ready(&c);
-    child_send(&c, "{\"id\":\"l\",\"op\":\"load_snapshot\",\"slot\":9,\"path\":\"%s/five\"}", dir);
+    child_send(&c, "{\"id\":\"l\",\"op\":\"load_snapshot\",\"slot\":9,\"path\":\"%s/five\"}", temp_dir);
     json_decref(expect(&c, "l", "result"));
     child_send(&c, "{\"id\":\"r\",\"op\":\"restore\",\"slot\":9}");
     o = expect(&c, "r", "result");
@@ -567,11 +554,11 @@ static void snapshots_and_forks(void **state)
     assert_int_equal(got.n, plain.n);
     assert_memory_equal(got.ids, plain.ids, (size_t)got.n * sizeof *got.ids);
     json_decref(o);
-    child_send(&c, "{\"id\":\"m\",\"op\":\"load_snapshot\",\"slot\":1,\"path\":\"%s/raw\"}", dir);
+    child_send(&c, "{\"id\":\"m\",\"op\":\"load_snapshot\",\"slot\":1,\"path\":\"%s/raw\"}", temp_dir);
     o = expect(&c, "m", "error");
     assert_string_equal(text_of(o, "code"), "bad_file");
     json_decref(o);
-    child_send(&c, "{\"id\":\"n\",\"op\":\"load_snapshot\",\"slot\":1,\"path\":\"%s/nothing\"}", dir);
+    child_send(&c, "{\"id\":\"n\",\"op\":\"load_snapshot\",\"slot\":1,\"path\":\"%s/nothing\"}", temp_dir);
     o = expect(&c, "n", "error");
     assert_string_equal(text_of(o, "code"), "io");
     json_decref(o);
@@ -1067,5 +1054,5 @@ int main(void)
         cmocka_unit_test(a_slow_reader_does_not_cost_memory),
         cmocka_unit_test(random_requests_for_long),
     };
-    return cmocka_run_group_tests_name("daemon, JSON protocol", tests, begin, end);
+    return cmocka_run_group_tests_name("daemon, JSON protocol", tests, begin, temp_dir_remove);
 }

@@ -1,13 +1,23 @@
-/* The daemon is killed (SIGKILL) at random moments while it writes snapshots. Afterwards each file holds one whole
- * state: at least as new as the last one that the daemon said was written, and another daemon goes on from it with the
- * right tokens. FACET_KILLS=200 for the long form. */
+/* The daemon is killed (SIGKILL) while it writes snapshots, in turns at random moments and with a file half written.
+ * Afterwards each file holds one whole state: at least as new as the last one that the daemon said was written, and
+ * another daemon goes on from it with the right tokens. FACET_KILLS=200 for the long form. */
+#define _GNU_SOURCE
 #include "serve/daemon_events.h"
+
+#include <sys/inotify.h>
 
 #include "base/rng.h"
 
-enum { N_TEXTS = 2, N_FILES = 3, N_MORE = 8, N_WRITES = 60, DEFAULT_KILLS = 20 };
+enum {
+    N_TEXTS = 2,
+    N_FILES = 3,
+    N_MORE = 8,
+    N_WRITES = 60,
+    DEFAULT_KILLS = 20,
+    WRITES_ARE_OVER_MS = 3000,
+    PATH_ROOM = 600
+};
 
-static char dir[64];
 static char texts[N_TEXTS][1 << 12];   /* prompts: "[2,...]" */
 static int n_tokens[N_TEXTS];          /* of them */
 static int32_t right[N_TEXTS][N_MORE]; /* what comes behind them */
@@ -24,9 +34,9 @@ static child start(void)
     return c;
 }
 
-static void file_of(int i, char path[128])
+static void file_of(int i, char path[PATH_ROOM])
 {
-    snprintf(path, 128, "%s/file%d", dir, i);
+    snprintf(path, PATH_ROOM, "%s/file%d", temp_dir, i);
 }
 
 static void generate(child *c, int session, int text, int32_t got[N_MORE])
@@ -46,7 +56,7 @@ static void generate(child *c, int session, int text, int32_t got[N_MORE])
 /* Both texts in their sessions, and the first write of every file. */
 static void prepare(child *c)
 {
-    char path[128];
+    char path[PATH_ROOM];
     for (int t = 0; t < N_TEXTS; t++) {
         n_tokens[t] = 200 + 57 * t;
         size_t n = (size_t)snprintf(texts[t], sizeof texts[t], "[2");
@@ -58,7 +68,7 @@ static void prepare(child *c)
         json_decref(expect(c, "s", "result"));
     }
     for (int t = 0; t < N_TEXTS; t++) {
-        child_send(c, "{\"id\":\"w\",\"op\":\"save_snapshot\",\"slot\":%d,\"path\":\"%s/text%d\"}", t, dir, t);
+        child_send(c, "{\"id\":\"w\",\"op\":\"save_snapshot\",\"slot\":%d,\"path\":\"%s/text%d\"}", t, temp_dir, t);
         json_decref(expect(c, "w", "result"));
     }
     for (int i = 0; i < N_FILES; i++) {
@@ -72,7 +82,7 @@ static void prepare(child *c)
 static int look(child *c, int file)
 {
     int32_t got[N_MORE];
-    char path[128];
+    char path[PATH_ROOM];
     file_of(file, path);
     child_send(c, "{\"id\":\"l\",\"op\":\"load_snapshot\",\"slot\":9,\"path\":\"%s\"}", path);
     json_t *o = expect(c, "l", "result"), *r = json_object_get(o, "result");
@@ -91,9 +101,9 @@ static int look(child *c, int file)
 /* Sends writes to the files in turn: write k keeps text k % N_TEXTS in a slot, with k as its label, and saves that. */
 static void send_writes(child *c)
 {
-    char path[128];
+    char path[PATH_ROOM];
     for (int t = 0; t < N_TEXTS; t++) {
-        child_send(c, "{\"id\":\"l\",\"op\":\"load_snapshot\",\"slot\":%d,\"path\":\"%s/text%d\"}", t, dir, t);
+        child_send(c, "{\"id\":\"l\",\"op\":\"load_snapshot\",\"slot\":%d,\"path\":\"%s/text%d\"}", t, temp_dir, t);
         json_decref(expect(c, "l", "result"));
         child_send(c, "{\"id\":\"r\",\"op\":\"restore\",\"slot\":%d,\"session\":%d}", t, t);
         json_decref(expect(c, "r", "result"));
@@ -136,7 +146,7 @@ static void take_rest(child *c)
 
 static int count_left_behind(void)
 {
-    DIR *d = opendir(dir);
+    DIR *d = opendir(temp_dir);
     int n = 0;
     assert_non_null(d);
     for (struct dirent *e; (e = readdir(d));) n += strstr(e->d_name, ".tmp-") != NULL;
@@ -144,11 +154,43 @@ static int count_left_behind(void)
     return n;
 }
 
-static void kill_at_random(child *c, rng *r)
+static void wait_at_random(child *c, rng *r)
 {
     const int n_events = 2 + (int)rng_below(r, N_WRITES - 4);
     for (int i = 0; i < n_events; i++) take_event(c);
     nanosleep(&(struct timespec){.tv_nsec = (long)rng_below(r, 4000) * 1000}, NULL);
+}
+
+/* The path of the next file that somebody begins to write; false when that is over. */
+static bool next_begun(int watch, char *path, size_t size)
+{
+    union {
+        struct inotify_event event;
+        char bytes[sizeof(struct inotify_event) + NAME_MAX + 1];
+    } room;
+    if (!wait_readable(watch, WRITES_ARE_OVER_MS)) return false;
+    assert_true(read(watch, &room, sizeof room) > 0); /* a file name a read, or a few: the first is the oldest */
+    snprintf(path, size, "%s/%s", temp_dir, room.event.name);
+    return true;
+}
+
+/* Stops the daemon whenever it has begun a file, after some that are left in peace, until it stands with the file half
+ * written: not renamed yet. */
+static void wait_in_a_file(child *c, rng *r, int watch)
+{
+    char path[PATH_ROOM];
+    int status, n_spared = (int)rng_below(r, N_WRITES / 3);
+    while (next_begun(watch, path, sizeof path)) {
+        if (n_spared-- > 0) continue;
+        kill(c->pid, SIGSTOP);
+        assert_int_equal(waitpid(c->pid, &status, WUNTRACED), c->pid);
+        if (access(path, F_OK) == 0) break;
+        kill(c->pid, SIGCONT);
+    }
+}
+
+static void kill_it(child *c)
+{
     kill(c->pid, SIGKILL);
     take_rest(c);
     assert_int_equal(child_wait(c), 128 + SIGKILL);
@@ -167,8 +209,15 @@ static void every_file_is_old_or_new(void **state)
     assert_int_equal(child_finish(&c), 0);
     for (int i = 0; i < n_kills; i++) {
         c = start();
+        const int watch = inotify_init1(IN_CLOEXEC);
+        assert_true(watch >= 0 && inotify_add_watch(watch, temp_dir, IN_CREATE) >= 0);
         send_writes(&c);
-        kill_at_random(&c, &r);
+        if (i % 2)
+            wait_in_a_file(&c, &r, watch);
+        else
+            wait_at_random(&c, &r);
+        kill_it(&c);
+        close(watch);
         c = start();
         for (int f = 0; f < N_FILES; f++) {
             const int number = look(&c, f);
@@ -183,28 +232,17 @@ static void every_file_is_old_or_new(void **state)
     const int n_cut = count_left_behind();
     print_message("%d kills, %d files each: %d as the last reply said, %d newer; %d kills in the middle of a file\n",
                   n_kills, N_FILES, n_same, n_newer, n_cut);
-    assert_int_equal(n_same + n_newer, n_kills * N_FILES);
+    assert_true(n_cut > 0);
 }
 
 static int begin(void **state)
 {
-    (void)state;
     signal(SIGPIPE, SIG_IGN);
-    snprintf(dir, sizeof dir, "/tmp/facet-kill-XXXXXX");
-    assert_non_null(mkdtemp(dir));
-    return 0;
-}
-
-static int end(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", dir);
-    return system(command);
+    return temp_dir_make(state);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_file_is_old_or_new)};
-    return cmocka_run_group_tests_name("daemon, killed", tests, begin, end);
+    return cmocka_run_group_tests_name("daemon, killed", tests, begin, temp_dir_remove);
 }

@@ -9,20 +9,10 @@
 
 enum { MAX_PROMPT = 64, N_CTX = 2048 };
 
-static char dir[64];
 static int32_t prompt[MAX_PROMPT];
 static int n_prompt;
 static int32_t answer[64]; /* greedy, with its end token */
 static int n_answer;
-
-static const char *path_of(const char *name)
-{
-    static char paths[4][128];
-    static int next;
-    char *p = paths[next++ % 4];
-    snprintf(p, sizeof paths[0], "%s/%s", dir, name);
-    return p;
-}
 
 /* ---- what is right ---- */
 
@@ -67,37 +57,27 @@ static void learn_answer(void)
 
 static int begin(void **state)
 {
-    (void)state;
     signal(SIGPIPE, SIG_IGN);
-    snprintf(dir, sizeof dir, "/tmp/facet-daemon-XXXXXX");
-    assert_non_null(mkdtemp(dir));
+    assert_int_equal(temp_dir_make(state), 0);
     learn_answer();
     int32_t counted[MAX_PROMPT + 1] = {n_prompt}, wrong[] = {2, 999999}, negative[] = {2, -1};
     const uint32_t lie[] = {0xffffffff, 2, 3}, none[] = {0};
     memcpy(counted + 1, prompt, (size_t)n_prompt * sizeof *prompt);
     static int32_t huge[1 << 16];
-    write_file(path_of("raw"), prompt, (size_t)n_prompt * sizeof *prompt);
-    write_file(path_of("counted"), counted, (size_t)(n_prompt + 1) * sizeof *counted);
-    write_file(path_of("tail"), prompt, (size_t)n_prompt * sizeof *prompt);
-    FILE *f = fopen(path_of("tail"), "ab");
+    write_file(temp_file("raw"), prompt, (size_t)n_prompt * sizeof *prompt);
+    write_file(temp_file("counted"), counted, (size_t)(n_prompt + 1) * sizeof *counted);
+    write_file(temp_file("tail"), prompt, (size_t)n_prompt * sizeof *prompt);
+    FILE *f = fopen(temp_file("tail"), "ab");
     fwrite("xyz", 1, 3, f); /* three bytes more than whole ids */
     fclose(f);
-    write_file(path_of("wrong"), wrong, sizeof wrong);
-    write_file(path_of("negative"), negative, sizeof negative);
-    write_file(path_of("lie"), lie, sizeof lie);
-    write_file(path_of("none"), none, sizeof none);
-    write_file(path_of("empty"), "", 0);
-    write_file(path_of("short"), "ab", 2);
-    write_file(path_of("huge"), huge, sizeof huge);
+    write_file(temp_file("wrong"), wrong, sizeof wrong);
+    write_file(temp_file("negative"), negative, sizeof negative);
+    write_file(temp_file("lie"), lie, sizeof lie);
+    write_file(temp_file("none"), none, sizeof none);
+    write_file(temp_file("empty"), "", 0);
+    write_file(temp_file("short"), "ab", 2);
+    write_file(temp_file("huge"), huge, sizeof huge);
     return 0;
-}
-
-static int end(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", dir);
-    return system(command);
 }
 
 static child start_with(bool with_stream, const char *environment, const char *const *more)
@@ -126,7 +106,7 @@ static void expect_answer(const child *c)
 static void ask(child *c)
 {
     char want[64];
-    child_send(c, "%s/raw 40", dir);
+    child_send(c, "%s/raw 40", temp_dir);
     expect_answer(c);
     snprintf(want, sizeof want, "ok N=%d gen=%d prefill_s=", n_prompt, n_answer);
     child_expect(c, want);
@@ -141,7 +121,7 @@ static void bare_prompts(void **state)
     char line[512];
     float prefill, decode, rate;
     int n, gen, fd;
-    child_send(&c, "%s/raw 40", dir);
+    child_send(&c, "%s/raw 40", temp_dir);
     expect_answer(&c);
     assert_true(child_line(&c, line, sizeof line));
     assert_int_equal(sscanf(line, "ok N=%d gen=%d prefill_s=%f decode_s=%f decode_tok_s=%f stream_fd=%d", &n, &gen,
@@ -154,11 +134,11 @@ static void bare_prompts(void **state)
     /* again, from the cache; cut by n_gen; three stray bytes at the end of the file */
     ask(&c);
     int32_t got[8];
-    child_send(&c, "%s/raw 3", dir);
+    child_send(&c, "%s/raw 3", temp_dir);
     assert_int_equal(child_tokens(&c, got, 8), 3);
     assert_memory_equal(got, answer, 3 * sizeof *answer);
     child_expect(&c, "ok N=19 gen=3 ");
-    child_send(&c, "%s/tail 40", dir);
+    child_send(&c, "%s/tail 40", temp_dir);
     expect_answer(&c);
     child_expect(&c, "ok N=19 gen=12 ");
     assert_true(child_stream_is_quiet(&c));
@@ -169,21 +149,21 @@ static void files_of_ids(void **state)
 {
     (void)state;
     child c = start(NULL);
-    char want[256];
+    char want[512];
     int32_t got[64];
-    child_send(&c, "generate %s/counted 40 %s/out", dir, dir);
+    child_send(&c, "generate %s/counted 40 %s/out", temp_dir, temp_dir);
     char line[512];
     assert_true(child_line(&c, line, sizeof line));
     assert_int_equal(strncmp(line, "ok N=19 gen=12 prefill_s=", 25), 0);
-    snprintf(want, sizeof want, " out=%s/out", dir);
+    snprintf(want, sizeof want, " out=%s/out", temp_dir);
     assert_string_equal(strstr(line, " out="), want);
-    FILE *f = fopen(path_of("out"), "rb");
+    FILE *f = fopen(temp_file("out"), "rb");
     assert_non_null(f);
     assert_int_equal(fread(got, sizeof *got, 64, f), n_answer + 1);
     fclose(f);
     assert_int_equal(got[0], n_answer);
     assert_memory_equal(got + 1, answer, (size_t)n_answer * sizeof *answer);
-    child_send(&c, "generate %s/counted 40 %s/no/such/folder", dir, dir);
+    child_send(&c, "generate %s/counted 40 %s/no/such/folder", temp_dir, temp_dir);
     child_expect(&c, "err write_out");
     assert_true(child_stream_is_quiet(&c)); /* this command has nothing to do with the stream */
     assert_int_equal(child_finish(&c), 0);
@@ -240,7 +220,7 @@ static void fill_in(char *out, size_t size, const char *line)
     size_t n = 0;
     for (; *line; line++) {
         if (line[0] == '%' && line[1] == 's') {
-            n += (size_t)snprintf(out + n, size - n, "%s", dir);
+            n += (size_t)snprintf(out + n, size - n, "%s", temp_dir);
             line++;
         } else {
             out[n++] = *line;
@@ -271,13 +251,13 @@ static void without_a_stream(void **state)
     (void)state;
     child c = start_with(false, NULL, NULL);
     child_expect(&c, "[gemma4-daemon] ready ");
-    child_send(&c, "%s/raw 5", dir);
+    child_send(&c, "%s/raw 5", temp_dir);
     child_expect(&c, "err no_stream_fd");
-    child_send(&c, "%s/raw 0", dir);
+    child_send(&c, "%s/raw 0", temp_dir);
     child_expect(&c, "err bad_args");
     child_send(&c, "nonsense");
     child_expect(&c, "err unknown_command");
-    child_send(&c, "generate %s/counted 40 %s/out", dir, dir);
+    child_send(&c, "generate %s/counted 40 %s/out", temp_dir, temp_dir);
     child_expect(&c, "ok N=19 gen=12 ");
     assert_int_equal(child_finish(&c), 0);
 }
@@ -291,17 +271,17 @@ static void sampling(void **state)
     int32_t *const out[] = {a, b, other};
     int n[3];
     for (int i = 0; i < 3; i++) {
-        child_send(&c, "%s/raw%s 12", dir, suffix[i]); /* anywhere behind the first field */
+        child_send(&c, "%s/raw%s 12", temp_dir, suffix[i]); /* anywhere behind the first field */
         n[i] = child_tokens(&c, out[i], 32);
         child_expect(&c, "ok N=19 gen=");
     }
     assert_int_equal(n[0], n[1]);
     assert_memory_equal(a, b, (size_t)n[0] * sizeof *a);
     assert_true(n[0] != n[2] || memcmp(a, other, (size_t)n[0] * sizeof *a) != 0);
-    child_send(&c, "%s/raw 40 samp=0", dir); /* temperature 0: greedy */
+    child_send(&c, "%s/raw 40 samp=0", temp_dir); /* temperature 0: greedy */
     expect_answer(&c);
     child_expect(&c, "ok ");
-    child_send(&c, "%s/raw 40 samp=0,1,0,1,0,5,5", dir); /* penalties at temperature 0 */
+    child_send(&c, "%s/raw 40 samp=0,1,0,1,0,5,5", temp_dir); /* penalties at temperature 0 */
     n[0] = child_tokens(&c, a, 32);
     assert_true(n[0] != n_answer || memcmp(a, answer, sizeof *answer * (size_t)n_answer) != 0);
     child_expect(&c, "ok ");
@@ -318,7 +298,7 @@ static int write_long_prompt(void)
     for (int i = 0; i < n_prompt; i++) ids[n++] = prompt[i];
     for (int i = 0; i < n_answer; i++) ids[n++] = answer[i];
     for (int i = 1; i < n_prompt; i++) ids[n++] = prompt[i];
-    write_file(path_of("long"), ids, (size_t)n * sizeof *ids);
+    write_file(temp_file("long"), ids, (size_t)n * sizeof *ids);
     return n;
 }
 
@@ -338,26 +318,26 @@ static void snapshots(void **state)
     child_send(&c, "SNAPSHOT 3");
     snprintf(want, sizeof want, "[snap] inline slot=3 cur_pos=%d", n_held);
     child_expect(&c, want);
-    child_send(&c, "%s/long 20", dir);
+    child_send(&c, "%s/long 20", temp_dir);
     const int n = child_tokens(&c, plain, 32);
     child_expect(&c, "ok ");
-    child_send(&c, "%s/raw 3 snap=10:5 samp=0", dir); /* within the prompt */
+    child_send(&c, "%s/raw 3 snap=10:5 samp=0", temp_dir); /* within the prompt */
     assert_int_equal(child_tokens(&c, got, 32), 3);
     assert_memory_equal(got, answer, 3 * sizeof *got);
     child_expect(&c, "ok N=19 gen=3 ");
-    child_send(&c, "%s/raw 3 snap=500:63", dir); /* behind its end: at its end */
+    child_send(&c, "%s/raw 3 snap=500:63", temp_dir); /* behind its end: at its end */
     child_tokens(&c, got, 32);
     child_expect(&c, "ok N=19 gen=3 ");
     static const char *const ignored[] = {"x", "5", "0:1", "-4:1", "5:64", "5:-1", "5:6x", ":", "5:6:7"};
     for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++) {
-        child_send(&c, "%s/raw 2 snap=%s", dir, ignored[i]);
+        child_send(&c, "%s/raw 2 snap=%s", temp_dir, ignored[i]);
         assert_int_equal(child_tokens(&c, got, 32), 2);
         child_expect(&c, "ok N=19 gen=2 ");
     }
     child_send(&c, "LIST_SLOTS");
     assert_true(child_line(&c, line, sizeof line));
     assert_string_equal(line, "[snap] slots=3,5,63");
-    child_send(&c, "RESTORE 3 %s/long 20", dir);
+    child_send(&c, "RESTORE 3 %s/long 20", temp_dir);
     assert_int_equal(child_tokens(&c, got, 32), n);
     assert_memory_equal(got, plain, (size_t)n * sizeof *got);
     snprintf(want, sizeof want, "ok N=%d gen=%d prefix_len=", n_long, n);
@@ -366,7 +346,7 @@ static void snapshots(void **state)
     assert_true(atoi(line + strlen(want)) >= n_held); /* or more, from cached prompts */
     snprintf(want, sizeof want, " (RESTORE slot=3) stream_fd=%d", STREAM_FD);
     assert_string_equal(strchr(line, '(') - 1, want);
-    child_send(&c, "RESTORE 5 %s/raw 40 samp=0", dir);
+    child_send(&c, "RESTORE 5 %s/raw 40 samp=0", temp_dir);
     expect_answer(&c);
     child_expect(&c, "ok N=19 gen=12 prefix_len=1"); /* 10 to 19 */
     child_send(&c, "FREE_SNAPSHOT 3");
@@ -387,7 +367,7 @@ static void chains_of_snapshots(void **state)
     (void)state;
     child c = start(NULL);
     int32_t got[8];
-    child_send(&c, "%s/raw 2 snap=10:5", dir);
+    child_send(&c, "%s/raw 2 snap=10:5", temp_dir);
     child_tokens(&c, got, 8);
     child_expect(&c, "ok ");
     child_send(&c, "SNAPSHOT_THIN 6 10 19");
@@ -396,22 +376,22 @@ static void chains_of_snapshots(void **state)
     child_expect(&c, "[snap] thin slot=7 kv=0,19");
     child_send(&c, "SNAPSHOT_THIN 8 10 1000");
     child_expect(&c, "err bad_args");
-    child_send(&c, "RESTORE_CHAIN 5 6 %s/raw 40", dir);
+    child_send(&c, "RESTORE_CHAIN 5 6 %s/raw 40", temp_dir);
     child_expect(&c, "[snap] chain restored thick=5 thins=1 cur_pos=19");
     expect_answer(&c);
-    child_send(&c, "RESTORE_CHAIN 5 - %s/raw 40", dir);
+    child_send(&c, "RESTORE_CHAIN 5 - %s/raw 40", temp_dir);
     child_expect(&c, "[snap] chain restored thick=5 thins=0 cur_pos=10");
     expect_answer(&c);
-    child_send(&c, "RESTORE_CHAIN -1 7 %s/raw 40", dir);
+    child_send(&c, "RESTORE_CHAIN -1 7 %s/raw 40", temp_dir);
     child_expect(&c, "[snap] chain restored thick=-1 thins=1 cur_pos=19");
     expect_answer(&c);
     write_long_prompt();
-    child_send(&c, "%s/long 2 snap=40:9", dir);
+    child_send(&c, "%s/long 2 snap=40:9", temp_dir);
     child_tokens(&c, got, 8);
     child_expect(&c, "ok ");
     child_send(&c, "SNAPSHOT_THIN 10 20 40");
     child_expect(&c, "[snap] thin slot=10 kv=20,40");
-    child_send(&c, "RESTORE_CHAIN 5 10 %s/raw 40", dir); /* a gap from 10 to 20 */
+    child_send(&c, "RESTORE_CHAIN 5 10 %s/raw 40", temp_dir); /* a gap from 10 to 20 */
     child_expect(&c, "err slot_mismatch");
     assert_int_equal(child_token(&c), END);
     ask(&c);
@@ -480,20 +460,20 @@ static void parking(void **state)
         assert_int_equal(child_token(&c), END);
         child_send(&c, "park target"); /* it is already */
         assert_int_equal(child_token(&c), END);
-        child_send(&c, "%s/raw 5", dir);
+        child_send(&c, "%s/raw 5", temp_dir);
         child_expect(&c, "err target_parked");
         assert_int_equal(child_token(&c), END);
-        child_send(&c, "RESTORE 1 %s/raw 5", dir);
+        child_send(&c, "RESTORE 1 %s/raw 5", temp_dir);
         child_expect(&c, "err target_parked");
         assert_int_equal(child_token(&c), END);
-        child_send(&c, "generate %s/counted 5 %s/out", dir, dir);
+        child_send(&c, "generate %s/counted 5 %s/out", temp_dir, temp_dir);
         child_expect(&c, "err target_parked");
         child_send(&c, "LIST_SLOTS");
         child_expect(&c, "[snap] slots=1");
         child_send(&c, "unpark");
         assert_int_equal(child_token(&c), END);
         ask(&c);
-        child_send(&c, "RESTORE 1 %s/raw 40", dir);
+        child_send(&c, "RESTORE 1 %s/raw 40", temp_dir);
         expect_answer(&c);
         child_expect(&c, "ok N=19 gen=12 prefix_len=1");
     }
@@ -528,7 +508,7 @@ static void everything_at_once(void **state)
             char line[512];
             fill_in(line, sizeof line, refused[i].line);
             child_send(&c, "%s", line);
-            if (i % 7 == 0) child_send(&c, "%s/raw 2", dir);
+            if (i % 7 == 0) child_send(&c, "%s/raw 2", temp_dir);
         }
     close_fd(&c.in); /* what was asked for is done all the same */
     for (int round = 0; round < ROUNDS; round++)
@@ -563,7 +543,7 @@ static void strange_lines(void **state)
     child_write(&c, "\0\n", 2);
     child_expect(&c, "err unknown_command");
     assert_int_equal(child_token(&c), END);
-    const char *raw = path_of("raw"); /* in pieces, with a CR */
+    const char *raw = temp_file("raw"); /* in pieces, with a CR */
     for (const char *at = raw; *at; at++) {
         child_write(&c, at, 1);
         nanosleep(&(struct timespec){0, 1000000}, NULL);
@@ -588,7 +568,7 @@ static void strange_lines(void **state)
         assert_int_equal(child_token(&c), END);
     }
     ask(&c);
-    child_write(&c, path_of("raw"), strlen(dir)); /* the end comes within a line */
+    child_write(&c, temp_file("raw"), strlen(temp_dir)); /* the end comes within a line */
     close_fd(&c.in);
     child_expect(&c, "err incomplete");
     assert_int_equal(child_token(&c), END);
@@ -618,7 +598,7 @@ static void ways_to_end(void **state)
 /* A text that goes on to the end of the context, of which a few tokens came. */
 static void start_long(child *c)
 {
-    child_send(c, "%s/raw 2000", dir);
+    child_send(c, "%s/raw 2000", temp_dir);
     for (int i = 0; i < 5; i++) assert_true(child_token(c) >= 0);
 }
 
@@ -644,12 +624,12 @@ static void cancel_and_interrupt(void **state)
     start_long(&c);
     kill(c.pid, SIGINT);
     expect_cancelled(&c);
-    child_send(&c, "%s/raw 2000\ncancel", dir); /* at once */
+    child_send(&c, "%s/raw 2000\ncancel", temp_dir); /* at once */
     int n = 0;
     for (int32_t t; (t = child_token(&c)) != END; n++) assert_true(t >= 0);
     child_expect(&c, "err cancelled gen=");
     assert_true(n < 20);
-    child_send(&c, "%s/raw 3", dir);
+    child_send(&c, "%s/raw 3", temp_dir);
     int32_t got[4];
     assert_int_equal(child_tokens(&c, got, 4), 3);
     assert_memory_equal(got, answer, sizeof *got * 3);
@@ -667,10 +647,10 @@ static void a_cancellation_that_comes_late_is_forgotten(void **state)
     char line[128];
     child c = start(NULL);
     for (int i = 0; i < 6; i++) {
-        child_send(&c, "%s/raw 1", dir);
+        child_send(&c, "%s/raw 1", temp_dir);
         assert_int_equal(child_tokens(&c, got, 4), 1);
         child_expect(&c, "ok N=19 gen=1 ");
-        child_send(&c, "%s/raw %d\ncancel", dir, 1 + i % 2);
+        child_send(&c, "%s/raw %d\ncancel", temp_dir, 1 + i % 2);
         child_tokens(&c, got, 4);
         assert_true(child_line(&c, line, sizeof line));
         assert_true(strncmp(line, "ok N=19 gen=", 12) == 0 || strncmp(line, "err cancelled gen=", 18) == 0);
@@ -685,7 +665,7 @@ static void terminate(void **state)
     char line[64];
     child c = start((const char *const[]){"--ignore-eos", NULL});
     start_long(&c);
-    child_send(&c, "%s/raw 3", dir); /* waits, and is not begun */
+    child_send(&c, "%s/raw 3", temp_dir); /* waits, and is not begun */
     nanosleep(&(struct timespec){0, 50000000}, NULL);
     kill(c.pid, SIGTERM);
     expect_cancelled(&c);
@@ -708,9 +688,9 @@ static void a_closed_stream_ends_a_generation(void **state)
     close_fd(&c.stream);
     snprintf(want, sizeof want, "err io errno=%d fd=%d gen=", EPIPE, STREAM_FD);
     child_expect(&c, want);
-    child_send(&c, "%s/raw 3", dir);
+    child_send(&c, "%s/raw 3", temp_dir);
     child_expect(&c, "err no_stream_fd");
-    child_send(&c, "generate %s/counted 3 %s/out", dir, dir);
+    child_send(&c, "generate %s/counted 3 %s/out", temp_dir, temp_dir);
     child_expect(&c, "ok N=19 gen=3 ");
     assert_int_equal(child_finish(&c), 0);
 }
@@ -740,18 +720,18 @@ static void a_slow_reader_does_not_cost_memory(void **state)
                                                "--spec", "ngram", NULL});
     child_expect(&c, "[gemma4-daemon] ready ");
     assert_true(fcntl(c.stream, F_SETPIPE_SZ, 4096) >= 4096);
-    child_send(&c, "%s/raw %d", dir, N_GEN); /* read at once: now the cache has its size */
+    child_send(&c, "%s/raw %d", temp_dir, N_GEN); /* read at once: now the cache has its size */
     assert_int_equal(child_tokens(&c, all, N_GEN + 1), N_GEN);
     child_expect(&c, "ok N=19 gen=8000 ");
     const long before = child_rss_kb(&c);
-    child_send(&c, "%s/raw %d", dir, N_GEN);
+    child_send(&c, "%s/raw %d", temp_dir, N_GEN);
     assert_true(child_line(&c, line, sizeof line)); /* nobody reads the stream: it gives up */
     if (sscanf(line, "err slow_reader gen=%d", &gen) != 1) fail_msg("'%s'", line);
     assert_true(gen > 4096 && gen < 6000);
     assert_true(child_rss_kb(&c) - before < 1024);
     assert_int_equal(child_tokens(&c, some, N_GEN + 1), gen); /* what was generated is still there */
     assert_memory_equal(some, all, (size_t)gen * sizeof *some);
-    child_send(&c, "%s/raw %d", dir, N_GEN); /* slow, but not too slow */
+    child_send(&c, "%s/raw %d", temp_dir, N_GEN); /* slow, but not too slow */
     for (int i = 0; i < N_GEN; i++) {
         if (i % 1000 == 0) nanosleep(&(struct timespec){0, 300000000}, NULL);
         assert_int_equal(child_token(&c), all[i]);
@@ -865,7 +845,7 @@ static void park_for_a_while(child *c)
 {
     child_send(c, "park");
     assert_int_equal(child_token(c), END);
-    child_send(c, "%s/raw 5", dir);
+    child_send(c, "%s/raw 5", temp_dir);
     child_expect(c, "err target_parked");
     assert_int_equal(child_token(c), END);
     child_send(c, "unpark");
@@ -888,7 +868,7 @@ static void use_slots(child *c, rng *r)
     } else if (what == 2) {
         park_for_a_while(c);
     } else {
-        child_send(c, "RESTORE %d %s/raw 40", slot, dir);
+        child_send(c, "RESTORE %d %s/raw 40", slot, temp_dir);
         assert_true(child_line(c, line, sizeof line));
         if (strncmp(line, "ok N=19 gen=12 prefix_len=", 26) == 0) {
             expect_answer(c);
@@ -914,13 +894,13 @@ static void do_something(child *c, rng *r)
     } else if (what < 7) {
         ask(c);
     } else if (what < 8) {
-        child_send(c, "%s/raw %d samp=0.8,0.9,40,1.1,%d\ncancel", dir, 1 + (int)rng_below(r, 30),
+        child_send(c, "%s/raw %d samp=0.8,0.9,40,1.1,%d\ncancel", temp_dir, 1 + (int)rng_below(r, 30),
                    1 + (int)rng_below(r, 1000));
         child_tokens(c, tokens, 64);
         assert_true(child_line(c, got, sizeof got));
         assert_true(strncmp(got, "ok N=19 gen=", 12) == 0 || strncmp(got, "err cancelled gen=", 18) == 0);
     } else if (what < 9) {
-        child_send(c, "generate %s/counted %d %s/out", dir, 1 + (int)rng_below(r, 30), dir);
+        child_send(c, "generate %s/counted %d %s/out", temp_dir, 1 + (int)rng_below(r, 30), temp_dir);
         child_expect(c, "ok N=19 gen=");
     } else if (what < 12) {
         use_slots(c, r);
@@ -989,5 +969,5 @@ int main(void)
         cmocka_unit_test(wrong_starts_are_told),
         cmocka_unit_test(random_commands_for_long),
     };
-    return cmocka_run_group_tests_name("daemon, line protocol", tests, begin, end);
+    return cmocka_run_group_tests_name("daemon, line protocol", tests, begin, temp_dir_remove);
 }

@@ -7,34 +7,20 @@
 
 enum { N_ROUNDS = 400, PIPE_BYTES = 16384 };
 
-static char dir[64];
-
 static int begin(void **state)
 {
-    (void)state;
-    char path[128];
     facet_error err;
     facet_model *m;
     int32_t *ids;
     size_t n;
     signal(SIGPIPE, SIG_IGN);
-    snprintf(dir, sizeof dir, "/tmp/facet-daemon-XXXXXX");
-    assert_non_null(mkdtemp(dir));
+    assert_int_equal(temp_dir_make(state), 0);
     assert_ok(facet_model_open(MODEL, &m, &err), err);
     assert_ok(facet_tokenize(m, QUESTION, strlen(QUESTION), true, true, &ids, &n, &err), err);
-    snprintf(path, sizeof path, "%s/raw", dir);
-    write_file(path, ids, n * sizeof *ids);
+    write_file(temp_file("raw"), ids, n * sizeof *ids);
     facet_free(ids);
     facet_model_close(m);
     return 0;
-}
-
-static int end(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", dir);
-    return system(command);
 }
 
 /* ---- standard error ---- */
@@ -114,7 +100,7 @@ static void flood_lines(child *c)
     child_write(c, out, sizeof out);
     child_expect(c, "err bad_args");
     assert_int_equal(child_token(c), END);
-    child_send(c, "%s/raw 40", dir);
+    child_send(c, "%s/raw 40", temp_dir);
     assert_int_equal(child_tokens(c, tokens, 64), 12);
     child_expect(c, "ok N=19 gen=12 ");
     assert_true(child_stream_is_quiet(c));
@@ -126,7 +112,7 @@ static void flood_json(child *c)
         child_send(c, "nonsense %d\n{\"id\":1,\"op\":\"sing\"}\n{\"id\":2,\"op\":\"restore\",\"slot\":5}", i);
         for (int k = 0; k < 3; k++) expect_kind(c, "error");
     }
-    child_send(c, "{\"id\":3,\"op\":\"generate\",\"stream\":false,\"file\":\"%s/raw\"}", dir);
+    child_send(c, "{\"id\":3,\"op\":\"generate\",\"stream\":false,\"file\":\"%s/raw\"}", temp_dir);
     json_t *o = event(c);
     assert_string_equal(text_of(o, "text"), ANSWER);
     json_decref(o);
@@ -191,5 +177,5 @@ int main(void)
         cmocka_unit_test(json_whoever_reads_the_log),
         cmocka_unit_test(json_and_stray_output),
     };
-    return cmocka_run_group_tests_name("daemon, log", tests, begin, end);
+    return cmocka_run_group_tests_name("daemon, log", tests, begin, temp_dir_remove);
 }
