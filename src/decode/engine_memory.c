@@ -71,7 +71,7 @@ static facet_status plan_bytes(const facet_engine *e, const engine_config *c, co
                                uint64_t *out, facet_error *err)
 {
     if (c->is_cuda)
-        return backend_cuda_plan_bytes(e->weights, e->n_weights, p->plan, p->max_rows, p->max_out, out, err);
+        return backend_cuda_plan_bytes(e->weights, e->n_weights, p->plan, kv, p->max_rows, p->max_out, out, err);
     return backend_cpu_plan_bytes(p->plan, e->weights, kv, c->n_threads, p->max_rows, p->max_out, out, err);
 }
 

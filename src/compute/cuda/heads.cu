@@ -22,54 +22,58 @@ typedef struct heads_args {
     bool has_v_norm;
 } heads_args;
 
-static __device__ void rotate_query(const heads_args &a, int head, int row, int source, float *h,
-                                    float part[BLOCK_WARPS])
+/* What a block works on. */
+typedef struct head_part {
+    bool is_query, is_key;
+    int head, dim; /* head of its kind */
+    const float *x, *norm;
+} head_part;
+
+static __device__ inline head_part part_of(const heads_args &a, int index, int row)
 {
-    size_t at = ((size_t)row * a.n_q_heads + head) * a.q_dim;
-    head_norm(a.q + at, a.q_norm, a.q_dim, a.eps, h, part);
-    head_rotate(h, a.q_dim, a.n_rot, a.turns + (size_t)source * a.n_rot);
-    for (int i = (int)threadIdx.x; i < a.q_dim; i += BLOCK) a.out[at + i] = h[i];
+    head_part p = {};
+    p.is_query = index < a.n_q_heads;
+    p.is_key = !p.is_query && index < a.n_q_heads + a.n_kv_heads;
+    p.head = p.is_query ? index : p.is_key ? index - a.n_q_heads : index - a.n_q_heads - a.n_kv_heads;
+    p.dim = p.is_query ? a.q_dim : a.layer.head_dim;
+    p.norm = p.is_query ? a.q_norm : p.is_key ? a.k_norm : NULL;
+    const float *x = p.is_query ? a.q : p.is_key ? a.k : a.v;
+    p.x = x + ((size_t)row * (p.is_query ? a.n_q_heads : a.n_kv_heads) + p.head) * p.dim;
+    return p;
 }
 
-static __device__ void write_key(const heads_args &a, int head, int row, int source, float *h, float part[BLOCK_WARPS])
-{
-    const int dim = a.layer.head_dim;
-    const int64_t index = page_index(a.tables, a.in.seq[source], a.layer.group, a.in.slot[source]);
-    head_norm(a.k + ((size_t)row * a.n_kv_heads + head) * dim, a.k_norm, dim, a.eps, h, part);
-    head_rotate(h, dim, a.n_rot, a.turns + (size_t)source * a.n_rot);
-    kv_store(a.layer.k_type, page_k(a.layer, index, head), h, dim);
-}
-
-static __device__ void write_value(const heads_args &a, int head, int row, int source, float *h,
-                                   float part[BLOCK_WARPS])
-{
-    const int dim = a.layer.head_dim;
-    const int64_t index = page_index(a.tables, a.in.seq[source], a.layer.group, a.in.slot[source]);
-    const float *v = a.v + ((size_t)row * a.n_kv_heads + head) * dim;
-    if (a.has_v_norm) {
-        head_norm(v, NULL, dim, a.eps, h, part);
-    } else {
-        for (int i = (int)threadIdx.x; i < dim; i += BLOCK) h[i] = v[i];
-        __syncthreads();
-    }
-    kv_store(a.layer.v_type, page_v(a.layer, index, head), h, dim);
-}
-
-/* Grid: query heads, then KV heads for K, then for V; rows. */
+/* Grid: query heads, then KV heads for K, then for V; rows. Reads come before the first use of any of them. */
 static __global__ void heads_kernel(const heads_args a)
 {
     __shared__ float part[BLOCK_WARPS], h[CUDA_MAX_HEAD_DIM];
-    const int head = (int)blockIdx.x, row = (int)blockIdx.y;
+    const int row = (int)blockIdx.y;
+    const head_part p = part_of(a, (int)blockIdx.x, row);
+    const head_values w = head_load(p.norm, p.dim, 1);
     release_dependents();
     wait_for_predecessors();
-    if (a.live[row] < 0) return;
-    const int source = batch_row(a.map, row);
-    if (head < a.n_q_heads)
-        rotate_query(a, head, row, source, h, part);
-    else if (head < a.n_q_heads + a.n_kv_heads)
-        write_key(a, head - a.n_q_heads, row, source, h, part);
-    else
-        write_value(a, head - a.n_q_heads - a.n_kv_heads, row, source, h, part);
+    const head_values x = head_load(p.x, p.dim, 0);
+    const int alive = a.live[row], source = max(batch_row(a.map, row), 0), seq = max(a.in.seq[source], 0);
+    const bool turns = (p.is_query || p.is_key) && (int)threadIdx.x < a.n_rot;
+    const float2 turn = turns ? a.turns[(size_t)source * a.n_rot + threadIdx.x] : make_float2(0, 1);
+    const int64_t index = p.is_query ? 0 : page_index(a.tables, seq, a.layer.group, a.in.slot[source]);
+    if (alive < 0) return;
+
+    if (p.is_query || p.is_key || a.has_v_norm) {
+        head_norm(x, w, p.dim, a.eps, h, part);
+    } else {
+        for (int i = 0; i < HEAD_VALUES; i++)
+            if ((int)threadIdx.x + i * BLOCK < p.dim) h[threadIdx.x + i * BLOCK] = x.at[i];
+        __syncthreads();
+    }
+    if (p.is_query || p.is_key) head_rotate(h, p.dim, a.n_rot, turn);
+    if (p.is_query) {
+        float *out = a.out + ((size_t)row * a.n_q_heads + p.head) * p.dim;
+        for (int i = (int)threadIdx.x; i < p.dim; i += BLOCK) out[i] = h[i];
+    } else if (p.is_key) {
+        kv_store(a.layer.k_type, page_k(a.layer, index, p.head), h, p.dim);
+    } else {
+        kv_store(a.layer.v_type, page_v(a.layer, index, p.head), h, p.dim);
+    }
 }
 
 /* The angle in double: positions reach 262143. Grid: rows of the batch. */

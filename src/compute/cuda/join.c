@@ -71,6 +71,14 @@ facet_status cuda_layout(const compiled *c, size_t *offsets, size_t *total, face
             extend(values, p->ops[i + k].i1, i, i + c->covers[i] - 1);
             extend(values, p->ops[i + k].o, i, i + c->covers[i] - 1);
         }
+    for (int i = 0; i < p->n_ops; i++) {
+        if (c->moe_block_of[i] < 0) continue;
+        const moe_block *m = &c->moe_blocks[c->moe_block_of[i]];
+        const int first = m->dense_gated, last = m->next_norm >= 0 ? m->next_norm : m->norm_add;
+        extend(values, p->ops[i].i0, first, last);
+        extend(values, p->ops[i].i1, first, last);
+        extend(values, p->ops[i].o, first, last);
+    }
     plan longer = *p;
     longer.values = values;
     facet_status status = plan_layout(&longer, c->max_rows, c->max_out, offsets, total, err);

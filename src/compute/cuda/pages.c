@@ -60,13 +60,20 @@ static facet_status alloc_storage(cuda_backend *b, dev_pages *l, facet_error *er
     return cuda_check(b, cudaMemsetAsync(l->data, 0, bytes, b->stream), "clearing the KV cache", err);
 }
 
-static facet_status alloc_layer(cuda_backend *b, const kv_desc *desc, int layer, facet_error *err)
+facet_status cuda_pages_describe(cuda_backend *b, const kv_desc *desc, facet_error *err)
 {
-    FACET_TRY(check_layer(desc, layer, err));
-    FACET_TRY(check_type(&desc->layers[layer], layer, desc->layers[layer].k_type, err));
-    FACET_TRY(check_type(&desc->layers[layer], layer, desc->layers[layer].v_type, err));
-    b->layers[layer] = layout_of(&desc->layers[layer]);
-    return alloc_storage(b, &b->layers[layer], err);
+    b->layers = mem_calloc((size_t)desc->n_layers + 1, sizeof *b->layers);
+    if (!b->layers) return error_memory(err, "the cache layout", (size_t)desc->n_layers * sizeof *b->layers);
+    b->n_layers = desc->n_layers;
+    b->n_groups = desc->n_groups;
+    memcpy(b->groups, desc->groups, sizeof b->groups);
+    for (int i = 0; i < desc->n_layers; i++) {
+        FACET_TRY(check_layer(desc, i, err));
+        FACET_TRY(check_type(&desc->layers[i], i, desc->layers[i].k_type, err));
+        FACET_TRY(check_type(&desc->layers[i], i, desc->layers[i].v_type, err));
+        b->layers[i] = layout_of(&desc->layers[i]);
+    }
+    return FACET_OK;
 }
 
 static facet_status alloc_tables(cuda_backend *b, facet_error *err)
@@ -85,13 +92,9 @@ facet_status cuda_kv_alloc(backend *base, const kv_desc *desc, facet_error *err)
     cuda_backend *b = (cuda_backend *)base;
     FACET_TRY(cuda_enter(b, err));
     cuda_pages_free(b);
-    b->layers = mem_calloc((size_t)desc->n_layers + 1, sizeof *b->layers);
-    if (!b->layers) return error_memory(err, "the cache layout", (size_t)desc->n_layers * sizeof *b->layers);
-    b->n_layers = desc->n_layers;
-    b->n_groups = desc->n_groups;
-    memcpy(b->groups, desc->groups, sizeof b->groups);
-    facet_status status = alloc_tables(b, err);
-    for (int i = 0; i < desc->n_layers && status == FACET_OK; i++) status = alloc_layer(b, desc, i, err);
+    facet_status status = cuda_pages_describe(b, desc, err);
+    if (status == FACET_OK) status = alloc_tables(b, err);
+    for (int i = 0; i < b->n_layers && status == FACET_OK; i++) status = alloc_storage(b, &b->layers[i], err);
     if (status == FACET_OK) status = cuda_check(b, cudaStreamSynchronize(b->stream), "clearing the KV cache", err);
     if (status != FACET_OK) cuda_pages_free(b);
     return status;

@@ -25,14 +25,14 @@ static __device__ inline int64_t page_index(const dev_tables &t, int seq, int gr
     return page * KV_PAGE_LEN + slot % KV_PAGE_LEN;
 }
 
-/* Eight neighbouring values of a row as they lie in memory. f16: eight halves in a. f32: a and b. q8_0 (34 bytes per 32
- * values, as weights): eight codes in a.x and a.y, the scale in a.z. */
+/* Eight neighbouring values of a row as they lie in memory. f16: eight halves in a. f32: a and b. q8_0: eight codes in
+ * a.x and a.y, the scale in a.z. A q8_0 row has the codes of the whole row first, then a scale (f16) per 32 of them. */
 typedef struct kv_eight {
     uint4 a, b;
 } kv_eight;
 
-/* Values i .. i + 7, i a multiple of 8; row NULL: zeros. */
-static __device__ inline kv_eight kv_read_eight(kv_type type, const uint8_t *row, int i)
+/* Values i .. i + 7 of dim, i a multiple of 8; row NULL: zeros. */
+static __device__ inline kv_eight kv_read_eight(kv_type type, const uint8_t *row, int dim, int i)
 {
     kv_eight v = {};
     if (!row) return v;
@@ -42,10 +42,10 @@ static __device__ inline kv_eight kv_read_eight(kv_type type, const uint8_t *row
         v.a = ((const uint4 *)(row + 4 * i))[0];
         v.b = ((const uint4 *)(row + 4 * i))[1];
     } else {
-        const uint16_t *block = (const uint16_t *)(row + 34 * (i / 32)), *codes = block + 1 + i % 32 / 2;
+        const uint16_t *codes = (const uint16_t *)(row + i); /* a short row is aligned to no more than that */
         v.a.x = (uint32_t)codes[0] | (uint32_t)codes[1] << 16;
         v.a.y = (uint32_t)codes[2] | (uint32_t)codes[3] << 16;
-        v.a.z = block[0];
+        v.a.z = *(const uint16_t *)(row + dim + i / 32 * 2);
     }
     return v;
 }
@@ -63,13 +63,13 @@ static __device__ inline float kv_eight_value(kv_type type, const kv_eight &v, i
     return __half2float(__ushort_as_half((unsigned short)v.a.z)) * (float)code;
 }
 
-/* By one warp: 32 values of h as one q8_0 block; the host's pages follow the same rule. */
-static __device__ inline void store_q8_0(uint8_t *block, const float *h)
+/* By one warp: 32 values of h as q8_0; the host's pages follow the same rule. */
+static __device__ inline void store_q8_0(uint8_t *codes, uint16_t *scale, const float *h)
 {
     float x = h[lane_id()], most = warp_max(fabsf(x));
     int code = (int)roundf(x * (most > 1e-30f ? 127.0f / most : 0.0f));
-    block[2 + lane_id()] = (uint8_t)(int8_t)max(-127, min(127, code));
-    if (lane_id() == 0) *(uint16_t *)block = __half_as_ushort(__float2half_rn(most / 127.0f));
+    codes[lane_id()] = (uint8_t)(int8_t)max(-127, min(127, code));
+    if (lane_id() == 0) *scale = __half_as_ushort(__float2half_rn(most / 127.0f));
 }
 
 /* By the whole block: h [dim] (shared memory, dim a multiple of 32) into a row. */
@@ -81,7 +81,8 @@ static __device__ inline void kv_store(kv_type type, uint8_t *row, const float *
     } else if (type == KV_F32) {
         for (int i = (int)threadIdx.x; i < dim; i += BLOCK) ((float *)row)[i] = h[i];
     } else {
-        for (int i = warp_id(); i < dim / 32; i += BLOCK_WARPS) store_q8_0(row + 34 * i, h + 32 * i);
+        for (int i = warp_id(); i < dim / 32; i += BLOCK_WARPS)
+            store_q8_0(row + 32 * i, (uint16_t *)(row + dim) + i, h + 32 * i);
     }
 }
 

@@ -1,0 +1,96 @@
+/* attn_fold.cuh: parts of attention (attn.h) folded in order. */
+#ifndef FACET_COMPUTE_CUDA_ATTN_FOLD_CUH
+#define FACET_COMPUTE_CUDA_ATTN_FOLD_CUH
+
+#include "compute/cuda/attn.h"
+#include "compute/cuda/device.cuh"
+#include "compute/cuda/state.h"
+
+/* A folded state; o of four dims. */
+typedef struct attn_fold {
+    float max, sum;
+    float4 o;
+} attn_fold;
+
+/* What row r of the batch sees. */
+static __device__ inline attn_range attn_row_range(const attn_class &k, const dev_batch &in, int r)
+{
+    return attn_range_of(k.sight, k.window, in.pos[r], in.committed[r], in.end[r]);
+}
+
+/* The groups of a row. */
+typedef struct attn_groups {
+    int first, n;
+} attn_groups;
+
+static __device__ inline attn_groups attn_groups_of(const attn_class &k, const attn_range &sees)
+{
+    attn_groups g = {0, 0};
+    if (sees.begin >= sees.end) return g;
+    g.first = attn_group_of(k.cut, sees.begin);
+    g.n = min(attn_group_of(k.cut, sees.end - 1) - g.first + 1, k.max_groups);
+    return g;
+}
+
+static __device__ inline float fold_weight(float max, float all)
+{
+    return max == -CUDART_INF_F ? 0 : exp2f(max - all);
+}
+
+/* One part of a set. */
+static __device__ inline void fold_part(attn_fold *set, float weight, float sum, const float4 &o)
+{
+    set->sum = __fmaf_rn(sum, weight, set->sum);
+    set->o.x = __fmaf_rn(o.x, weight, set->o.x);
+    set->o.y = __fmaf_rn(o.y, weight, set->o.y);
+    set->o.z = __fmaf_rn(o.z, weight, set->o.z);
+    set->o.w = __fmaf_rn(o.w, weight, set->o.w);
+}
+
+static __device__ inline void fold_set(attn_fold *all, const attn_fold &set)
+{
+    all->sum = __fadd_rn(all->sum, set.sum);
+    all->o.x = __fadd_rn(all->o.x, set.o.x);
+    all->o.y = __fadd_rn(all->o.y, set.o.y);
+    all->o.z = __fadd_rn(all->o.z, set.o.z);
+    all->o.w = __fadd_rn(all->o.w, set.o.w);
+}
+
+/* The part of a row's group. parts: of the row and a head. */
+static __device__ inline const float *part_at(const attn_class &k, const float *parts, int group)
+{
+    return parts + (size_t)(group % k.max_groups) * (ATTN_PART_HEAD + k.head_dim);
+}
+
+/* All parts of a row and a head by one thread. */
+static __device__ inline attn_fold fold_parts(const attn_class &k, const float *parts, const attn_groups &g, int dim)
+{
+    attn_fold all = {-CUDART_INF_F, 0, make_float4(0, 0, 0, 0)}, set = all;
+#pragma unroll 8
+    for (int i = 0; i < g.n; i++) all.max = fmaxf(all.max, __ldcg(part_at(k, parts, g.first + i)));
+#pragma unroll 4
+    for (int i = 0; i < g.n; i++) {
+        const float *part = part_at(k, parts, g.first + i);
+        const float2 head = __ldcg((const float2 *)part);
+        const float4 o = __ldcg((const float4 *)(part + ATTN_PART_HEAD + dim));
+        fold_part(&set, fold_weight(head.x, all.max), head.y, o);
+        if ((g.first + i + 1) % ATTN_SET && i + 1 < g.n) continue;
+        fold_set(&all, set);
+        set = {0, 0, make_float4(0, 0, 0, 0)};
+    }
+    return all;
+}
+
+/* o / sum; zeros when there was no key, and NaN stays. */
+static __device__ inline float fold_inverse(float sum)
+{
+    return sum > 0 ? 1.0f / sum : sum == 0 ? 0.0f : sum;
+}
+
+static __device__ inline void put_folded(const attn_fold &f, float *out)
+{
+    const float inverse = fold_inverse(f.sum);
+    *(float4 *)out = make_float4(f.o.x * inverse, f.o.y * inverse, f.o.z * inverse, f.o.w * inverse);
+}
+
+#endif
