@@ -1,7 +1,10 @@
 /* attn.h: how attention is shared out. The host makes a list of work for every step (attn_work.c); attn.cu runs it.
  *
  * The keys of a layer are cut into groups at fixed positions. What a row sees of a group becomes a part (max, sum, o);
- * parts are folded in a fixed order. So a row's bits depend on its own keys alone, whatever rows share the reads. */
+ * parts are added up in their order. Their max is a whole number, the next one from the largest score (which is a power
+ * of 2), so what parts are multiplied with are powers of 2 and exact: whether the largest max of all is known from the
+ * start (attn_fold.cu) or found on the way (a block that takes all keys of its rows), the sums are the same. So a row's
+ * bits depend on its own keys alone, whatever rows share the reads. */
 #ifndef FACET_COMPUTE_CUDA_ATTN_H
 #define FACET_COMPUTE_CUDA_ATTN_H
 
@@ -17,7 +20,6 @@ enum {
     ATTN_MAX_COLUMNS = 64, /* query heads of rows that share a block's reads */
     ATTN_SPLIT_ROWS = 64, /* batches of more rows are prompts: a block takes all keys of its rows, and makes no parts */
     ATTN_PART_HEAD = 4,   /* floats before o in a part: max, sum, and two for alignment */
-    ATTN_SET = 8,         /* groups 8 i .. 8 i + 7 are added up first, then such sets */
     ATTN_MAX_WAVES = 16,  /* launches of one op, when the parts of all rows do not fit the workspace */
 };
 
@@ -122,6 +124,8 @@ ATTN_FN int attn_p_stride(int head_dim)
 /* Small things in shared memory. */
 typedef struct attn_rest {
     float corr[ATTN_MAX_COLUMNS]; /* what a column's sums are multiplied with before a tile */
+    float old_scale[ATTN_MAX_COLUMNS], new_scale[ATTN_MAX_COLUMNS]; /* .. its output so far, and the next part */
+    float inverse[ATTN_MAX_COLUMNS];                                /* .. the output at last */
     float max[ATTN_MAX_COLUMNS], sum[ATTN_MAX_COLUMNS];
     int begin[ATTN_MAX_COLUMNS], end[ATTN_MAX_COLUMNS]; /* keys that a column's row sees */
     int page[ATTN_PAGES];

@@ -3,22 +3,20 @@
 #include "compute/cuda/attn_fold.cuh"
 #include "compute/cuda/attn_launch.cuh"
 
-enum { QUADS = WARP }; /* of a block: 128 dims */
+enum {
+    QUADS = WARP, /* of a block: 128 dims */
+    CHUNK = 32,   /* parts on their way at a time */
+};
 
-/* Dynamic shared memory: for each group weight and sum, for each set the sums of QUADS quads and of the weights. */
+/* Dynamic shared memory: two chunks of parts, then weight and sum of every group. */
 typedef struct fold_shared {
-    float *weight, *sum, *set_sum;
-    float4 *set_o; /* [set][QUADS] */
+    float4 *o; /* [2][CHUNK][QUADS] */
+    float *weight, *sum;
 } fold_shared;
-
-static __host__ __device__ inline int n_sets(const attn_class &k)
-{
-    return k.max_groups / ATTN_SET + 2;
-}
 
 static inline size_t shared_bytes(const attn_class &k)
 {
-    return (size_t)n_sets(k) * (QUADS * sizeof(float4) + sizeof(float)) + (size_t)k.max_groups * 2 * sizeof(float);
+    return (size_t)2 * CHUNK * QUADS * sizeof(float4) + (size_t)k.max_groups * 2 * sizeof(float);
 }
 
 /* Weights of all groups, for the largest score of all. */
@@ -38,14 +36,13 @@ static __device__ inline void weigh_groups(const attn_class &k, const float *par
     __syncthreads();
 }
 
-/* A warp takes every eighth set. Grid: heads, rows, head_dim / 128. */
+/* All warps bring parts, the first one adds them up. Grid: heads, rows, head_dim / 128. */
 static __global__ void __launch_bounds__(BLOCK) fold_kernel(const __grid_constant__ attn_args a, const int32_t *live)
 {
     extern __shared__ __align__(16) uint8_t shared[];
     fold_shared s;
-    s.set_o = (float4 *)shared;
-    s.set_sum = (float *)(s.set_o + n_sets(a.k) * QUADS);
-    s.weight = s.set_sum + n_sets(a.k);
+    s.o = (float4 *)shared;
+    s.weight = (float *)(s.o + 2 * CHUNK * QUADS);
     s.sum = s.weight + a.k.max_groups;
     const int row = a.first_row + (int)blockIdx.y, n_heads = (int)gridDim.x;
     const int dim = ((int)blockIdx.z * QUADS + lane_id()) * 4;
@@ -57,23 +54,22 @@ static __global__ void __launch_bounds__(BLOCK) fold_kernel(const __grid_constan
     const float *parts =
         a.parts + ((size_t)blockIdx.y * n_heads + blockIdx.x) * a.k.max_groups * (ATTN_PART_HEAD + a.k.head_dim);
     weigh_groups(a.k, parts, g, s);
-    const int first_set = g.first / ATTN_SET, sets = g.n ? (g.first + g.n - 1) / ATTN_SET - first_set + 1 : 0;
-    for (int set = warp_id(); set < sets; set += BLOCK_WARPS) {
-        const int begin = max((first_set + set) * ATTN_SET - g.first, 0);
-        const int end = min((first_set + set + 1) * ATTN_SET - g.first, g.n);
-        attn_fold f = {0, 0, make_float4(0, 0, 0, 0)};
-#pragma unroll 8
-        for (int i = begin; i < end; i++)
-            fold_part(&f, s.weight[i], s.sum[i],
-                      __ldcg((const float4 *)(part_at(a.k, parts, g.first + i) + ATTN_PART_HEAD + dim)));
-        s.set_o[set * QUADS + lane_id()] = f.o;
-        if (lane_id() == 0) s.set_sum[set] = f.sum;
-    }
-    __syncthreads();
-    if (warp_id() > 0) return;
     attn_fold all = {0, 0, make_float4(0, 0, 0, 0)};
-    for (int set = 0; set < sets; set++) fold_set(&all, {0, s.set_sum[set], s.set_o[set * QUADS + lane_id()]});
-    put_folded(all, a.out + ((size_t)row * n_heads + blockIdx.x) * a.k.head_dim + dim);
+    for (int first = 0; first < g.n; first += CHUNK) {
+        float4 *const o = s.o + first / CHUNK % 2 * CHUNK * QUADS + lane_id();
+        const int n = min(g.n - first, (int)CHUNK);
+#pragma unroll
+        for (int j = 0; j < CHUNK / BLOCK_WARPS; j++) {
+            const int i = warp_id() + j * BLOCK_WARPS;
+            if (i < n)
+                o[i * QUADS] =
+                    __ldcg((const float4 *)(part_at(a.k, parts, g.first + first + i) + ATTN_PART_HEAD + dim));
+        }
+        __syncthreads();
+        if (warp_id() > 0) continue; /* the chunk after the next one waits for this warp at the next barrier */
+        for (int i = 0; i < n; i++) fold_part(&all, s.weight[first + i], s.sum[first + i], o[i * QUADS]);
+    }
+    if (warp_id() == 0) put_folded(all, a.out + ((size_t)row * n_heads + blockIdx.x) * a.k.head_dim + dim);
 }
 
 void attn_fold_launch(const cuda_backend *b, const attn_args &a, const int32_t *live, int n_rows)

@@ -32,28 +32,21 @@ static __device__ inline attn_groups attn_groups_of(const attn_class &k, const a
     return g;
 }
 
+/* 2^(max - all) for whole numbers max <= all; 0 for what has no key, and for what is too small to count. */
 static __device__ inline float fold_weight(float max, float all)
 {
-    return max == -CUDART_INF_F ? 0 : exp2f(max - all);
+    const float x = max - all; /* NaN when both are -infinity */
+    return x >= -126 ? __int_as_float((127 + (int)x) << 23) : 0.0f;
 }
 
-/* One part of a set. */
-static __device__ inline void fold_part(attn_fold *set, float weight, float sum, const float4 &o)
+/* One more part. */
+static __device__ inline void fold_part(attn_fold *all, float weight, float sum, const float4 &o)
 {
-    set->sum = __fmaf_rn(sum, weight, set->sum);
-    set->o.x = __fmaf_rn(o.x, weight, set->o.x);
-    set->o.y = __fmaf_rn(o.y, weight, set->o.y);
-    set->o.z = __fmaf_rn(o.z, weight, set->o.z);
-    set->o.w = __fmaf_rn(o.w, weight, set->o.w);
-}
-
-static __device__ inline void fold_set(attn_fold *all, const attn_fold &set)
-{
-    all->sum = __fadd_rn(all->sum, set.sum);
-    all->o.x = __fadd_rn(all->o.x, set.o.x);
-    all->o.y = __fadd_rn(all->o.y, set.o.y);
-    all->o.z = __fadd_rn(all->o.z, set.o.z);
-    all->o.w = __fadd_rn(all->o.w, set.o.w);
+    all->sum = __fmaf_rn(sum, weight, all->sum);
+    all->o.x = __fmaf_rn(o.x, weight, all->o.x);
+    all->o.y = __fmaf_rn(o.y, weight, all->o.y);
+    all->o.z = __fmaf_rn(o.z, weight, all->o.z);
+    all->o.w = __fmaf_rn(o.w, weight, all->o.w);
 }
 
 /* The part of a row's group. parts: of the row and a head. */
@@ -65,7 +58,7 @@ static __device__ inline const float *part_at(const attn_class &k, const float *
 /* All parts of a row and a head by one thread. */
 static __device__ inline attn_fold fold_parts(const attn_class &k, const float *parts, const attn_groups &g, int dim)
 {
-    attn_fold all = {-CUDART_INF_F, 0, make_float4(0, 0, 0, 0)}, set = all;
+    attn_fold all = {-CUDART_INF_F, 0, make_float4(0, 0, 0, 0)};
 #pragma unroll 8
     for (int i = 0; i < g.n; i++) all.max = fmaxf(all.max, __ldcg(part_at(k, parts, g.first + i)));
 #pragma unroll 4
@@ -73,10 +66,7 @@ static __device__ inline attn_fold fold_parts(const attn_class &k, const float *
         const float *part = part_at(k, parts, g.first + i);
         const float2 head = __ldcg((const float2 *)part);
         const float4 o = __ldcg((const float4 *)(part + ATTN_PART_HEAD + dim));
-        fold_part(&set, fold_weight(head.x, all.max), head.y, o);
-        if ((g.first + i + 1) % ATTN_SET && i + 1 < g.n) continue;
-        fold_set(&all, set);
-        set = {0, 0, make_float4(0, 0, 0, 0)};
+        fold_part(&all, fold_weight(head.x, all.max), head.y, o);
     }
     return all;
 }

@@ -247,8 +247,8 @@ static __device__ inline void weigh_tile(const attn_args &a, const attn_work &w,
     }
 #pragma unroll
     for (int step = 4; step > 0; step /= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, step));
-    most = fmaxf(*max, most);
-    const float from = most == -CUDART_INF_F ? 0 : most, corr = exp2f(*max - from);
+    most = fmaxf(*max, ceilf(most));
+    const float from = most == -CUDART_INF_F ? 0 : most, corr = fold_weight(*max, from);
     float total = 0;
     uint32_t *p = (uint32_t *)(w.shared + a.place.p_at) + (column * shape::p_stride + key) / 2;
 #pragma unroll
@@ -379,6 +379,53 @@ static __device__ inline void fold_block(const attn_args &a, const attn_work &w)
     }
 }
 
+/* A column's parts so far, in the lanes that weigh it. */
+typedef struct attn_total {
+    float max, sum;
+} attn_total;
+
+/* A block that takes all keys of its rows: the group that ends here is added to the output, by the rule of
+ * attn_fold.cuh. Its sums begin anew. */
+template <int D, int NT>
+static __device__ inline void add_group(const attn_args &a, const attn_work &w, bool is_last, attn_total *part,
+                                        attn_total *all, float (*o)[attn_shape<D, NT>::n_summed][4])
+{
+    using shape = attn_shape<D, NT>;
+    const float max = fmaxf(all->max, part->max);
+    const float old_scale = fold_weight(all->max, max), new_scale = fold_weight(part->max, max);
+    all->sum = __fmaf_rn(part->sum, new_scale, all->sum * old_scale);
+    all->max = max;
+    *part = {-CUDART_INF_F, 0};
+    const int own = warp_id() * 4 + lane_id() / 8;
+    if (lane_id() % 8 == 0 && own < shape::columns) {
+        w.rest->old_scale[own] = old_scale;
+        w.rest->new_scale[own] = new_scale;
+        w.rest->inverse[own] = is_last ? fold_inverse(all->sum) : 1.0f;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < shape::n_summed; n++)
+#pragma unroll
+        for (int c = 0; c < 2; c++) {
+            const int column = first_column<D, NT>() + n * 8 + 2 * (lane_id() % 4) + c;
+            if (column >= w.n_columns) continue;
+            const float before = w.rest->old_scale[column], scale = w.rest->new_scale[column];
+            const float inverse = w.rest->inverse[column];
+            float *const to = output_of(a, row_of_column(a, w.item.row, column), head_of_column(a, w, column)) +
+                              first_dim<D, NT>() + lane_id() / 4;
+            float sum[shape::dim_tiles * 2];
+#pragma unroll
+            for (int i = 0; i < shape::dim_tiles * 2; i++) sum[i] = before > 0 ? to[i * 8] * before : 0.0f;
+#pragma unroll
+            for (int i = 0; i < shape::dim_tiles * 2; i++)
+                to[i * 8] = __fmaf_rn(o[i / 2][n][i % 2 * 2 + c], scale, sum[i]) * inverse;
+        }
+#pragma unroll
+    for (int m = 0; m < shape::dim_tiles; m++)
+#pragma unroll
+        for (int n = 0; n < shape::n_summed; n++) o[m][n][0] = o[m][n][1] = o[m][n][2] = o[m][n][3] = 0;
+}
+
 /* This block's sums: the output, or a part of it, and then perhaps the folding of all that wait for it. */
 template <int D, int NT>
 static __device__ inline void put_sums(const attn_args &a, const attn_work &w,
@@ -487,7 +534,8 @@ static __device__ inline void attend(const attn_args &a, const attn_item &item, 
     if (!has_waited && item.is_settled) wait_for_predecessors();
     load_queries<D, NT>(a, w);
 
-    float max = -CUDART_INF_F, sum = 0; /* of column warp * 4 + lane / 8 */
+    attn_total part = {-CUDART_INF_F, 0}, all = part; /* of column warp * 4 + lane / 8 */
+    int group = attn_group_of(a.k.cut, item.begin);
     float o[shape::dim_tiles][shape::n_summed][4] = {};
     for (int unit = 0; unit < w.n_units; unit += 2) {
         const uint8_t *k = shared + unit % stages * a.place.stage_bytes;
@@ -505,7 +553,7 @@ static __device__ inline void attend(const attn_args &a, const attn_item &item, 
         copies_wait(stages - 2 + converts_k);
         __syncthreads(); /* V is there; K has been read */
         if (!converts_k) fill_unit<D, NT>(a, w, unit + stages);
-        weigh_tile<D, NT>(a, w, w.first_tile + unit / 2, &max, &sum);
+        weigh_tile<D, NT>(a, w, w.first_tile + unit / 2, &part.max, &part.sum);
         if (converts_v) {
             convert_tile<D, NT>(v, a.place.v_row, converted);
             v = converted;
@@ -513,14 +561,18 @@ static __device__ inline void attend(const attn_args &a, const attn_item &item, 
         __syncthreads(); /* weights are there */
         if (converts_v) fill_unit<D, NT>(a, w, unit + 1 + stages);
         add_tile<D, NT>(a, w, v, o);
+        const int end = (w.first_tile + unit / 2 + 1) * shape::tile;
+        if (item.group >= 0 || (end < attn_group_begin(a.k.cut, group + 1) && unit + 2 < w.n_units)) continue;
+        add_group<D, NT>(a, w, unit + 2 >= w.n_units, &part, &all, o);
+        group++;
     }
     if (lane_id() % 8 == 0 && warp_id() * 4 < shape::columns) {
-        w.rest->max[warp_id() * 4 + lane_id() / 8] = max;
-        w.rest->sum[warp_id() * 4 + lane_id() / 8] = sum;
+        w.rest->max[warp_id() * 4 + lane_id() / 8] = part.max;
+        w.rest->sum[warp_id() * 4 + lane_id() / 8] = part.sum;
     }
     copies_wait(0);
     __syncthreads();
-    put_sums<D, NT>(a, w, o);
+    if (item.group >= 0 || w.n_units == 0) put_sums<D, NT>(a, w, o);
     __syncthreads(); /* shared memory is free for the next item */
 }
 
