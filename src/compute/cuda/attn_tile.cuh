@@ -165,6 +165,14 @@ static __device__ inline void load_matrices(uint32_t r[4], uint32_t at)
                  : "memory");
 }
 
+static __device__ inline void load_two(uint32_t r[2], uint32_t at)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(r[0]), "=r"(r[1])
+                 : "r"(at)
+                 : "memory");
+}
+
 static __device__ inline void load_transposed(uint32_t r[4], uint32_t at)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -287,8 +295,8 @@ static __device__ inline void add_tile(const attn_args &a, const attn_work &w, c
     const int lane = lane_id(), first = first_column<D, NT>();
     const uint32_t v_at = shared_address(v) + (uint32_t)((lane % 8 + lane / 16 * 8) * shape::row_bytes +
                                                          (first_dim<D, NT>() + lane / 8 % 2 * 8) * 2);
-    const uint32_t p_at =
-        shared_address(w.shared + a.place.p_at) + (uint32_t)(((first + lane % 8) * shape::p_stride + lane / 8 * 8) * 2);
+    const uint32_t p_at = shared_address(w.shared + a.place.p_at) +
+                          (uint32_t)(((first + lane % 8) * shape::p_stride + lane / 8 % 2 * 8) * 2);
 #pragma unroll
     for (int n = 0; n < shape::n_summed; n++) {
         const float c0 = w.rest->corr[first + n * 8 + 2 * (lane % 4)],
@@ -301,25 +309,21 @@ static __device__ inline void add_tile(const attn_args &a, const attn_work &w, c
             o[m][n][3] *= c1;
         }
     }
+    /* 16 keys at a time, so that few fragments live beside the sums: more would not fit the registers. */
 #pragma unroll
-    for (int step = 0; step < shape::tile / 32; step++) {
-        uint32_t p[shape::n_summed][4];
-#pragma unroll
-        for (int n = 0; n < shape::n_summed; n++)
-            if (first + n * 8 < w.n_columns)
-                load_matrices(p[n], p_at + (uint32_t)((n * 8 * shape::p_stride + step * 32) * 2));
+    for (int step = 0; step < shape::tile / 16; step++) {
+        uint32_t t[shape::dim_tiles][4];
 #pragma unroll
         for (int m = 0; m < shape::dim_tiles; m++)
+            load_transposed(t[m], v_at + (uint32_t)(step * 16 * shape::row_bytes + m * 32));
 #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                uint32_t t[4];
-                load_transposed(t, v_at + (uint32_t)((step * 32 + h * 16) * shape::row_bytes + m * 32));
+        for (int n = 0; n < shape::n_summed; n++) {
+            if (first + n * 8 >= w.n_columns) break;
+            uint32_t p[2];
+            load_two(p, p_at + (uint32_t)((n * 8 * shape::p_stride + step * 16) * 2));
 #pragma unroll
-                for (int n = 0; n < shape::n_summed; n++) {
-                    if (first + n * 8 >= w.n_columns) break;
-                    multiply(o[m][n], t, p[n][2 * h], p[n][2 * h + 1]);
-                }
-            }
+            for (int m = 0; m < shape::dim_tiles; m++) multiply(o[m][n], t[m], p[0], p[1]);
+        }
     }
 }
 
