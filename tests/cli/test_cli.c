@@ -42,6 +42,7 @@ static const struct {
     {"bench -m " MODEL " --device ref -p 8 -n 2 -r 1 -o csv", 0, "facet-small-Q4_K_M.gguf,ref,prefill,8,0,1,"},
     {"bench -m " MODEL " --device cpu -p 0 -n 0 -w 2 -r 1 --ops -o json", 0, "\"test\":\"op\""},
     {"bench -m " MODEL " --device cpu -p 0 -n 0 -w 2 -r 1 --ops", 0, "| argmax | 1 |"},
+    {"bench -m " MODEL " --device cpu -p 0 -n 2 -w 3 -d 1500 -c 2048 --blank-depth -r 1", 0, "| w3 @ d1500 |"},
     {"bench --help", 0, "usage: facet bench"},
     {"bench -p 1,x", 2, "-p: '1,x' is not a list"},
     {"bench -p 5,", 2, "-p: '5,' is not a list"},

@@ -87,14 +87,17 @@ static void test_attn(void **state)
 {
     (void)state;
     static const attn_shape shapes[] = {
-        {4, 1, 256, 0, KV_F16, KV_F16, true},   {8, 2, 256, 16, KV_Q8_0, KV_Q8_0, true},
-        {4, 2, 512, 0, KV_Q8_0, KV_F16, false}, {2, 2, 64, 5, KV_F16, KV_Q8_0, true},
-        {16, 1, 512, 0, KV_F16, KV_F16, true},  {4, 2, 128, 0, KV_F32, KV_F32, true},
-        {2, 1, 64, 7, KV_Q8_0, KV_F32, false},  {4, 1, 512, 0, KV_F32, KV_Q8_0, true},
-        {8, 1, 512, 0, KV_Q8_0, KV_Q8_0, true}, {6, 2, 128, 30, KV_F16, KV_Q8_0, false},
-        {2, 2, 256, 0, KV_F16, KV_F16, false},  {4, 4, 512, 70, KV_F16, KV_Q8_0, false},
-        {8, 2, 128, 0, KV_Q8_0, KV_F16, true},  {3, 1, 256, 1, KV_F16, KV_F16, true},
-        {64, 1, 128, 0, KV_F16, KV_F16, false},
+        {4, 1, 256, 0, KV_F16, KV_F16, true},      {8, 2, 256, 16, KV_Q8_0, KV_Q8_0, true},
+        {4, 2, 512, 0, KV_Q8_0, KV_F16, false},    {2, 2, 64, 5, KV_F16, KV_Q8_0, true},
+        {16, 1, 512, 0, KV_F16, KV_F16, true},     {4, 2, 128, 0, KV_F32, KV_F32, true},
+        {2, 1, 64, 7, KV_Q8_0, KV_F32, false},     {4, 1, 512, 0, KV_F32, KV_Q8_0, true},
+        {8, 1, 512, 0, KV_Q8_0, KV_Q8_0, true},    {6, 2, 128, 30, KV_F16, KV_Q8_0, false},
+        {2, 2, 256, 0, KV_F16, KV_F16, false},     {4, 4, 512, 70, KV_F16, KV_Q8_0, false},
+        {8, 2, 128, 0, KV_Q8_0, KV_F16, true},     {3, 1, 256, 1, KV_F16, KV_F16, true},
+        {64, 1, 128, 0, KV_F16, KV_F16, false},    {8, 2, 256, 16, KV_Q4_0, KV_Q4_0, true},
+        {8, 1, 512, 0, KV_TQ3_0, KV_TQ3_0, true},  {4, 2, 128, 0, KV_ROT_Q8_0, KV_ROT_Q4_0, true},
+        {4, 2, 512, 70, KV_Q8_0, KV_TQ3_0, false}, {2, 2, 256, 0, KV_TQ3_0, KV_F16, true},
+        {16, 2, 128, 9, KV_F16, KV_TQ3_0, true},   {4, 1, 256, 0, KV_ROT_Q4_0, KV_ROT_Q8_0, false},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         fixture f;
@@ -139,11 +142,13 @@ static void test_attn_splits(void **state)
     static const struct {
         attn_shape shape;
         int depth;
-    } cases[] = {{{4, 2, 128, 0, KV_F16, KV_F16, true}, 1300},   {{4, 2, 128, 600, KV_Q8_0, KV_Q8_0, false}, 1300},
-                 {{4, 2, 128, 0, KV_F32, KV_F32, true}, 1300},   {{2, 1, 64, 0, KV_F16, KV_Q8_0, true}, 4700},
-                 {{2, 1, 128, 0, KV_F16, KV_Q8_0, true}, 4700},  {{4, 4, 128, 0, KV_Q8_0, KV_F16, false}, 4350},
-                 {{8, 1, 512, 0, KV_F16, KV_F16, true}, 760},    {{8, 1, 512, 0, KV_Q8_0, KV_Q8_0, true}, 1159},
-                 {{4, 2, 256, 500, KV_F16, KV_F16, true}, 1027}, {{4, 2, 256, 1024, KV_Q8_0, KV_Q8_0, true}, 1472}};
+    } cases[] = {{{4, 2, 128, 0, KV_F16, KV_F16, true}, 1300},      {{4, 2, 128, 600, KV_Q8_0, KV_Q8_0, false}, 1300},
+                 {{4, 2, 128, 0, KV_F32, KV_F32, true}, 1300},      {{2, 1, 64, 0, KV_F16, KV_Q8_0, true}, 4700},
+                 {{2, 1, 128, 0, KV_F16, KV_Q8_0, true}, 4700},     {{4, 4, 128, 0, KV_Q8_0, KV_F16, false}, 4350},
+                 {{8, 1, 512, 0, KV_F16, KV_F16, true}, 760},       {{8, 1, 512, 0, KV_Q8_0, KV_Q8_0, true}, 1159},
+                 {{4, 2, 256, 500, KV_F16, KV_F16, true}, 1027},    {{4, 2, 256, 1024, KV_Q8_0, KV_Q8_0, true}, 1472},
+                 {{8, 1, 512, 0, KV_Q8_0, KV_TQ3_0, true}, 760},    {{4, 2, 256, 500, KV_TQ3_0, KV_TQ3_0, true}, 1027},
+                 {{4, 2, 128, 0, KV_Q4_0, KV_ROT_Q4_0, true}, 1300}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const int depth = cases[i].depth;
         fixture f;
@@ -181,7 +186,9 @@ static void test_attn_prompt(void **state)
     (void)state;
     static const attn_shape shapes[] = {{8, 1, 512, 0, KV_F16, KV_F16, true},
                                         {4, 2, 256, 300, KV_Q8_0, KV_Q8_0, true},
-                                        {8, 2, 128, 0, KV_Q8_0, KV_F16, false}};
+                                        {8, 2, 128, 0, KV_Q8_0, KV_F16, false},
+                                        {4, 2, 256, 0, KV_TQ3_0, KV_TQ3_0, true},
+                                        {8, 1, 512, 0, KV_Q4_0, KV_ROT_Q8_0, true}};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         fixture f;
         facet_error err;
@@ -359,6 +366,8 @@ static void test_attn_tree(void **state)
     tree_case((attn_shape){4, 2, 256, 0, KV_F16, KV_Q8_0, true}, 0);
     tree_case((attn_shape){4, 2, 256, 100, KV_F16, KV_F16, true}, 381);
     tree_case((attn_shape){4, 2, 256, 3, KV_Q8_0, KV_F16, true}, 254);
+    tree_case((attn_shape){8, 1, 512, 0, KV_Q8_0, KV_TQ3_0, true}, 62);
+    tree_case((attn_shape){4, 2, 256, 100, KV_TQ3_0, KV_Q4_0, true}, 381);
 }
 
 /* A copied page holds the same keys: the same step through either table. */

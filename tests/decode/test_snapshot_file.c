@@ -92,7 +92,6 @@ static void another_process_goes_on_the_same(void **state)
     int32_t all[N + HALF], ids[HALF];
     snap_text(all, N, 21);
     for (int t = 0; t < 6; t++) {
-        if (!spec_has_cache_type(types[t][0]) || !spec_has_cache_type(types[t][1])) continue;
         spec_world w =
             snap_open(&(snap_setup){.mtp = SPEC_MTP, .dflash = SPEC_DFLASH, .k = types[t][0], .v = types[t][1]});
         const spec_variants v = variants_of(w.engine);

@@ -69,7 +69,8 @@ static __global__ void __launch_bounds__(BLOCK) fold_kernel(const __grid_constan
         if (warp_id() > 0) continue; /* the chunk after the next one waits for this warp at the next barrier */
         for (int i = 0; i < n; i++) fold_part(&all, s.weight[first + i], s.sum[first + i], o[i * QUADS]);
     }
-    if (warp_id() == 0) put_folded(all, a.out + ((size_t)row * n_heads + blockIdx.x) * a.k.head_dim + dim);
+    if (warp_id() == 0)
+        put_folded(all, a.layer.v_type, a.out + ((size_t)row * n_heads + blockIdx.x) * a.k.head_dim + dim);
 }
 
 void attn_fold_launch(const cuda_backend *b, const attn_args &a, const int32_t *live, int n_rows)

@@ -3,7 +3,7 @@
 #define FACET_COMPUTE_CUDA_ATTN_FOLD_CUH
 
 #include "compute/cuda/attn.h"
-#include "compute/cuda/device.cuh"
+#include "compute/cuda/pages.cuh"
 #include "compute/cuda/state.h"
 
 /* A folded state; o of four dims. */
@@ -77,10 +77,12 @@ static __device__ inline float fold_inverse(float sum)
     return sum > 0 ? 1.0f / sum : sum == 0 ? 0.0f : sum;
 }
 
-static __device__ inline void put_folded(const attn_fold &f, float *out)
+/* By a whole warp, which has 128 neighbouring values of one head. */
+static __device__ inline void put_folded(const attn_fold &f, kv_type v_type, float *out)
 {
     const float inverse = fold_inverse(f.sum);
-    *(float4 *)out = make_float4(f.o.x * inverse, f.o.y * inverse, f.o.z * inverse, f.o.w * inverse);
+    const float4 o = make_float4(f.o.x * inverse, f.o.y * inverse, f.o.z * inverse, f.o.w * inverse);
+    *(float4 *)out = kv_is_rotated(v_type) ? rotate_quad(o, ROTATE_BACK) : o;
 }
 
 #endif

@@ -134,24 +134,92 @@ template <int D, int NT> static __device__ inline void fill_unit(const attn_args
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
-/* A q8_0 tile (pages.cuh) as f16 rows. */
-template <int D, int NT> static __device__ inline void convert_tile(const uint8_t *raw, int stride, uint8_t *out)
+/* Two of four codes + 128, or with an offset of 1024 + zero in f16, as halves times d. */
+static __device__ inline uint32_t scaled_codes(uint32_t two, float zero, half2 d)
+{
+    const half2 v = __hmul2(__hsub2(*(const half2 *)&two, __float2half2_rn(1024.0f + zero)), d);
+    return *(const uint32_t *)&v;
+}
+
+/* Values 8 c .. 8 c + 7 of a row (pages.cuh): scale of the block, then the codes. */
+template <int D> static __device__ inline half2 scale_of(const uint8_t *row, int code_bytes, int c)
+{
+    return __half2half2(*(const half *)(row + code_bytes + c / 4 * 2));
+}
+
+template <int D> static __device__ inline uint4 eight_q8_0(const uint8_t *row, int c)
+{
+    const uint2 codes = *(const uint2 *)(row + c * 8);
+    const half2 d = scale_of<D>(row, D, c);
+    uint32_t words[4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const uint32_t four = (j < 2 ? codes.x : codes.y) ^ 0x80808080u;
+        words[j] = scaled_codes(__byte_perm(four, 0x64646464u, j % 2 ? 0x4342 : 0x4140), 128, d);
+    }
+    return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+template <int D> static __device__ inline uint4 eight_q4_0(const uint8_t *row, int c)
+{
+    const uint32_t codes = ((const uint32_t *)row)[c];
+    const half2 d = scale_of<D>(row, D / 2, c);
+    uint32_t words[4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) words[j] = scaled_codes((codes >> 4 * j & 0x000f000fu) | 0x64006400u, 8, d);
+    return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+/* The levels of tq3_0 (quant/tq3.c) as f16: their low bytes, and their high ones. */
+enum : uint32_t {
+    TQ3_LEVEL_LOW_0 = 0x7e358b1a,
+    TQ3_LEVEL_LOW_1 = 0x1a8b357e,
+    TQ3_LEVEL_HIGH_0 = 0xa5acafb2,
+    TQ3_LEVEL_HIGH_1 = 0x322f2c25,
+};
+
+/* Four codes choose four bytes of two words at once. */
+template <int D> static __device__ inline uint4 eight_tq3_0(const uint8_t *row, int c)
+{
+    const uint32_t *planes = (const uint32_t *)row + c / 4 * 3;
+    const half2 d = scale_of<D>(row, D / 32 * 12, c);
+    const int k = c % 4;
+    uint32_t codes = 0, words[4];
+#pragma unroll
+    for (int bit = 0; bit < 3; bit++) codes |= (planes[bit] >> k & 0x11111111u) << bit;
+#pragma unroll
+    for (int j = 0; j < 2; j++) {
+        const uint32_t four = j ? codes >> 16 : codes & 0xffffu;
+        const uint32_t low = __byte_perm(TQ3_LEVEL_LOW_0, TQ3_LEVEL_LOW_1, four);
+        const uint32_t high = __byte_perm(TQ3_LEVEL_HIGH_0, TQ3_LEVEL_HIGH_1, four);
+        words[2 * j] = __byte_perm(low, high, 0x5140);
+        words[2 * j + 1] = __byte_perm(low, high, 0x7362);
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const half2 v = __hmul2(*(const half2 *)&words[j], d);
+        words[j] = *(const uint32_t *)&v;
+    }
+    return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+template <int D> static __device__ inline uint4 eight_of(kv_type layout, const uint8_t *row, int c)
+{
+    return layout == KV_Q8_0   ? eight_q8_0<D>(row, c)
+           : layout == KV_Q4_0 ? eight_q4_0<D>(row, c)
+                               : eight_tq3_0<D>(row, c);
+}
+
+/* A tile of a small type as f16 rows. */
+template <int D, int NT>
+static __device__ inline void convert_tile(kv_type type, const uint8_t *raw, int stride, uint8_t *out)
 {
     using shape = attn_shape<D, NT>;
+    const kv_type layout = kv_layout_of(type);
 #pragma unroll 4
     for (int i = (int)threadIdx.x; i < shape::tile * D / 8; i += shape::threads) {
         const int row = i / (D / 8), c = i % (D / 8);
-        const uint2 codes = *(const uint2 *)(raw + row * stride + c * 8);
-        const half2 d = __half2half2(*(const half *)(raw + row * stride + D + c / 4 * 2));
-        uint32_t words[4];
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const uint32_t four = (j < 2 ? codes.x : codes.y) ^ 0x80808080u; /* codes + 128 */
-            const uint32_t two = __byte_perm(four, 0x64646464u, j % 2 ? 0x4342 : 0x4140);
-            const half2 v = __hmul2(__hsub2(*(const half2 *)&two, __float2half2_rn(1152.0f)), d); /* 1024 + 128 */
-            words[j] = *(const uint32_t *)&v;
-        }
-        *(uint4 *)(out + row * shape::row_bytes + c * 16) = make_uint4(words[0], words[1], words[2], words[3]);
+        *(uint4 *)(out + row * shape::row_bytes + c * 16) = eight_of<D>(layout, raw + row * stride, c);
     }
 }
 
@@ -379,7 +447,7 @@ static __device__ inline void fold_block(const attn_args &a, const attn_work &w)
         const int column = i / quads, dim = i % quads * 4, row = row_of_column(a, w.item.block_row, column);
         const int r = max(batch_row(a.map, row), 0), head = head_of_column(a, w, column);
         const attn_groups g = attn_groups_of(a.k, attn_row_range(a.k, a.in, r));
-        put_folded(fold_parts(a.k, parts_of(a, row, head), g, dim), output_of(a, row, head) + dim);
+        put_folded(fold_parts(a.k, parts_of(a, row, head), g, dim), a.layer.v_type, output_of(a, row, head) + dim);
     }
 }
 
@@ -466,6 +534,19 @@ static __device__ inline void put_sums(const attn_args &a, const attn_work &w,
 
 /* ---- one item ---- */
 
+/* Outputs that this block has written are turned back, where the cache holds rotated values. */
+template <int D> static __device__ inline void turn_back(const attn_args &a, const attn_work &w)
+{
+    if (!kv_is_rotated(a.layer.v_type)) return;
+    __syncthreads();
+    for (int i = (int)threadIdx.x; i < w.n_columns * (D / 4); i += (int)blockDim.x) {
+        const int column = i / (D / 4), dim = i % (D / 4) * 4;
+        float4 *const at =
+            (float4 *)(output_of(a, row_of_column(a, w.item.row, column), head_of_column(a, w, column)) + dim);
+        *at = rotate_quad(*at, ROTATE_BACK);
+    }
+}
+
 /* What each column sees; nothing past the last one. */
 static __device__ inline void find_ranges(const attn_args &a, const attn_work &w)
 {
@@ -485,6 +566,7 @@ template <int D, int NT> static __device__ inline void load_queries(const attn_a
     using shape = attn_shape<D, NT>;
     const int n_heads = a.k.heads_per_kv * a.k.n_kv_heads;
     const int end = (w.n_columns + 7) / 8 * 8;
+    const bool is_rotated = kv_is_rotated(a.layer.k_type);
 #pragma unroll 4
     for (int i = (int)threadIdx.x; i < end * (D / 4); i += shape::threads) {
         const int column = i / (D / 4), dim = i % (D / 4) * 4;
@@ -495,6 +577,7 @@ template <int D, int NT> static __device__ inline void load_queries(const attn_a
                                          head_of_column(a, w, column)) *
                                             D +
                                         dim));
+        if (is_rotated) q = rotate_quad(q, ROTATE_FORTH); /* a warp has 128 values of one column */
         const half2 low = __floats2half2_rn(q.x, q.y), high = __floats2half2_rn(q.z, q.w);
         *(uint2 *)(w.shared + a.place.q_at + column * shape::row_bytes + dim * 2) =
             make_uint2(*(const uint32_t *)&low, *(const uint32_t *)&high);
@@ -548,7 +631,7 @@ static __device__ inline void attend(const attn_args &a, const attn_item &item, 
         __syncthreads(); /* K is there; the last V has been read */
         if (!converts_v && unit > 0) fill_unit<D, NT>(a, w, unit - 1 + stages);
         if (converts_k) {
-            convert_tile<D, NT>(k, a.place.k_row, converted);
+            convert_tile<D, NT>(a.layer.k_type, k, a.place.k_row, converted);
             __syncthreads();
             fill_unit<D, NT>(a, w, unit + stages);
             k = converted;
@@ -559,7 +642,7 @@ static __device__ inline void attend(const attn_args &a, const attn_item &item, 
         if (!converts_k) fill_unit<D, NT>(a, w, unit + stages);
         weigh_tile<D, NT>(a, w, w.first_tile + unit / 2, &part.max, &part.sum);
         if (converts_v) {
-            convert_tile<D, NT>(v, a.place.v_row, converted);
+            convert_tile<D, NT>(a.layer.v_type, v, a.place.v_row, converted);
             v = converted;
         }
         __syncthreads(); /* weights are there */
@@ -577,6 +660,7 @@ static __device__ inline void attend(const attn_args &a, const attn_item &item, 
     copies_wait(0);
     __syncthreads();
     if (item.group >= 0 || w.n_units == 0) put_sums<D, NT>(a, w, o);
+    if (item.group < 0 || (item.n_in_block == 1 && !a.folds_apart)) turn_back<D>(a, w);
     __syncthreads(); /* shared memory is free for the next item */
 }
 

@@ -26,10 +26,14 @@ static attn_cut cut_of(int window, int n_kv_heads)
     return (attn_cut){.unit = unit, .n_even = n_kv_heads >= 4 ? 32 : 64};
 }
 
+bool cuda_attn_has_kernel(int head_dim, kv_type k, kv_type v)
+{
+    return (head_dim == 128 || head_dim == 256 || head_dim == 512) && k != KV_F32 && v != KV_F32;
+}
+
 static bool has_kernel(const dev_pages *l)
 {
-    const bool is_known = l->head_dim == 128 || l->head_dim == 256 || l->head_dim == 512;
-    return is_known && l->k_type != KV_F32 && l->v_type != KV_F32;
+    return cuda_attn_has_kernel(l->head_dim, l->k_type, l->v_type);
 }
 
 static attn_class class_of(const compiled *c, const plan_op *op)

@@ -1,7 +1,6 @@
-/* heads.cu: OP_ROPE_Q, OP_KV_WRITE, and the second right after the first in one launch. One block per head and row; K
- * and V of a KV head are two blocks. */
+/* heads.cu: OP_ROPE_Q, OP_KV_WRITE, and the second right after the first in one launch. One warp per head and row; K
+ * and V of a KV head are two of them. A lane holds the values lane, lane + 32, .. of its head. */
 #include "compute/cuda/async.cuh"
-#include "compute/cuda/head.cuh"
 #include "compute/cuda/pages.cuh"
 
 typedef struct heads_args {
@@ -22,7 +21,7 @@ typedef struct heads_args {
     bool has_v_norm;
 } heads_args;
 
-/* What a block works on. */
+/* What a warp works on. */
 typedef struct head_part {
     bool is_query, is_key;
     int head, dim; /* head of its kind */
@@ -42,37 +41,74 @@ static __device__ inline head_part part_of(const heads_args &a, int index, int r
     return p;
 }
 
-/* Grid: query heads, then KV heads for K, then for V; rows. Reads come before the first use of any of them. */
-static __global__ void heads_kernel(const heads_args a)
+/* A lane's values of a head; `fill` past its end or without one. */
+template <int N> static __device__ inline void load_head(float v[N], const float *x, int dim, float fill)
 {
-    __shared__ float part[BLOCK_WARPS], h[CUDA_MAX_HEAD_DIM];
-    const int row = (int)blockIdx.y;
-    const head_part p = part_of(a, (int)blockIdx.x, row);
-    const head_values w = head_load(p.norm, p.dim, 1);
+#pragma unroll
+    for (int j = 0; j < N; j++) v[j] = x && 32 * j < dim ? x[lane_id() + 32 * j] : fill;
+}
+
+/* x = rms(x; w) */
+template <int N> static __device__ inline void norm_head(float x[N], const float w[N], int dim, float eps)
+{
+    float sum = 0;
+#pragma unroll
+    for (int j = 0; j < N; j++) sum = __fmaf_rn(x[j], x[j], sum);
+    const float inverse = 1.0f / sqrtf(warp_sum(sum) / (float)dim + eps);
+#pragma unroll
+    for (int j = 0; j < N; j++) x[j] = x[j] * inverse * w[j];
+}
+
+/* Pair i < n_rot of (i, i + dim / 2) turns by the angle whose sine and cosine are turns[i]. */
+template <int N> static __device__ inline void rotate_head(float x[N], int dim, const float2 turns[N / 2])
+{
+#pragma unroll
+    for (int half = 1; half <= N / 2; half++) { /* x has no index that is known later than here */
+        if (dim != 64 * half) continue;
+#pragma unroll
+        for (int j = 0; j < half; j++) {
+            const float a = x[j], b = x[j + half], sine = turns[j].x, cosine = turns[j].y;
+            x[j] = a * cosine - b * sine;
+            x[j + half] = b * cosine + a * sine;
+        }
+    }
+}
+
+/* Grid: query heads, then KV heads for K, then for V, BLOCK_WARPS a block; rows. Reads come before the first use of any
+ * of them. */
+template <int N> static __global__ void __launch_bounds__(BLOCK) heads_kernel(const heads_args a)
+{
+    const int row = (int)blockIdx.y, index = (int)blockIdx.x * BLOCK_WARPS + warp_id();
+    const bool has_head = index < a.n_q_heads + 2 * a.n_kv_heads;
+    const head_part p = part_of(a, has_head ? index : 0, row);
+    float x[N], w[N];
+    float2 turns[N / 2];
+    load_head<N>(w, p.norm, p.dim, 1);
     release_dependents();
     wait_for_predecessors();
-    const head_values x = head_load(p.x, p.dim, 0);
+    if (!has_head) return;
+    load_head<N>(x, p.x, p.dim, 0);
     const int alive = a.live[row], source = max(batch_row(a.map, row), 0), seq = max(a.in.seq[source], 0);
-    const bool turns = (p.is_query || p.is_key) && (int)threadIdx.x < a.n_rot;
-    const float2 turn = turns ? a.turns[(size_t)source * a.n_rot + threadIdx.x] : make_float2(0, 1);
-    const int64_t index = p.is_query ? 0 : page_index(a.tables, seq, a.layer.group, a.in.slot[source]);
+#pragma unroll
+    for (int j = 0; j < N / 2; j++) {
+        const int i = lane_id() + 32 * j;
+        const bool has_turn = (p.is_query || p.is_key) && i < a.n_rot;
+        turns[j] = has_turn ? a.turns[(size_t)source * a.n_rot + i] : make_float2(0, 1);
+    }
+    const int64_t at = p.is_query ? 0 : page_index(a.tables, seq, a.layer.group, a.in.slot[source]);
     if (alive < 0) return;
 
-    if (p.is_query || p.is_key || a.has_v_norm) {
-        head_norm(x, w, p.dim, a.eps, h, part);
-    } else {
-        for (int i = 0; i < HEAD_VALUES; i++)
-            if ((int)threadIdx.x + i * BLOCK < p.dim) h[threadIdx.x + i * BLOCK] = x.at[i];
-        __syncthreads();
-    }
-    if (p.is_query || p.is_key) head_rotate(h, p.dim, a.n_rot, turn);
+    if (p.is_query || p.is_key || a.has_v_norm) norm_head<N>(x, w, p.dim, a.eps);
+    if (p.is_query || p.is_key) rotate_head<N>(x, p.dim, turns);
     if (p.is_query) {
         float *out = a.out + ((size_t)row * a.n_q_heads + p.head) * p.dim;
-        for (int i = (int)threadIdx.x; i < p.dim; i += BLOCK) out[i] = h[i];
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            if (32 * j < p.dim) out[lane_id() + 32 * j] = x[j];
     } else if (p.is_key) {
-        kv_store(a.layer.k_type, page_k(a.layer, index, p.head), h, p.dim);
+        kv_store<N>(a.layer.k_type, page_k(a.layer, at, p.head), x, p.dim);
     } else {
-        kv_store(a.layer.v_type, page_v(a.layer, index, p.head), h, p.dim);
+        kv_store<N>(a.layer.v_type, page_v(a.layer, at, p.head), x, p.dim);
     }
 }
 
@@ -119,8 +155,13 @@ static void set_keys(const cuda_pass *p, const plan_op *op, heads_args *a)
 
 static void launch_args(const cuda_pass *p, const heads_args &a, int n_rows)
 {
-    dim3 grid((unsigned)(a.n_q_heads + 2 * a.n_kv_heads), (unsigned)n_rows);
-    launch_overlapped(p->b, heads_kernel, grid, BLOCK, 0, a);
+    const dim3 grid(n_blocks((size_t)(a.n_q_heads + 2 * a.n_kv_heads), BLOCK_WARPS), (unsigned)n_rows);
+    const int dim = a.n_q_heads ? a.q_dim : a.layer.head_dim; /* queries and keys of one launch have the same */
+    launch_overlapped(p->b,
+                      dim <= 128   ? heads_kernel<4>
+                      : dim <= 256 ? heads_kernel<8>
+                                   : heads_kernel<16>,
+                      grid, BLOCK, 0, a);
 }
 
 facet_status check_rope_q(const compiled *c, const plan_op *op, facet_error *err)

@@ -28,7 +28,7 @@ static bool joins_norms(const compiled *c, const plan_op *first, const plan_op *
 static bool joins_heads(const compiled *c, const plan_op *first, const plan_op *op)
 {
     return first->kind == OP_ROPE_Q && op->kind == OP_KV_WRITE && first->inv_freq == op->inv_freq &&
-           first->n_rot == op->n_rot && first->eps == op->eps &&
+           first->n_rot == op->n_rot && first->eps == op->eps && first->head_dim == op->head_dim &&
            c->p->values[first->i0].rows == c->p->values[op->i0].rows;
 }
 

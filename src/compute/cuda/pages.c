@@ -13,23 +13,26 @@ static size_t row_bytes(kv_type t, int head_dim)
 static facet_status check_layer(const kv_desc *desc, int layer, facet_error *err)
 {
     const kv_layer_desc *d = &desc->layers[layer];
-    if (d->head_dim > 0 && d->head_dim % 32 == 0 && d->head_dim <= CUDA_MAX_HEAD_DIM && d->n_kv_heads > 0 &&
+    if (d->head_dim > 0 && d->head_dim % 64 == 0 && d->head_dim <= CUDA_MAX_HEAD_DIM && d->n_kv_heads > 0 &&
         d->group >= 0 && d->group < desc->n_groups)
         return FACET_OK;
     return error_set(
         err, FACET_ERR_UNSUPPORTED,
-        "KV layer %d: head_dim %d, %d KV heads, group %d: wanted head_dim a multiple of 32 up to %d, a group "
+        "KV layer %d: head_dim %d, %d KV heads, group %d: wanted head_dim a multiple of 64 up to %d, a group "
         "below %d",
         layer, d->head_dim, d->n_kv_heads, d->group, CUDA_MAX_HEAD_DIM, desc->n_groups);
 }
 
+/* attn_any.cu reads f16, q8_0 and f32 alone. */
 static facet_status check_type(const kv_layer_desc *d, int layer, kv_type t, facet_error *err)
 {
-    if (t == KV_F16 || t == KV_Q8_0 || t == KV_F32) return FACET_OK;
-    return error_set(err, FACET_ERR_UNSUPPORTED,
-                     "KV layer %d (K %s, V %s): the CUDA backend has no cache type %s: use f16, q8_0 or f32, or "
-                     "--device cpu",
-                     layer, kv_type_get(d->k_type)->name, kv_type_get(d->v_type)->name, kv_type_get(t)->name);
+    if (t == KV_F16 || t == KV_Q8_0 || t == KV_F32 || cuda_attn_has_kernel(d->head_dim, d->k_type, d->v_type))
+        return FACET_OK;
+    return error_set(
+        err, FACET_ERR_UNSUPPORTED,
+        "KV layer %d (K %s, V %s, head_dim %d): on CUDA devices type %s wants heads of 128, 256 or 512 and "
+        "no f32 beside it: use f16 or q8_0, or --device cpu",
+        layer, kv_type_get(d->k_type)->name, kv_type_get(d->v_type)->name, d->head_dim, kv_type_get(t)->name);
 }
 
 static dev_pages layout_of(const kv_layer_desc *d)
