@@ -65,6 +65,24 @@ V vec v_load_i8(const void *p)
 {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p)));
 }
+V vec v_neg(vec v)
+{
+    return -v;
+}
+V vec v_set1_f16(const void *p)
+{
+    int16_t half;
+    memcpy(&half, p, sizeof half);
+    return _mm256_cvtph_ps(_mm_set1_epi16(half));
+}
+V vec v_swap(vec v, int h)
+{
+    switch (h) {
+    case 1: return _mm256_permute_ps(v, 0xb1);
+    case 2: return _mm256_permute_ps(v, 0x4e);
+    default: return _mm256_permute2f128_ps(v, v, 1);
+    }
+}
 V words v_words(const void *p)
 {
     return (words)_mm256_loadu_si256(p);
@@ -122,7 +140,10 @@ V vec v_exp(vec x)
 
 #include "compute/cpu/attn_simd.inc"
 
-const attn_simd attn_simd_avx2 = {.score = score, .value = value, .softmax = softmax};
+#include "compute/cpu/attn_rebuild.inc"
+
+const attn_simd attn_simd_avx2 = {
+    .score = score, .value = value, .turn = turn, .score_values = score_values, .softmax = softmax};
 
 static void split_avx2(const attn_work *w, const attn_row *row, int kv_head, int split, float *part)
 {

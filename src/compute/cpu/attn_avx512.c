@@ -61,6 +61,25 @@ V vec v_load_i8(const void *p)
 {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
 }
+V vec v_neg(vec v)
+{
+    return -v;
+}
+V vec v_set1_f16(const void *p)
+{
+    int16_t half;
+    memcpy(&half, p, sizeof half);
+    return _mm512_cvtph_ps(_mm256_set1_epi16(half));
+}
+V vec v_swap(vec v, int h)
+{
+    switch (h) {
+    case 1: return _mm512_permute_ps(v, 0xb1);
+    case 2: return _mm512_permute_ps(v, 0x4e);
+    case 4: return _mm512_shuffle_f32x4(v, v, 0xb1);
+    default: return _mm512_shuffle_f32x4(v, v, 0x4e);
+    }
+}
 V words v_words(const void *p)
 {
     return (words)_mm512_loadu_si512(p);
@@ -119,7 +138,10 @@ V vec v_exp(vec x)
 
 #include "compute/cpu/attn_simd.inc"
 
-const attn_simd attn_simd_avx512 = {.score = score, .value = value, .softmax = softmax};
+#include "compute/cpu/attn_rebuild.inc"
+
+const attn_simd attn_simd_avx512 = {
+    .score = score, .value = value, .turn = turn, .score_values = score_values, .softmax = softmax};
 
 static void split_avx512(const attn_work *w, const attn_row *row, int kv_head, int split, float *part)
 {
