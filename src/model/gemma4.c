@@ -267,13 +267,20 @@ facet_status gemma4_kv_desc(const hparams *h, kv_type k, kv_type v, kv_desc *out
     return FACET_OK;
 }
 
-int gemma4_rebuild_keys(const hparams *h, const weights *w, kv_desc *d)
+static bool can_rebuild(const hparams *h, const weights *w, int layer)
+{
+    return !h->layers[layer].is_local && w->layers[layer].v < 0;
+}
+
+int gemma4_n_rebuilds(const hparams *h, const weights *w)
 {
     int n = 0;
-    for (int l = 0; l < h->first_shared; l++) {
-        if (h->layers[l].is_local || w->layers[l].v >= 0) continue;
-        kv_layer_rebuild_k(&d->layers[l]);
-        n++;
-    }
+    for (int l = 0; l < h->first_shared; l++) n += can_rebuild(h, w, l);
     return n;
+}
+
+void gemma4_rebuild_keys(const hparams *h, const weights *w, kv_desc *d)
+{
+    for (int l = 0; l < h->first_shared; l++)
+        if (can_rebuild(h, w, l)) kv_layer_rebuild_k(&d->layers[l]);
 }
