@@ -69,12 +69,6 @@ V vec v_neg(vec v)
 {
     return -v;
 }
-V vec v_set1_f16(const void *p)
-{
-    int16_t half;
-    memcpy(&half, p, sizeof half);
-    return _mm256_cvtph_ps(_mm_set1_epi16(half));
-}
 V vec v_swap(vec v, int h)
 {
     switch (h) {
@@ -82,6 +76,17 @@ V vec v_swap(vec v, int h)
     case 2: return _mm256_permute_ps(v, 0x4e);
     default: return _mm256_permute2f128_ps(v, v, 1);
     }
+}
+/* Lane i is the sum of the lanes of a[i], added in halves. */
+V vec v_sums(vec a[8])
+{
+    for (int i = 0; i < 4; i++)
+        a[i] =
+            _mm256_add_ps(_mm256_permute2f128_ps(a[i], a[i + 4], 0x20), _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
+    for (int i = 0; i < 2; i++) /* a[i]: a half of i, of i + 4 */
+        a[i] = _mm256_add_ps(_mm256_shuffle_ps(a[i], a[i + 2], 0x44), _mm256_shuffle_ps(a[i], a[i + 2], 0xee));
+    const vec s = _mm256_add_ps(_mm256_shuffle_ps(a[0], a[1], 0x88), _mm256_shuffle_ps(a[0], a[1], 0xdd));
+    return _mm256_permutevar8x32_ps(s, _mm256_setr_epi32(0, 2, 1, 3, 4, 6, 5, 7));
 }
 V words v_words(const void *p)
 {

@@ -65,12 +65,6 @@ V vec v_neg(vec v)
 {
     return -v;
 }
-V vec v_set1_f16(const void *p)
-{
-    int16_t half;
-    memcpy(&half, p, sizeof half);
-    return _mm512_cvtph_ps(_mm256_set1_epi16(half));
-}
 V vec v_swap(vec v, int h)
 {
     switch (h) {
@@ -79,6 +73,19 @@ V vec v_swap(vec v, int h)
     case 4: return _mm512_shuffle_f32x4(v, v, 0xb1);
     default: return _mm512_shuffle_f32x4(v, v, 0x4e);
     }
+}
+/* Lane i is the sum of the lanes of a[i], added in halves. */
+V vec v_sums(vec a[16])
+{
+    for (int i = 0; i < 8; i++)
+        a[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a[i], a[i + 8], 0x44), _mm512_shuffle_f32x4(a[i], a[i + 8], 0xee));
+    for (int i = 0; i < 4; i++) /* a[i]: two quarters of i, of i + 8 */
+        a[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a[i], a[i + 4], 0x88), _mm512_shuffle_f32x4(a[i], a[i + 4], 0xdd));
+    for (int i = 0; i < 2; i++) /* quarters of i, i + 8, i + 4, i + 12 */
+        a[i] = _mm512_add_ps(_mm512_shuffle_ps(a[i], a[i + 2], 0x44), _mm512_shuffle_ps(a[i], a[i + 2], 0xee));
+    const vec s = _mm512_add_ps(_mm512_shuffle_ps(a[0], a[1], 0x88), _mm512_shuffle_ps(a[0], a[1], 0xdd));
+    /* in quarter j = 0, 8, 4, 12: the sums of j, j + 2, j + 1, j + 3 */
+    return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15), s);
 }
 V words v_words(const void *p)
 {

@@ -38,7 +38,8 @@ typedef struct block {
     size_t q_stride, o_stride;
     float *s, *o, *sums; /* [query][ATTN_SCORE_STRIDE], [query][o_stride], [query][max, sum] */
     uint8_t *tile;       /* room for a gathered tile of the widest type (f32) */
-    /* Where keys are rebuilt (NULL: they are stored): room for a tile of f32, and attn_rebuild_bases of the split. */
+    /* Where keys are rebuilt (NULL: they are stored): room for a tile and its scales in f32, and attn_rebuild_bases of
+     * the split. */
     const attn_rebuild *rebuild;
     float *turned, *bases;
 } block;
@@ -52,7 +53,7 @@ static size_t common_floats(int heads_per_kv, int head_dim)
 
 size_t attn_drive_scratch_floats(int heads_per_kv, int head_dim, bool rebuilds_k)
 {
-    const size_t rebuild = (size_t)head_dim * (ATTN_TILE + SPLIT_TILES);
+    const size_t rebuild = (size_t)head_dim * (ATTN_TILE + 1 + SPLIT_TILES);
     return common_floats(heads_per_kv, head_dim) + (rebuilds_k ? rebuild : 0);
 }
 
@@ -68,7 +69,7 @@ static block block_open(const attn_simd *simd, const attn_work *w, int kv_head)
     b.o = b.s + queries * ATTN_SCORE_STRIDE;
     b.sums = b.o + 2 * queries * b.o_stride; /* the queries' copy lies between */
     b.turned = w->scratch + common_floats(b.n_heads, d->head_dim);
-    b.bases = b.turned + (size_t)d->head_dim * ATTN_TILE;
+    b.bases = b.turned + (size_t)d->head_dim * (ATTN_TILE + 1);
     return b;
 }
 

@@ -24,7 +24,7 @@ typedef struct attn_simd {
      * tile. */
     void (*value)(attn_tile v, int head_dim, int lo, int hi, const float *p, int n_q, float *o, size_t o_stride);
     /* Keys of a V tile that begins where base tells (attn_rebuild_bases): the dims that turn, decoded and turned, in
-     * room [head_dim / 32][32 keys][32 dims]. */
+     * room [head_dim / 32][32 keys][32 dims]; behind them scales [head_dim / 32][32 keys] of all. */
     void (*turn)(attn_tile v, const attn_rebuild *r, bool is_rotated, const float *base, float *room);
     /* score() of the keys of that tile; queries of attn_rebuild_query. */
     void (*score_values)(attn_tile v, const attn_rebuild *r, const float *room, const float *q, size_t q_stride,
