@@ -624,7 +624,7 @@ static int clear(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc == 8 && strcmp(argv[1], "resume") == 0) return resume(argv + 2);
+    if (argc == 9 && strcmp(argv[1], "resume") == 0) return resume(argv + 2);
     const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     if (n < 0) return 1;
     self[n] = 0;
