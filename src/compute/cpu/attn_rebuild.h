@@ -19,7 +19,7 @@ struct attn_rebuild {
     int n_turn;
     const double *step;  /* [n_turn][cos, sin] of a tile's length */
     const float *key;    /* [ATTN_TILE][2][n_turn]: cosines, then sines, of a key's place in its tile */
-    const float *unsign; /* [2][ROTATE_GROUP], rotate_signs */
+    const float *unsign; /* [2][ROTATE_GROUP], unrotate_signs */
 };
 
 /* Pairs that kernels decode for heads in a cache of this type. */

@@ -258,8 +258,8 @@ static facet_status take_memory(compiled *c, facet_error *err)
     c->scratch = mem_map(c->scratch_bytes);
     c->parts = mem_map(c->parts_bytes);
     c->thread_scratch = mem_map(c->thread_scratch_bytes);
-    c->rebuild_tables = mem_map(c->rebuild_bytes);
-    bool ok = c->scratch && c->parts && c->thread_scratch && c->rebuild_tables;
+    if (c->rebuild_bytes) c->rebuild_tables = mem_map(c->rebuild_bytes);
+    bool ok = c->scratch && c->parts && c->thread_scratch && (c->rebuild_tables || !c->rebuild_bytes);
     for (int t = 0; t < c->n_freqs; t++) ok &= (c->rope[t] = mem_map(c->rope_bytes[t])) != NULL;
     return ok ? FACET_OK
               : error_memory(err, "scratch memory", c->scratch_bytes + c->parts_bytes + c->thread_scratch_bytes);

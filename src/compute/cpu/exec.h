@@ -63,7 +63,7 @@ struct compiled {
     size_t rope_bytes[MAX_FREQ_TABLES];
     int n_rebuilds;
     attn_rebuild rebuild[MAX_REBUILDS]; /* without norms: one per rotation and number of pairs decoded */
-    uint8_t *rebuild_tables;
+    uint8_t *rebuild_tables;            /* NULL: no layer rebuilds keys */
     size_t rebuild_bytes;
 };
 
