@@ -53,7 +53,7 @@ static void structs_have_their_sizes(void **state)
 #define SIZE(type, bytes) assert_int_equal(sizeof(type), bytes)
     SIZE(facet_error, 516);
     SIZE(facet_model_info, 112);
-    SIZE(facet_engine_params, 144);
+    SIZE(facet_engine_params, 152);
     SIZE(facet_memory, 40);
     SIZE(facet_engine_info, 216);
     SIZE(facet_logit_bias, 8);

@@ -60,12 +60,29 @@
 
 /* ---- engine ---- */
 
+<<<<<<< HEAD
+=======
+/* Cache types below 8 bits are the CPU backends' so far. */
+static inline bool spec_has_cache_type(const char *type)
+{
+    const char *device = getenv("FACET_TEST_DEVICE");
+    if (!device || strncmp(device, "cuda", 4) != 0) return true;
+    return strcmp(type, "f16") == 0 || strcmp(type, "q8_0") == 0 || strcmp(type, "f32") == 0;
+}
+
+static inline bool spec_can_rebuild_keys(void)
+{
+    return spec_has_cache_type("q4_0"); /* so far the CPU backends' too */
+}
+
+>>>>>>> main
 typedef struct spec_setup {
     const char *target, *mtp, *dflash; /* drafters: NULL = none */
     const char *device;                /* NULL: $FACET_TEST_DEVICE, or cpu */
     const char *k, *v;                 /* cache types; NULL = f16 */
     int32_t n_ctx, draft_ctx;          /* 0: 2048; the default */
     int n_sessions, n_threads;         /* 0: 4; 1 */
+    bool rebuild_keys;
 } spec_setup;
 
 typedef struct spec_world {
@@ -95,6 +112,7 @@ static inline spec_world spec_open(const spec_setup *o)
     p.n_ctx = o->n_ctx ? o->n_ctx : 2048;
     p.n_sessions = o->n_sessions ? o->n_sessions : 4;
     p.draft_ctx = o->draft_ctx;
+    p.rebuild_keys = o->rebuild_keys;
     if (o->k) p.cache_type_k = o->k;
     if (o->v) p.cache_type_v = o->v;
     p.drafters = w.drafters;

@@ -123,10 +123,10 @@ ATTN_FN int attn_p_stride(int head_dim)
 
 /* Small things in shared memory. */
 typedef struct attn_rest {
-    float corr[ATTN_MAX_COLUMNS]; /* what a column's sums are multiplied with before a tile */
-    float old_scale[ATTN_MAX_COLUMNS], new_scale[ATTN_MAX_COLUMNS]; /* .. its output so far, and the next part */
-    float inverse[ATTN_MAX_COLUMNS];                                /* .. the output at last */
-    float max[ATTN_MAX_COLUMNS], sum[ATTN_MAX_COLUMNS];
+    float corr[ATTN_MAX_COLUMNS];                       /* what a column's sums are multiplied with before a tile */
+    float max[ATTN_MAX_COLUMNS], sum[ATTN_MAX_COLUMNS]; /* of a part; of a whole row: scales of the output so far and
+                                                           of the next part */
+    float inverse[ATTN_MAX_COLUMNS];                    /* .. and of the output at last */
     int begin[ATTN_MAX_COLUMNS], end[ATTN_MAX_COLUMNS]; /* keys that a column's row sees */
     int page[ATTN_PAGES];
     int first_page, flag;

@@ -470,8 +470,8 @@ static __device__ inline void add_group(const attn_args &a, const attn_work &w, 
     *part = {-CUDART_INF_F, 0};
     const int own = warp_id() * 4 + lane_id() / 8;
     if (lane_id() % 8 == 0 && own < shape::columns) {
-        w.rest->old_scale[own] = old_scale;
-        w.rest->new_scale[own] = new_scale;
+        w.rest->max[own] = old_scale;
+        w.rest->sum[own] = new_scale;
         w.rest->inverse[own] = is_last ? fold_inverse(all->sum) : 1.0f;
     }
     __syncthreads();
@@ -481,7 +481,7 @@ static __device__ inline void add_group(const attn_args &a, const attn_work &w, 
         for (int c = 0; c < 2; c++) {
             const int column = first_column<D, NT>() + n * 8 + 2 * (lane_id() % 4) + c;
             if (column >= w.n_columns) continue;
-            const float before = w.rest->old_scale[column], scale = w.rest->new_scale[column];
+            const float before = w.rest->max[column], scale = w.rest->sum[column];
             const float inverse = w.rest->inverse[column];
             float *const to = output_of(a, row_of_column(a, w.item.row, column), head_of_column(a, w, column)) +
                               first_dim<D, NT>() + lane_id() / 4;
@@ -653,13 +653,14 @@ static __device__ inline void attend(const attn_args &a, const attn_item &item, 
         add_group<D, NT>(a, w, unit + 2 >= w.n_units, &part, &all, o);
         group++;
     }
-    if (lane_id() % 8 == 0 && warp_id() * 4 < shape::columns) {
+    const bool is_part = item.group >= 0 || w.n_units == 0; /* else the output is there */
+    if (is_part && lane_id() % 8 == 0 && warp_id() * 4 < shape::columns) {
         w.rest->max[warp_id() * 4 + lane_id() / 8] = part.max;
         w.rest->sum[warp_id() * 4 + lane_id() / 8] = part.sum;
     }
     copies_wait(0);
     __syncthreads();
-    if (item.group >= 0 || w.n_units == 0) put_sums<D, NT>(a, w, o);
+    if (is_part) put_sums<D, NT>(a, w, o);
     if (item.group < 0 || (item.n_in_block == 1 && !a.folds_apart)) turn_back<D>(a, w);
     __syncthreads(); /* shared memory is free for the next item */
 }

@@ -69,34 +69,65 @@ static __device__ inline float kv_eight_value(kv_type type, const kv_eight &v, i
     return __half2float(__ushort_as_half((unsigned short)v.a.z)) * (float)code;
 }
 
-/* ---- writing, by one warp: x[j] is value lane + 32 j of a row ---- */
+/* ---- writing, by one warp: lane l has the values 4 l .. 4 l + 3 of a span of 128, those of a block are on eight
+ * lanes. A row whose dimension is 64 has no values on the upper lanes, which take part nevertheless. ---- */
 
-static __device__ inline void store_scale(uint8_t *row, int code_bytes, int block, float scale)
+static __device__ inline float most_of_block(const float4 &x)
 {
-    if (lane_id() == 0) ((uint16_t *)(row + code_bytes))[block] = __half_as_ushort(__float2half_rn(scale));
+    float most = fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
+    for (int step = 1; step < 8; step *= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, step));
+    return most;
+}
+
+/* first: the span's first dimension; the block's scale. */
+static __device__ inline void store_scale(uint8_t *row, int dim, int code_bytes, int first, float scale)
+{
+    const int at = first + 4 * lane_id();
+    if (lane_id() % 8 == 0 && at < dim)
+        ((uint16_t *)(row + code_bytes))[at / 32] = __half_as_ushort(__float2half_rn(scale));
+}
+
+static __device__ inline uint32_t code_q8_0(float x, float by)
+{
+    return (uint32_t)max(-127, min(127, (int)roundf(x * by))) & 0xffu;
 }
 
 /* The host's pages follow the same rule. */
-static __device__ inline void store_q8_0(uint8_t *row, int dim, int block, float x)
+static __device__ inline void store_q8_0(uint8_t *row, int dim, int first, const float4 &x)
 {
-    const float most = warp_max(fabsf(x));
-    const int code = (int)roundf(x * (most > 1e-30f ? 127.0f / most : 0.0f));
-    row[32 * block + lane_id()] = (uint8_t)(int8_t)max(-127, min(127, code));
-    store_scale(row, dim, block, most / 127.0f);
+    const float most = most_of_block(x), by = most > 1e-30f ? 127.0f / most : 0.0f;
+    const int at = first + 4 * lane_id();
+    if (at < dim)
+        *(uint32_t *)(row + at) =
+            code_q8_0(x.x, by) | code_q8_0(x.y, by) << 8 | code_q8_0(x.z, by) << 16 | code_q8_0(x.w, by) << 24;
+    store_scale(row, dim, dim, first, most / 127.0f);
 }
 
-/* As quant/legacy.c: the value of the largest size, the first one if several have it, becomes code 0. */
-static __device__ inline void store_q4_0(uint8_t *row, int dim, int block, float x)
+static __device__ inline uint32_t code_q4_0(float x, float by)
 {
-    const float most = warp_max(fabsf(x));
-    const uint32_t who = __ballot_sync(0xffffffffu, fabsf(x) == most);
-    const float extreme = __shfl_sync(0xffffffffu, x, who ? __ffs((int)who) - 1 : 0), scale = extreme / -8.0f;
-    const float inverse = scale != 0 ? 1.0f / scale : 0.0f;
-    const int at = lane_id() % 8;
-    uint32_t word = (uint32_t)max(0, min(15, (int)(x * inverse + 8.5f))) << (at / 2 * 4 + at % 2 * 16);
-    for (int step = 1; step < 8; step *= 2) word |= __shfl_xor_sync(0xffffffffu, word, step);
-    if (at == 0) ((uint32_t *)row)[4 * block + lane_id() / 8] = word;
-    store_scale(row, dim / 2, block, scale);
+    return (uint32_t)max(0, min(15, (int)(x * by + 8.5f)));
+}
+
+/* The value of the largest size in a block, the first one if several have it. */
+static __device__ inline float extreme_of_block(const float4 &x)
+{
+    const float most = most_of_block(x);
+    float own = fabsf(x.x) == most ? x.x : fabsf(x.y) == most ? x.y : fabsf(x.z) == most ? x.z : x.w;
+    const bool has = fabsf(own) == most;
+    const uint32_t who = __ballot_sync(0xffffffffu, has) >> (lane_id() & 24) & 0xffu;
+    return __shfl_sync(0xffffffffu, own, (lane_id() & 24) + (who ? __ffs((int)who) - 1 : 0));
+}
+
+/* As quant/legacy.c: the extreme value becomes code 0. */
+static __device__ inline void store_q4_0(uint8_t *row, int dim, int first, const float4 &x)
+{
+    const float scale = extreme_of_block(x) / -8.0f, by = scale != 0 ? 1.0f / scale : 0.0f;
+    const int at = first + 4 * lane_id();
+    uint32_t word = code_q4_0(x.x, by) | code_q4_0(x.y, by) << 16 | code_q4_0(x.z, by) << 4 | code_q4_0(x.w, by) << 20;
+    word <<= lane_id() % 2 * 8; /* values 4 .. 7 of the word */
+    word |= __shfl_xor_sync(0xffffffffu, word, 1);
+    if (lane_id() % 2 == 0 && at < dim) ((uint32_t *)row)[at / 8] = word;
+    store_scale(row, dim, dim / 2, first, scale);
 }
 
 /* Code of a value of a rotated vector of length 1 (quant/tq3.c), and its level. */
@@ -113,46 +144,30 @@ static __device__ inline float tq3_level_of(int code)
     return code > 3 ? size : -size;
 }
 
-/* Four blocks, from values that are not rotated yet. */
-static __device__ inline void store_tq3_0(uint8_t *row, int dim, int block, const float values[4])
+/* From values that are not rotated yet. */
+static __device__ inline void store_tq3_0(uint8_t *row, int dim, int first, const float4 &v)
 {
-    float x[4], length = 0, level_length = 0;
-    for (int j = 0; j < 4; j++) length = __fmaf_rn(values[j], values[j], length);
-    length = sqrtf(warp_sum(length));
+    float sum = __fmaf_rn(v.x, v.x, 0), levels = 0;
+    sum = __fmaf_rn(v.w, v.w, __fmaf_rn(v.z, v.z, __fmaf_rn(v.y, v.y, sum)));
+    const float length = sqrtf(warp_sum(sum));
     const bool is_zero = !(length > 1e-10f);
-    for (int j = 0; j < 4; j++) x[j] = is_zero ? 0 : values[j] / length;
-    rotate_strided(x, ROTATE_FORTH);
-    for (int j = 0; j < 4; j++) {
-        const int own = tq3_code(x[j]);
-        const float level = tq3_level_of(own);
-        level_length = __fmaf_rn(level, level, level_length);
-        const int code = __shfl_sync(0xffffffffu, own, lane_id() % 4 * 8 + lane_id() / 4); /* of this lane's bit */
-        for (int bit = 0; bit < 3; bit++) {
-            const uint32_t word = __ballot_sync(0xffffffffu, code >> bit & 1);
-            if (lane_id() == 0) ((uint32_t *)row)[3 * (block + j) + bit] = word;
-        }
+    float4 x = is_zero ? make_float4(0, 0, 0, 0) : make_float4(v.x / length, v.y / length, v.z / length, v.w / length);
+    x = rotate_quad(x, ROTATE_FORTH);
+    const float own[4] = {x.x, x.y, x.z, x.w};
+    uint32_t word[3] = {};
+    for (int i = 0; i < 4; i++) {
+        const int code = tq3_code(own[i]), bit = 4 * (lane_id() % 2 * 4 + i) + lane_id() % 8 / 2;
+        const float level = tq3_level_of(code);
+        levels = __fmaf_rn(level, level, levels);
+        for (int k = 0; k < 3; k++) word[k] |= (uint32_t)(code >> k & 1) << bit;
     }
-    const float norm = is_zero ? 0 : length / sqrtf(warp_sum(level_length));
-    for (int j = 0; j < 4; j++) store_scale(row, dim / 32 * 12, block + j, norm);
-}
-
-static __device__ inline void store_block(kv_type layout, uint8_t *row, int dim, int block, float x)
-{
-    const int i = 32 * block + lane_id();
-    if (layout == KV_F16)
-        ((uint16_t *)row)[i] = __half_as_ushort(__float2half_rn(x));
-    else if (layout == KV_F32)
-        ((float *)row)[i] = x;
-    else if (layout == KV_Q8_0)
-        store_q8_0(row, dim, block, x);
-    else
-        store_q4_0(row, dim, block, x);
-}
-
-/* The bytes that a type stores (kv_type_info), and whether what it stores is rotated. */
-static __device__ inline kv_type kv_layout_of(kv_type t)
-{
-    return t == KV_ROT_Q8_0 ? KV_Q8_0 : t == KV_ROT_Q4_0 ? KV_Q4_0 : t;
+    for (int k = 0; k < 3; k++)
+        for (int step = 1; step < 8; step *= 2) word[k] |= __shfl_xor_sync(0xffffffffu, word[k], step);
+    if (lane_id() % 8 < 3)
+        ((uint32_t *)row)[(first / 32 + lane_id() / 8) * 3 + lane_id() % 8] = lane_id() % 8 == 0   ? word[0]
+                                                                              : lane_id() % 8 == 1 ? word[1]
+                                                                                                   : word[2];
+    store_scale(row, dim, dim / 32 * 12, first, is_zero ? 0 : length / sqrtf(warp_sum(levels)));
 }
 
 static __host__ __device__ inline bool kv_is_rotated(kv_type t)
@@ -160,27 +175,38 @@ static __host__ __device__ inline bool kv_is_rotated(kv_type t)
     return t == KV_TQ3_0 || t == KV_ROT_Q8_0 || t == KV_ROT_Q4_0;
 }
 
-/* A row of dim values, a multiple of 64, and of 128 where it is rotated. */
-template <int N> static __device__ inline void kv_store(kv_type type, uint8_t *row, const float x[N], int dim)
+/* The bytes that a type stores (kv_type_info). */
+static __device__ inline kv_type kv_layout_of(kv_type t)
 {
-    const kv_type layout = kv_layout_of(type);
-    if (kv_is_rotated(type)) {
-#pragma unroll
-        for (int g = 0; g < N; g += 4) {
-            if (32 * g >= dim) break;
-            float group[4] = {x[g], x[g + 1], x[g + 2], x[g + 3]};
-            if (type == KV_TQ3_0) {
-                store_tq3_0(row, dim, g, group);
-                continue;
-            }
-            rotate_strided(group, ROTATE_FORTH);
-            for (int j = 0; j < 4; j++) store_block(layout, row, dim, g + j, group[j]);
-        }
+    return t == KV_ROT_Q8_0 ? KV_Q8_0 : t == KV_ROT_Q4_0 ? KV_Q4_0 : t;
+}
+
+/* The small types: a call, so that the code of the usual ones stays short. */
+static __device__ __noinline__ void store_small(kv_type type, uint8_t *row, int dim, int first, float4 x)
+{
+    if (type == KV_TQ3_0) {
+        store_tq3_0(row, dim, first, x);
         return;
     }
-#pragma unroll
-    for (int j = 0; j < N; j++)
-        if (32 * j < dim) store_block(layout, row, dim, j, x[j]);
+    if (kv_is_rotated(type)) x = rotate_quad(x, ROTATE_FORTH);
+    if (kv_layout_of(type) == KV_Q8_0)
+        store_q8_0(row, dim, first, x);
+    else
+        store_q4_0(row, dim, first, x);
+}
+
+/* A span of a row. dim is 64 or a multiple of 128; of 128 where values are rotated. */
+static __device__ inline void kv_store(kv_type type, uint8_t *row, int dim, int first, const float4 &x)
+{
+    const int at = first + 4 * lane_id();
+    if (type == KV_F16) {
+        const half2 low = __floats2half2_rn(x.x, x.y), high = __floats2half2_rn(x.z, x.w);
+        if (at < dim) *(uint2 *)(row + 2 * at) = make_uint2(*(const uint32_t *)&low, *(const uint32_t *)&high);
+    } else if (type == KV_F32) {
+        if (at < dim) *(float4 *)(row + 4 * at) = x;
+    } else {
+        store_small(type, row, dim, first, x);
+    }
 }
 
 #endif

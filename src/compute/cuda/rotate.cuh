@@ -1,5 +1,5 @@
-/* rotate.cuh: the rotation of quant/rotate.h by one warp: 128 values, four a lane. Sums are those of the host, in its
- * order. */
+/* rotate.cuh: the rotation of quant/rotate.h by one warp: 128 values, four neighbouring ones a lane. Sums are those of
+ * the host, in its order. */
 #ifndef FACET_COMPUTE_CUDA_ROTATE_CUH
 #define FACET_COMPUTE_CUDA_ROTATE_CUH
 
@@ -33,24 +33,6 @@ static __device__ inline float meet_lane(float x, int step)
 }
 
 enum { ROTATE_FORTH, ROTATE_BACK };
-
-/* x[j]: value lane + 32 j. */
-static __device__ inline void rotate_strided(float x[4], int direction)
-{
-#pragma unroll
-    for (int j = 0; j < 4; j++) x[j] = with_sign(x[j], rotate_signs(direction == ROTATE_BACK, j), lane_id());
-#pragma unroll
-    for (int step = 1; step < WARP; step *= 2)
-#pragma unroll
-        for (int j = 0; j < 4; j++) x[j] = meet_lane(x[j], step);
-    meet(&x[0], &x[1]);
-    meet(&x[2], &x[3]);
-    meet(&x[0], &x[2]);
-    meet(&x[1], &x[3]);
-#pragma unroll
-    for (int j = 0; j < 4; j++)
-        x[j] = with_sign(__fmul_rn(x[j], 0.08838834764831845f), rotate_signs(direction != ROTATE_BACK, j), lane_id());
-}
 
 /* Four neighbouring values, those from 4 lane on. */
 static __device__ inline float4 rotate_quad(float4 v, int direction)

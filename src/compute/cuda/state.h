@@ -218,6 +218,10 @@ facet_status cuda_copies_check(const cuda_backend *b, const batch *in, facet_err
 facet_status cuda_batch_stage(compiled *c, const batch *in, int n_rows, int n_out, facet_error *err);
 
 /* attn_work.c: fills attn_classes, attn_class_of and the sizes. */
+static inline bool cuda_has_head_dim(int d)
+{
+    return d == 64 || d == 128 || d == 256 || d == 512;
+}
 bool cuda_attn_has_kernel(int head_dim, kv_type k, kv_type v);
 facet_status cuda_attn_classes(compiled *c, facet_error *err);
 /* The lists and items of a step of n_rows and n_out rows, padding included; returns how many items. */

@@ -4,19 +4,34 @@
  *   w[p] = exp(s[p] - max s)
  *   o    = sum w[p] v[p],  l = sum w[p];   out = o / l after the splits are folded in order
  *
- * In rotated types k[p] is the rotated key, and so is q here; sums of rotated values are turned back at the end. */
+ * In rotated types k[p] is the rotated key, and so is q here; sums of rotated values are turned back at the end. Where
+ * keys are rebuilt, k[p] is made of v[p], and neither it nor q is rotated. */
 #include "compute/cpu/attn.h"
 
 #include <math.h>
 #include <string.h>
 
 #include "compute/cpu/attn_fold.h"
+#include "compute/cpu/attn_rebuild.h"
 #include "quant/rotate.h"
 
 /* The slot that holds logical position p for this row (batch.h). */
 static int32_t slot_of(const attn_row *row, int32_t p)
 {
     return row->path && p >= row->base ? row->base + row->path[p - row->base] : p;
+}
+
+/* The key of position p, in slot `slot`. */
+static void read_key(const attn_work *w, const attn_row *row, int32_t p, int32_t slot, int kv_head, float *x)
+{
+    const int32_t page = row->table[slot / KV_PAGE_LEN];
+    if (!w->rebuild) {
+        attn_get_k(w->layer, page, slot % KV_PAGE_LEN, kv_head, x);
+        return;
+    }
+    attn_get_v(w->layer, page, slot % KV_PAGE_LEN, kv_head, x);
+    if (kv_type_get(w->layer->desc.v_type)->is_rotated) unrotate_values(x, (size_t)w->layer->desc.head_dim);
+    attn_rebuild_key(w->rebuild, p, x);
 }
 
 /* Scratch: s[ATTN_SPLIT], one decoded key or value, the query. */
@@ -26,10 +41,10 @@ static void split_head(const attn_work *w, const attn_row *row, int kv_head, int
     int head_dim = w->layer->desc.head_dim;
     float *s = w->scratch, *x = s + ATTN_SPLIT, *q = x + head_dim, max = -INFINITY, sum = 0;
     memcpy(q, row->q + (size_t)head * (size_t)head_dim, (size_t)head_dim * sizeof *q);
-    if (kv_type_get(w->layer->desc.k_type)->is_rotated) rotate_values(q, (size_t)head_dim);
+    if (!w->rebuild && kv_type_get(w->layer->desc.k_type)->is_rotated) rotate_values(q, (size_t)head_dim);
     for (int32_t p = first; p < last; p++) {
         int32_t slot = slot_of(row, p);
-        attn_get_k(w->layer, row->table[slot / KV_PAGE_LEN], slot % KV_PAGE_LEN, kv_head, x);
+        read_key(w, row, p, slot, kv_head, x);
         float dot = 0;
         for (int i = 0; i < head_dim; i++) dot += q[i] * x[i];
         s[p - first] = dot * w->scale;
