@@ -60,22 +60,13 @@
 
 /* ---- engine ---- */
 
-<<<<<<< HEAD
-=======
-/* Cache types below 8 bits are the CPU backends' so far. */
-static inline bool spec_has_cache_type(const char *type)
-{
-    const char *device = getenv("FACET_TEST_DEVICE");
-    if (!device || strncmp(device, "cuda", 4) != 0) return true;
-    return strcmp(type, "f16") == 0 || strcmp(type, "q8_0") == 0 || strcmp(type, "f32") == 0;
-}
-
+/* Only the CPU backends can, so far. */
 static inline bool spec_can_rebuild_keys(void)
 {
-    return spec_has_cache_type("q4_0"); /* so far the CPU backends' too */
+    const char *device = getenv("FACET_TEST_DEVICE");
+    return !device || strncmp(device, "cuda", 4) != 0;
 }
 
->>>>>>> main
 typedef struct spec_setup {
     const char *target, *mtp, *dflash; /* drafters: NULL = none */
     const char *device;                /* NULL: $FACET_TEST_DEVICE, or cpu */

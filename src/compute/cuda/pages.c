@@ -13,14 +13,10 @@ static size_t row_bytes(kv_type t, int head_dim)
 static facet_status check_layer(const kv_desc *desc, int layer, facet_error *err)
 {
     const kv_layer_desc *d = &desc->layers[layer];
-<<<<<<< HEAD
-    if (cuda_has_head_dim(d->head_dim) && d->n_kv_heads > 0 &&
-=======
     if (d->rebuilds_k)
         return error_set(err, FACET_ERR_UNSUPPORTED, "KV layer %d holds V alone: the CUDA backend cannot rebuild keys",
                          layer);
-    if (d->head_dim > 0 && d->head_dim % 32 == 0 && d->head_dim <= CUDA_MAX_HEAD_DIM && d->n_kv_heads > 0 &&
->>>>>>> main
+    if (cuda_has_head_dim(d->head_dim) && d->n_kv_heads > 0 &&
         d->group >= 0 && d->group < desc->n_groups)
         return FACET_OK;
     return error_set(
