@@ -54,18 +54,27 @@ static bool parse_list(const char *name, const char *arg, int32_t min, int32_t m
     }
 }
 
+/* Not by cli_int, which would name the option -n. */
+static bool parse_count(const char *arg, int *out)
+{
+    char *end;
+    const long v = strtol(arg, &end, 10);
+    if (end == arg || *end || v < 1 || v > MAX_PER_CELL) {
+        fprintf(stderr, "facet: --n: '%s' is not a whole number from 1 to %d\n", arg, MAX_PER_CELL);
+        return false;
+    }
+    *out = (int)v;
+    return true;
+}
+
 static bool parse_one(needle_options *o, int c, const char *arg)
 {
-    long long v;
     switch (c) {
     case 'c': return parse_list("ctx", arg, NEEDLE_MIN_TOKENS + ANSWER_TOKENS, MAX_CTX, &o->ctx);
     case OPT_DEPTH: return parse_list("depth", arg, 0, 100, &o->depth);
     case OPT_SVG: o->svg = arg; return true;
     case OPT_RAW: o->is_raw = true; return true;
-    case OPT_N:
-        if (!cli_int("n", arg, 1, MAX_PER_CELL, &v)) return false;
-        o->n_per_cell = (int)v;
-        return true;
+    case OPT_N: return parse_count(arg, &o->n_per_cell);
     default: return cli_option(&o->common, c, arg) == 1;
     }
 }
