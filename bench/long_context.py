@@ -57,11 +57,14 @@ class Bench:
         self.end = time.monotonic() + args.seconds if args.seconds else None
         self.only_print = args.print
         self.work = tempfile.TemporaryDirectory()
+        self.results = self.read()
+
+    def read(self):
         try:
             with open(RESULTS) as f:
-                self.results = json.load(f)
+                return json.load(f)
         except FileNotFoundError:
-            self.results = {}
+            return {}
 
     def run(self, command):
         done = subprocess.run([self.facet, *shlex.split(command)], capture_output=True, text=True)
@@ -75,12 +78,13 @@ class Bench:
             return self.results.get(key)
         try:
             begun = time.monotonic()
-            self.results[key] = measure()
+            found = measure()
         except RuntimeError as e:
             print(e, file=sys.stderr)
             return None
         print(f"{time.monotonic() - begun:6.0f} s  {key}", file=sys.stderr)
-        part = RESULTS + ".part"
+        self.results = {**self.read(), key: found}  # others may run beside this one
+        part = f"{RESULTS}.{os.getpid()}"
         with open(part, "w") as f:
             json.dump(self.results, f, indent=1, sort_keys=True)
             f.write("\n")
