@@ -2,11 +2,11 @@
 """The tables of docs/long-context.md: what each setting of the KV cache takes, and what it costs in quality.
 
     bench/long_context.py [--facet build/facet] [--shared ../shared] [--only bytes,kl,passkey,needle] [--models A,B]
-                          [--settings NAME,..] [--seconds N] [--threads N] [--print]
+                          [--settings NAME,..] [--longest N] [--seconds N] [--threads N] [--print]
 
 Every figure is measured once and kept in bench/long_context.json under what it was measured with, so that a run which was
 cut short, or one with a new line in SETTINGS, measures only what is missing; --seconds ends a run after the figure at
-hand. Then the tables are written between the markers of the document. --print writes the tables of what there is, and
+hand, --longest leaves longer contexts of `kl` out. Then the tables are written between the markers of the document. --print writes the tables of what there is, and
 measures nothing. What is measured:
 
     bytes     `facet inspect --ctx` on files of the public sizes without weights (`facet quantize --random SIZE --hollow`)
@@ -16,6 +16,7 @@ measures nothing. What is measured:
 
 Needs nothing but Python. Times are not measured: other work on the machine changes nothing but the duration."""
 import argparse
+import itertools
 import json
 import os
 import re
@@ -242,6 +243,7 @@ def main():
     parser.add_argument("--settings")
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--longest", type=int, default=1 << 20)
     parser.add_argument("--print", action="store_true")
     args = parser.parse_args()
     os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
@@ -249,18 +251,19 @@ def main():
     tables = {"bytes": bytes_table, "kl": kl_tables, "passkey": passkey_table, "needle": needle_table}
     wanted = args.settings.split(",") if args.settings else None
     models = args.models.split(",") if args.models else MODELS
+    chosen = [(name, options) for name, options in SETTINGS if not wanted or name in wanted]
     for kind in args.only.split(","):  # what was asked for is measured first ...
-        for name, options in SETTINGS:
-            if wanted and name not in wanted:
-                continue
-            for model in [m for m in MODELS if m in models and kind != "bytes"]:
-                if kind == "kl" and name != REFERENCE:
-                    for n_ctx, n_chunks in KL_CHUNKS:
+        if kind == "kl":
+            for n_ctx, n_chunks in KL_CHUNKS:
+                for (name, options), model in itertools.product(chosen, models):
+                    if name != REFERENCE and n_ctx <= args.longest:
                         bench.kl(model, n_ctx, n_chunks, options)
-                elif kind != "kl":
-                    getattr(bench, kind)(model, options)
-            for size in SIZES if kind == "bytes" else []:
+        elif kind == "bytes":
+            for (name, options), size in itertools.product(chosen, SIZES):
                 bench.bytes(size, options)
+        else:
+            for (name, options), model in itertools.product(chosen, models):
+                getattr(bench, kind)(model, options)
     bench.only_print = True  # ... then every table is written from what there is
     rows = list(labels(bench, SETTINGS))
     for kind, make in tables.items():
