@@ -2,8 +2,9 @@
  *
  *     bench_kv_types                        error of attention on made-up vectors
  *     bench_kv_types VECTORS                also on those of a folder: attn_q.f32, attn_k.f32, attn_v.f32
- *     bench_kv_types MODEL.gguf TEXT CTX    divergence of the model's next token on the first 2 CTX tokens of the text:
- *                                           CTX to learn means and channels from, CTX to score
+ *     bench_kv_types MODEL.gguf TEXT CTX    divergence of the model's next token on the first 2 CTX tokens of the text
+ * (-: that of `facet eval needle`): CTX to learn means and channels from, then CTX of whose second half every position
+ * counts
  *
  * The ways need no kernel: the engine keeps a cache of f32, and what is written into it has gone through the codes of
  * kv_codes.h (the linker puts this program's functions before attn_put_k and attn_put_v). Markdown on standard output.
@@ -14,38 +15,34 @@
 #include "base/file_map.h"
 #include "base/mem.h"
 #include "compute/cpu/attn.h"
+#include "decode/needle.h"
 #include "decode/score.h"
 #include "kv_codes.h"
 #include "model/model.h"
 
 static const scheme schemes[] = {
-    {.name = "q8_0", .turn = TURN_NONE, .code = CODE_Q8_0},
-    {.name = "q4_0", .turn = TURN_NONE, .code = CODE_Q4_0},
+    {.name = "q8_0", .code = CODE_Q8_0},
+    {.name = "q4_0", .code = CODE_Q4_0},
     {.name = "rot_q4_0", .turn = TURN_128, .code = CODE_Q4_0},
-    {.name = "rot_q4_0, fitted scale", .turn = TURN_128, .code = CODE_Q4_0_FIT},
+    {.name = "rot_q4_0, codes by search", .turn = TURN_128, .code = CODE_Q4_0_FIT},
     {.name = "rotated iq4_nl", .turn = TURN_128, .code = CODE_IQ4_NL},
-    {.name = "rotated, 4-bit levels, scale by least squares", .turn = TURN_128, .code = CODE_LM4_32S},
-    {.name = "rotated, 4-bit levels, scale by length", .turn = TURN_128, .code = CODE_LM4_32L},
-    {.name = "the same (squares), rotated over the head", .turn = TURN_HEAD, .code = CODE_LM4_32S},
-    {.name = "the same (squares), means kept apart", .turn = TURN_128, .code = CODE_LM4_32S, .takes_mean = true},
-    {.name = "the same (squares), scales by channel", .turn = TURN_128, .code = CODE_LM4_32S, .takes_channels = true},
-    {.name = "the same (squares), last 128 exact", .turn = TURN_128, .code = CODE_LM4_32S, .n_recent = 128},
-    {.name = "rotated, 4-bit levels, one scale for 128", .turn = TURN_128, .code = CODE_LM4_128L},
-    {.name = "tq3_0", .turn = TURN_NONE, .code = CODE_TQ3_0},
-    {.name = "rotated, 3-bit levels, scale by least squares", .turn = TURN_128, .code = CODE_LM3_32S},
-    {.name = "rotated, 3-bit levels, scale by length", .turn = TURN_128, .code = CODE_LM3_32L},
-    {.name = "the same (squares), means kept apart", .turn = TURN_128, .code = CODE_LM3_32S, .takes_mean = true},
-    {.name = "the same (squares), scales by channel", .turn = TURN_128, .code = CODE_LM3_32S, .takes_channels = true},
-    {.name = "the same (squares), last 128 exact", .turn = TURN_128, .code = CODE_LM3_32S, .n_recent = 128},
-    {.name = "rotated, 3-bit levels, one scale for 128", .turn = TURN_128, .code = CODE_LM3_128L},
-    {.name = "RoPE's pairs in q4_0, the rest in 3 bits (squares)",
-     .turn = TURN_128,
-     .code = CODE_LM3_32S,
-     .apart = CODE_Q4_0_FIT},
-    {.name = "RoPE's pairs in q8_0, the rest in 3 bits (squares)",
-     .turn = TURN_128,
-     .code = CODE_LM3_32S,
-     .apart = CODE_Q8_0},
+    {.name = "rotated, 4-bit levels", .turn = TURN_128, .code = CODE_LM4_32},
+    {.name = ".. K by squares, too", .turn = TURN_128, .code = CODE_LM4_32S},
+    {.name = ".. rotated over the head", .turn = TURN_HEAD, .code = CODE_LM4_32},
+    {.name = ".. means kept apart", .turn = TURN_128, .code = CODE_LM4_32, .takes_mean = true},
+    {.name = ".. scales by channel", .turn = TURN_128, .code = CODE_LM4_32, .takes_channels = true},
+    {.name = ".. last 128 exact", .turn = TURN_128, .code = CODE_LM4_32, .n_recent = 128},
+    {.name = ".. one scale for 128", .turn = TURN_128, .code = CODE_LM4_128},
+    {.name = "tq3_0", .code = CODE_TQ3_0},
+    {.name = "rotated, 3-bit levels", .turn = TURN_128, .code = CODE_LM3_32},
+    {.name = ".. K by squares, too", .turn = TURN_128, .code = CODE_LM3_32S},
+    {.name = ".. rotated over the head", .turn = TURN_HEAD, .code = CODE_LM3_32},
+    {.name = ".. means kept apart", .turn = TURN_128, .code = CODE_LM3_32, .takes_mean = true},
+    {.name = ".. scales by channel", .turn = TURN_128, .code = CODE_LM3_32, .takes_channels = true},
+    {.name = ".. last 128 exact", .turn = TURN_128, .code = CODE_LM3_32, .n_recent = 128},
+    {.name = ".. one scale for 128", .turn = TURN_128, .code = CODE_LM3_128},
+    {.name = ".. RoPE's pairs in q4_0", .turn = TURN_128, .code = CODE_LM3_32, .apart = CODE_Q4_0},
+    {.name = ".. RoPE's pairs in q8_0", .turn = TURN_128, .code = CODE_LM3_32, .apart = CODE_Q8_0},
 };
 enum { N_SCHEMES = sizeof schemes / sizeof *schemes };
 
@@ -359,21 +356,37 @@ static double coded_error(int axis)
     return power > 0 ? error / power : 0;
 }
 
+/* At least 2 * n_ctx tokens of the text; *ids is owned (facet_free). */
+static void read_text(const facet_model *m, const char *path, int32_t n_ctx, int32_t **ids)
+{
+    facet_error err;
+    size_t n;
+    if (strcmp(path, "-") == 0) {
+        needle_prompt prompt;
+        const needle_params p = {.n_tokens = 2 * n_ctx + 8, .depth = 50, .seed = 1};
+        if (needle_build(m, &p, &prompt, &err) != FACET_OK) die(&err);
+        *ids = prompt.ids;
+        n = prompt.n_ids;
+        facet_free(prompt.text);
+    } else {
+        char *text;
+        size_t bytes;
+        if (file_read_all(path, 1 << 28, &text, &bytes, &err) != FACET_OK) die(&err);
+        if (facet_tokenize(m, text, bytes, true, true, ids, &n, &err) != FACET_OK) die(&err);
+        mem_free(text);
+    }
+    if (n_ctx >= 128 && n >= 2 * (size_t)n_ctx) return;
+    fprintf(stderr, "bench_kv_types: %s has %zu tokens, wanted twice CTX, which is 128 at least\n", path, n);
+    exit(1);
+}
+
 static void model_table(const char *path, const char *text_path, int32_t n_ctx)
 {
     facet_model *m;
     facet_error err;
-    char *text;
-    size_t bytes, n;
     int32_t *ids;
     if (facet_model_open(path, &m, &err) != FACET_OK) die(&err);
-    if (file_read_all(text_path, 1 << 28, &text, &bytes, &err) != FACET_OK) die(&err);
-    if (facet_tokenize(m, text, bytes, true, true, &ids, &n, &err) != FACET_OK) die(&err);
-    mem_free(text);
-    if (n_ctx < 4 || n < 2 * (size_t)n_ctx) {
-        fprintf(stderr, "bench_kv_types: %s has %zu tokens, wanted twice %d\n", text_path, n, n_ctx);
-        exit(1);
-    }
+    read_text(m, text_path, n_ctx, &ids);
     facet_engine *e[2] = {open_engine(m, "f16", n_ctx), open_engine(m, "f32", n_ctx)};
     world.is_learning = true;
     divergence(e, ids, (size_t)n_ctx, NULL, NULL);

@@ -16,20 +16,21 @@
 enum { CODE_MAX_DIM = 512, CODE_BLOCK = 32 };
 
 /* How 32 or 128 neighbours become codes and scales. LM: the Lloyd-Max levels of a normal distribution times a scale,
- * which is f16 and gives back the length (L) or the least squared error (S). */
+ * which is f16. The scale of keys gives back their length, since shorter keys flatten the softmax, that of values the
+ * least squared error; with S that of both. */
 typedef enum block_code {
     CODE_NONE,
     CODE_Q8_0,
     CODE_Q4_0,     /* the encoder of the format: the largest value sets the scale */
-    CODE_Q4_0_FIT, /* the same bytes, scale by search */
+    CODE_Q4_0_FIT, /* the same bytes, codes by search */
     CODE_IQ4_NL,
     CODE_TQ3_0, /* with its own rotation */
     CODE_LM4_32S,
-    CODE_LM4_32L,
-    CODE_LM4_128L,
+    CODE_LM4_32,
+    CODE_LM4_128,
     CODE_LM3_32S,
-    CODE_LM3_32L,
-    CODE_LM3_128L
+    CODE_LM3_32,
+    CODE_LM3_128
 } block_code;
 
 typedef enum turn { TURN_NONE, TURN_128, TURN_HEAD } turn;
@@ -53,11 +54,11 @@ static inline double code_bits(block_code c)
 {
     switch (c) {
     case CODE_Q8_0: return 8.5;
-    case CODE_LM4_128L: return 4.125;
+    case CODE_LM4_128: return 4.125;
     case CODE_TQ3_0:
     case CODE_LM3_32S:
-    case CODE_LM3_32L: return 3.5;
-    case CODE_LM3_128L: return 3.125;
+    case CODE_LM3_32: return 3.5;
+    case CODE_LM3_128: return 3.125;
     case CODE_NONE: return 32;
     default: return 4.5;
     }
@@ -143,33 +144,31 @@ static inline void code_type(tensor_type t, float *x, int n)
     type_get(t)->decode(bytes, x, (size_t)n);
 }
 
-/* Q4_0's codes -8..7 with the scale of the least squared error among some around the format's own. */
-static inline void code_q4_fit(float *x)
+/* Q4_0's codes -8..7 of the least squared error among some scales around the format's own. */
+static inline void code_q4_fit(float *x, bool keeps_length)
 {
-    float extreme = 0, best[CODE_BLOCK], least = INFINITY;
+    float extreme = 0, best[CODE_BLOCK] = {0}, least = INFINITY;
     for (int i = 0; i < CODE_BLOCK; i++)
         if (fabsf(x[i]) > fabsf(extreme)) extreme = x[i];
-    for (int t = -8; t <= 8; t++) {
-        const float inverse = extreme != 0 ? -(8.0f + 0.25f * (float)t) / extreme : 0;
-        float y[CODE_BLOCK], dot = 0, qq = 0, error = 0;
+    for (int t = -8; t <= 8 && extreme != 0; t++) {
+        const float inverse = -(8.0f + 0.25f * (float)t) / extreme;
+        float y[CODE_BLOCK], dot = 0, qq = 0, xx = 0;
         for (int i = 0; i < CODE_BLOCK; i++) {
             y[i] = fminf(fmaxf(rintf(x[i] * inverse), -8), 7);
             dot += x[i] * y[i];
             qq += y[i] * y[i];
+            xx += x[i] * x[i];
         }
-        const float d = qq > 0 ? f16_to_f32(f32_to_f16(dot / qq)) : 0;
-        for (int i = 0; i < CODE_BLOCK; i++) {
-            y[i] *= d;
-            error += (x[i] - y[i]) * (x[i] - y[i]);
-        }
+        const float error = xx - dot * dot / qq; /* of the best scale for these codes */
+        const float d = f16_to_f32(f32_to_f16(keeps_length ? copysignf(sqrtf(xx / qq), dot) : dot / qq));
         if (error >= least) continue;
         least = error;
-        memcpy(best, y, sizeof best);
+        for (int i = 0; i < CODE_BLOCK; i++) best[i] = y[i] * d;
     }
     memcpy(x, best, sizeof best);
 }
 
-static inline void code_values(block_code c, float *x, int n)
+static inline void code_values(block_code c, bool is_v, float *x, int n)
 {
     uint8_t bytes[CODE_MAX_DIM];
     switch (c) {
@@ -184,12 +183,12 @@ static inline void code_values(block_code c, float *x, int n)
         return;
     default: break;
     }
-    const bool is_wide = c == CODE_LM4_128L || c == CODE_LM3_128L;
+    const bool is_wide = c == CODE_LM4_128 || c == CODE_LM3_128;
     const int step = is_wide ? 128 : CODE_BLOCK, bits = c >= CODE_LM3_32S ? 3 : 4;
-    const bool keeps_length = c != CODE_LM4_32S && c != CODE_LM3_32S;
+    const bool keeps_length = !is_v && c != CODE_LM4_32S && c != CODE_LM3_32S;
     for (int i = 0; i < n; i += step) {
         if (c == CODE_Q4_0_FIT)
-            code_q4_fit(x + i);
+            code_q4_fit(x + i, keeps_length);
         else
             code_lloyd(x + i, step, bits, keeps_length);
     }
@@ -212,12 +211,12 @@ static inline void turn_head(float *x, int n, bool is_back)
     for (int i = 0; i < n; i++) x[i] *= factor * (is_back && rng_mix((uint64_t)i + 1) & 1 ? -1.0f : 1.0f);
 }
 
-static inline void code_turned(turn t, block_code c, float *x, int n)
+static inline void code_turned(turn t, block_code c, bool is_v, float *x, int n)
 {
     if (t == TURN_HEAD && (n & (n - 1)) != 0) t = TURN_128;
     if (t == TURN_128) rotate_values(x, (size_t)n);
     if (t == TURN_HEAD) turn_head(x, n, false);
-    code_values(c, x, n);
+    code_values(c, is_v, x, n);
     if (t == TURN_128) unrotate_values(x, (size_t)n);
     if (t == TURN_HEAD) turn_head(x, n, true);
 }
@@ -257,10 +256,10 @@ static inline void code_row(const scheme *s, const head_facts *f, bool is_v, con
     }
     for (int is_rope = 0; is_rope < 2 && splits; is_rope++) {
         const int m = move_part(f, is_rope, y, part, false);
-        code_turned(s->turn, is_rope ? s->apart : s->code, part, m);
+        code_turned(s->turn, is_rope ? s->apart : s->code, is_v, part, m);
         move_part(f, is_rope, y, part, true);
     }
-    if (!splits) code_turned(s->turn, s->code, y, n);
+    if (!splits) code_turned(s->turn, s->code, is_v, y, n);
     for (int i = 0; i < n; i++) {
         if (s->takes_channels) y[i] *= f->rms[i];
         if (s->takes_mean && (is_v || !is_turned_by_rope(f, i))) y[i] += f->mean[i];

@@ -10,7 +10,7 @@ hand, --longest leaves longer contexts of `kl` out. Then the tables are written 
 measures nothing. What is measured:
 
     bytes     `facet inspect --ctx` on files of the public sizes without weights (`facet quantize --random SIZE --hollow`)
-    kl        `facet eval kl` against f16 on chunks of 4,096 and of 16,384 tokens of the reference set's texts
+    kl        `facet eval kl` against f16 on 4,096 and 16,384 tokens: of the reference set's texts, and of other sentences
     passkey   `facet eval tasks` on the reference set's passkey.jsonl, counted by length
     needle    `facet eval needle` at 2k, 4k, 8k and 16k, five depths
 
@@ -19,6 +19,7 @@ import argparse
 import itertools
 import json
 import os
+import random
 import re
 import shlex
 import subprocess
@@ -45,7 +46,7 @@ SIZES = ["31b", "26b-a4b", "12b", "e4b", "e2b"]
 MODELS = ["tiny-31b", "tiny-26b-a4b", "tiny-e2b"]
 MODEL_FILE = "models/{}-F16.gguf"
 BYTES_CTX = 131072
-KL_CHUNKS = [(4096, 1), (16384, 1)]  # length, how many: half of the tokens are scored
+KL_RUNS = [("trained", 4096), ("other", 4096), ("trained", 16384)]  # text, context: its second half is scored
 LENGTHS = [2000, 4000, 8000, 16000]  # of passkey.jsonl
 NEEDLE = "--ctx 2048,4096,8192,16384 --depth 0,25,50,75,100"
 RESULTS = "bench/long_context.json"
@@ -124,25 +125,39 @@ class Bench:
 
     # ---- quality ----
 
-    def text(self):
-        """Answers of the tasks between the long texts, in the chat's form."""
-        path = self.file("text")
+    def text(self, kind):
+        """trained: answers of the tasks between the long texts, as the models saw them in training. other: sentences of
+        the same words that they never saw."""
+        path = self.file(kind)
         if not os.path.exists(path):
-            tasks, long = self.lines("tasks.jsonl"), self.lines("passkey.jsonl")
-            parts = []
-            for i, passage in enumerate(p for p in long if p["tokens"] in (4000, 8000)):
-                parts += [t["prompt"].replace("<bos>", "") + t["answer"] + "<turn|>\n" for t in tasks[14 * i:14 * i + 14]]
-                parts.append(passage["prompt"].replace("<bos>", "") + " " + passage["answer"] + "\n")
             with open(path, "w") as f:
-                f.write("".join(parts))
+                f.write(self.trained_text() if kind == "trained" else self.other_text())
         return path
 
-    def kl(self, model, n_ctx, n_chunks, options):
+    def trained_text(self):
+        tasks, long, parts = self.lines("tasks.jsonl"), self.lines("passkey.jsonl"), []
+        for i, passage in enumerate(p for p in long if p["tokens"] in (4000, 8000)):
+            parts += [t["prompt"].replace("<bos>", "") + t["answer"] + "<turn|>\n" for t in tasks[14 * i:14 * i + 14]]
+            parts.append(passage["prompt"].replace("<bos>", "") + " " + passage["answer"] + "\n")
+        return "".join(parts)
+
+    def other_text(self):
+        draw = random.Random(1).choice
+        one = {"N": "Anna Tom Clara Mark Nina Oscar".split(), "T": "lamp boat ring book bell drum".split(),
+               "P": "garden mill forest market school tower".split(), "A": "dog owl fox horse goat crow".split(),
+               "K": "old red small quiet happy green".split()}
+        forms = ["N took the T because it was K .", "When N came to the P , the A had gone .",
+                 "The K A and the K A sat in the P .", "N asked : where is the T ? It is in the P .",
+                 "Nobody in the P saw the K T of N ."]
+        text = " ".join(draw(one[w]) if w in one else w for _ in range(4000) for w in draw(forms).split())
+        return re.sub(r" ([.,:?])", r"\1", text) + "\n"
+
+    def kl(self, model, text, n_ctx, options):
         def measure():
             reference = dict(SETTINGS)[REFERENCE]
-            return json.loads(self.run(f"eval kl -m {self.model(model)} -c {n_ctx} --chunks {n_chunks} --special --json "
-                                       f"--a {shlex.quote(reference)} --b {shlex.quote(options)} {self.text()}"))
-        return self.figure(f"kl {model} {n_ctx} {options}", measure)
+            return json.loads(self.run(f"eval kl -m {self.model(model)} -c {n_ctx} --chunks 1 --special --json "
+                                       f"--a {shlex.quote(reference)} --b {shlex.quote(options)} {self.text(text)}"))
+        return self.figure(f"kl {model} {text} {n_ctx} {options}", measure)
 
     def passkey(self, model, options):
         def measure():
@@ -190,18 +205,16 @@ def bytes_table(bench, settings):
 
 def kl_tables(bench, settings):
     out = ""
-    for n_ctx, n_chunks in KL_CHUNKS:
+    for text, n_ctx in KL_RUNS:
         rows = []
         for label, options in settings:
             if options == dict(SETTINGS)[REFERENCE]:
                 continue
-            found = [bench.kl(m, n_ctx, n_chunks, options) for m in MODELS]
+            found = [bench.kl(m, text, n_ctx, options) for m in MODELS]
             rows.append([label] + [known(f, lambda f: f"{1e5 * f['mean_kl']:.3g} ± {1e5 * f['mean_kl_error']:.1g}; "
                                          f"{1e5 * f['p99_kl']:.3g}; {100 * f['same_argmax']:.2f} %") for f in found])
-        scored = [f["tokens"] for key, f in bench.results.items() if re.match(rf"kl \S+ {n_ctx} ", key)]
-        if scored:
-            out += f"Contexts of {n_ctx:,} tokens, {scored[0]:,} positions scored:\n\n"
-        out += table(["K / V"] + MODELS, rows) + "\n"
+        kind = {"trained": "the models' kind of text", "other": "sentences unlike their training"}[text]
+        out += f"A context of {n_ctx:,} tokens, {kind}:\n\n" + table(["K / V"] + MODELS, rows) + "\n"
     return out
 
 
@@ -254,10 +267,9 @@ def main():
     chosen = [(name, options) for name, options in SETTINGS if not wanted or name in wanted]
     for kind in args.only.split(","):  # what was asked for is measured first ...
         if kind == "kl":
-            for n_ctx, n_chunks in KL_CHUNKS:
-                for (name, options), model in itertools.product(chosen, models):
-                    if name != REFERENCE and n_ctx <= args.longest:
-                        bench.kl(model, n_ctx, n_chunks, options)
+            for (text, n_ctx), (name, options), model in itertools.product(KL_RUNS, chosen, models):
+                if name != REFERENCE and n_ctx <= args.longest:
+                    bench.kl(model, text, n_ctx, options)
         elif kind == "bytes":
             for (name, options), size in itertools.product(chosen, SIZES):
                 bench.bytes(size, options)
