@@ -1,10 +1,12 @@
 /* bench_kv_types: which way to keep K and V in 3 to 5 bits loses least, at equal bytes.
  *
- *     bench_kv_types                        error of attention on made-up vectors
- *     bench_kv_types VECTORS                also on those of a folder: attn_q.f32, attn_k.f32, attn_v.f32
- *     bench_kv_types MODEL.gguf TEXT CTX    divergence of the model's next token on the first 2 CTX tokens of the text
- * (-: that of `facet eval needle`): CTX to learn means and channels from, then CTX of whose second half every position
- * counts
+ *     bench_kv_types [VECTORS]
+ *     bench_kv_types MODEL.gguf TEXT CTX [BITS]
+ *
+ * First form: error of attention on made-up vectors, and on those of a folder (attn_q.f32, attn_k.f32, attn_v.f32).
+ * Second form: divergence of the model's next token over the first 2 CTX tokens of TEXT (-: the text of `facet eval
+ * needle`): means and channels are learnt from CTX tokens, of the next CTX the second half is scored. BITS: only the
+ * ways that take so many bits per value.
  *
  * The ways need no kernel: the engine keeps a cache of f32, and what is written into it has gone through the codes of
  * kv_codes.h (the linker puts this program's functions before attn_put_k and attn_put_v). Markdown on standard output.
@@ -380,7 +382,7 @@ static void read_text(const facet_model *m, const char *path, int32_t n_ctx, int
     exit(1);
 }
 
-static void model_table(const char *path, const char *text_path, int32_t n_ctx)
+static void model_table(const char *path, const char *text_path, int32_t n_ctx, double bits)
 {
     facet_model *m;
     facet_error err;
@@ -398,13 +400,14 @@ static void model_table(const char *path, const char *text_path, int32_t n_ctx)
     printf("| f32 | 32 | 0 | 0 | | %.3g | |\n", 1e5 * divergence(e, rest, (size_t)n_ctx, NULL, NULL).mean);
     for (int i = 0; i < N_SCHEMES; i++) {
         const scheme *s = &schemes[i];
+        if (bits > 0 && scheme_bits(s) != bits) continue;
         const score_kl_result k = divergence(e, rest, (size_t)n_ctx, s, NULL);
         const double k_error = coded_error(0);
         const score_kl_result both = divergence(e, rest, (size_t)n_ctx, s, s);
         const double v_error = coded_error(1);
-        printf("| %s | %.3g | %.3g | %.3g | %.3g ± %.1g | %.3g ± %.1g | %.2f %% |\n", s->name, scheme_bits(s), k_error,
-               v_error, 1e5 * k.mean, 1e5 * k.mean_error, 1e5 * both.mean, 1e5 * both.mean_error,
-               100 * both.same_argmax);
+        printf("| %s | %.3g | %.3g | %.3g | %.3g ± %.1g; %.3g; %.3g | %.3g ± %.1g; %.3g; %.3g | %.2f %% |\n", s->name,
+               scheme_bits(s), k_error, v_error, 1e5 * k.mean, 1e5 * k.mean_error, 1e5 * k.median, 1e5 * k.p99,
+               1e5 * both.mean, 1e5 * both.mean_error, 1e5 * both.median, 1e5 * both.p99, 100 * both.same_argmax);
         fflush(stdout);
     }
     facet_engine_close(e[0]);
@@ -417,10 +420,10 @@ int main(int argc, char **argv)
 {
     if (argc == 1 || argc == 2) {
         attention_table(argc == 2 ? argv[1] : NULL);
-    } else if (argc == 4) {
-        model_table(argv[1], argv[2], (int32_t)strtol(argv[3], NULL, 10));
+    } else if (argc == 4 || argc == 5) {
+        model_table(argv[1], argv[2], (int32_t)strtol(argv[3], NULL, 10), argc == 5 ? strtod(argv[4], NULL) : 0);
     } else {
-        fprintf(stderr, "usage: bench_kv_types [VECTORS]\n       bench_kv_types MODEL.gguf TEXT CTX\n");
+        fprintf(stderr, "usage: bench_kv_types [VECTORS]\n       bench_kv_types MODEL.gguf TEXT CTX [BITS]\n");
         return 2;
     }
     return 0;
