@@ -40,6 +40,8 @@ SETTINGS = [
     ("rot_q4_0 / tq3_0", "-ctk rot_q4_0 -ctv tq3_0"),
     ("tq3_0 / rot_q4_0", "-ctk tq3_0 -ctv rot_q4_0"),
     ("tq3_0", "-ctk tq3_0 -ctv tq3_0"),
+    ("rot_q4_0 + local layers q8_0", "-ctk rot_q4_0 -ctv rot_q4_0 --cache-layers local=q8_0"),
+    ("tq3_0 + local layers q8_0", "-ctk tq3_0 -ctv tq3_0 --cache-layers local=q8_0"),
 ]
 REFERENCE = "f16"
 SIZES = ["31b", "26b-a4b", "12b", "e4b", "e2b"]
@@ -185,12 +187,17 @@ def known(value, form):
     return "–" if value is None else form(value)
 
 
+def units(nats):
+    """In units of 1e-5."""
+    x = 1e5 * nats
+    return f"{x:,.0f}" if x >= 100 else f"{x:.2g}" if x >= 1e-4 else "0"
+
+
 def labels(bench, settings):
     """Names with the presets that stand for the same types."""
     presets = bench.presets()
     for name, options in settings:
-        types = re.findall(r"-ct[kv] (\w+)", options)
-        same = [f"`--kv {p}`" for p, kv in presets.items() if list(kv) == types]
+        same = [f"`--kv {p}`" for p, (k, v) in presets.items() if options == f"-ctk {k} -ctv {v}"]
         yield (f"{name} ({', '.join(same)})" if same else name), options
 
 
@@ -211,8 +218,9 @@ def kl_tables(bench, settings):
             if options == dict(SETTINGS)[REFERENCE]:
                 continue
             found = [bench.kl(m, text, n_ctx, options) for m in MODELS]
-            rows.append([label] + [known(f, lambda f: f"{1e5 * f['mean_kl']:.3g} ± {1e5 * f['mean_kl_error']:.1g}; "
-                                         f"{1e5 * f['p99_kl']:.3g}; {100 * f['same_argmax']:.2f} %") for f in found])
+            rows.append([label] + [known(f, lambda f: f"{units(f['mean_kl'])} ± {units(f['mean_kl_error'])}; "
+                                         f"{units(f['median_kl'])}; {units(f['p99_kl'])}; "
+                                         f"{100 * f['same_argmax']:.2f} %") for f in found])
         kind = {"trained": "the models' kind of text", "other": "sentences unlike their training"}[text]
         out += f"A context of {n_ctx:,} tokens, {kind}:\n\n" + table(["K / V"] + MODELS, rows) + "\n"
     return out
