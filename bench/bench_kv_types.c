@@ -125,7 +125,7 @@ static double attention_error(const vectors *w, const scheme *s, int which)
 /* Normal values; n_large channels of the keys are six times as large. Scores have the standard deviation 2.7. */
 static vectors made_up(uint64_t seed, int n_large)
 {
-    vectors w = {.n_queries = 64, .n_keys = 1024, .n_dim = 512};
+    vectors w = {.n_queries = 16, .n_keys = 1024, .n_dim = 512};
     rng r;
     rng_seed(&r, seed);
     w.q = malloc((size_t)(w.n_queries * w.n_dim) * sizeof *w.q);
