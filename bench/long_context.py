@@ -179,6 +179,10 @@ class Bench:
 
 
 def table(head, rows):
+    """Rows of which nothing is measured yet are left out."""
+    rows = [row for row in rows if any(c.isdigit() for c in "".join(row[1:]))]
+    if not rows:
+        return "Not measured yet.\n"
     return "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head)] +
                      ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
 
