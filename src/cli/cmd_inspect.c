@@ -165,12 +165,11 @@ static facet_status print_context(facet_model *m, const cli_options *o, facet_er
     const uint64_t sum = n.weights + n.kv + n.compute;
     const char *cache[2];
     cli_cache_types(&o->engine, cache);
-    printf(
-        "context of %d tokens, K %s, V %s%s: weights %.1f MiB, KV cache %.1f MiB, activations %.1f MiB, together %.2f "
-        "GiB; free now %.2f GiB\n",
-        o->engine.n_ctx, cache[0], cache[1], o->engine.rebuild_keys ? ", keys of global layers rebuilt" : "",
-        (double)n.weights / 0x1p20, (double)n.kv / 0x1p20, (double)n.compute / 0x1p20, (double)sum / 0x1p30,
-        (double)mem_available() / 0x1p30);
+    printf("context of %d tokens, K %s, V %s%s: weights %.1f MiB, KV cache %.1f MiB (%llu bytes per further token), "
+           "activations %.1f MiB, together %.2f GiB; free now %.2f GiB\n",
+           o->engine.n_ctx, cache[0], cache[1], o->engine.rebuild_keys ? ", keys of global layers rebuilt" : "",
+           (double)n.weights / 0x1p20, (double)n.kv / 0x1p20, (unsigned long long)n.kv_per_token,
+           (double)n.compute / 0x1p20, (double)sum / 0x1p30, (double)mem_available() / 0x1p30);
     return print_types(m, o, err);
 }
 

@@ -119,12 +119,13 @@ static void inspect_says_what_run_takes(void **state)
                *after = strstr(out, "\"memory\"");
     assert_true(before && after);
     double loaded, kv, compute, sum;
-    long long weight_bytes, kv_bytes, compute_bytes;
+    long long per_token, weight_bytes, kv_bytes, compute_bytes;
     assert_int_equal(sscanf(before,
-                            "context of 4096 tokens, K q8_0, V f16: weights %lf MiB, KV cache %lf MiB, activations %lf "
-                            "MiB, together %lf GiB",
-                            &loaded, &kv, &compute, &sum),
-                     4);
+                            "context of 4096 tokens, K q8_0, V f16: weights %lf MiB, KV cache %lf MiB (%lld bytes per "
+                            "further token), activations %lf MiB, together %lf GiB",
+                            &loaded, &kv, &per_token, &compute, &sum),
+                     5);
+    assert_int_equal(per_token, 2 * (512 / 32 * 34 + 512 * 2)); /* two global layers, K q8_0, V f16 */
     assert_int_equal(sscanf(after, "\"memory\":{\"weights\":%lld,\"kv\":%lld,\"compute\":%lld,", &weight_bytes,
                             &kv_bytes, &compute_bytes),
                      3);
