@@ -128,6 +128,7 @@ static facet_status open_into(facet_engine *e, const facet_engine_params *p, fac
     engine_config c;
     FACET_TRY(engine_prepare(e, p, &c, err));
     FACET_TRY(open_backend(e, p, &c, err));
+    e->can_leave_out = !c.is_cuda;
     engine_count_pages(&c, e->n_ctx, &e->kv);
     FACET_TRY(kv_pool_open(&e->kv, &e->pool, err));
     FACET_TRY(e->be->ops->load(e->be, e->weights, e->n_weights, err));

@@ -328,14 +328,16 @@ static inline spec_state spec_look(facet_session *s)
     out.logits = spec_read_floats(s, e->plan->v_logits, V);
     if (e->mtp) out.hidden = spec_read_floats(s, e->plan->v_hidden, e->model->h.n_embd);
     if (s->n_tokens + 2 > e->n_ctx) return out;
+    assert_ok(draft_feed_catch_up(s, &err), err); /* the same context, sooner */
     assert_ok(facet_session_fork(s, &f, &err), err);
     assert_ok(session_append(f, &token, 1, &err), err);
     out.next = spec_read_floats(f, e->plan->v_logits, V);
     const draft_chain chain = {.pending = 301, .base = f->n_tokens, .out_row = f->out_row, .k = 4};
     if (e->mtp) assert_ok(engine_draft_mtp(e, &f->kv, &chain, &out.mtp, &err), err);
     const int room = e->n_ctx - f->n_tokens - 1;
-    const int block = e->dflash ? e->dflash->dflash.block_size - 1 : 0, k = block < room ? block : room;
-    if (k > 0) assert_ok(engine_draft_block(e, &f->kv, chain.pending, f->n_tokens, k, &out.dflash, &err), err);
+    const int most = e->dflash ? e->dflash->dflash.block_size - 1 : 0, k = most < room ? most : room;
+    const draft_block block = {.pending = chain.pending, .base = f->n_tokens, .begin = f->feed.gap.end, .k = k};
+    if (k > 0) assert_ok(engine_draft_block(e, &f->kv, &block, &out.dflash, &err), err);
     facet_session_close(f);
     return out;
 }
