@@ -15,7 +15,13 @@ enum { PROBE_STEPS = 2, PROBE_LEAST = 16, PROBE_MOST = 512, PROBE_GROWTH = 4, RE
 #define DOUBT 0.8
 #define CUT_RATE 0.1
 #define REQUEST_AGE 0.5
+#define MOST_DEBT 2 /* grants: what cost more than that took everybody by surprise */
 #define RETRY_AGE 0.5
+#define FEED_FREE 0.005 /* of a plain step: then nobody bothers to stop feeding */
+#define SCATTER_RATE 0.05
+/* Costs are running means of weight 0.1, whose standard error is 0.23 standard deviations, each 1.25 mean deviations:
+ * twice the error of a difference of two of them. */
+#define SCATTER_MARGIN 0.8
 
 int draft_best_count(const double *reach, int n, const double *ms, double *rate)
 {
@@ -48,7 +54,7 @@ int draft_best_width(const double *reach, int n, const double *ms, double lambda
 draft_control_params draft_control_params_default(void)
 {
     return (draft_control_params){
-        .min_gain = 0.08, .hysteresis = 0.03, .rest_tokens = 64, .explore_steps = 32, .allowance = 0.02, .grant = 12};
+        .min_gain = 0.08, .hysteresis = 0.03, .rest_tokens = 64, .explore_steps = 32, .allowance = 0.01, .grant = 8};
 }
 
 void draft_control_init(draft_control *c, const draft_control_params *params, const draft_arm_desc *arms, int n_arms,
@@ -96,9 +102,43 @@ double draft_control_step_ms(const draft_control *c, int64_t n_ctx, int arm, int
     return ms;
 }
 
+/* Of one token at a step. */
+static double feed_ms(const draft_control *c, int64_t n_ctx, const draft_arm *a)
+{
+    if (!a->desc.is_fed) return 0;
+    return c->fed.n ? c->fed.ms : a->desc.feed_share * draft_cost_ms(&c->cost, n_ctx, 1);
+}
+
+/* Of one of many tokens. */
+static double catch_up_ms(const draft_control *c, int64_t n_ctx, const draft_arm *a)
+{
+    return a->desc.is_fed && c->caught.n ? c->caught.ms : feed_ms(c, n_ctx, a);
+}
+
 double draft_control_plain_rate(const draft_control *c, int64_t n_ctx)
 {
     return 1 / draft_control_step_ms(c, n_ctx, DRAFT_NO_ARM, 0, 0);
+}
+
+double draft_control_margin(const draft_control *c)
+{
+    return fmax(c->params.min_gain, SCATTER_MARGIN * c->scatter);
+}
+
+static bool is_fed(const draft_control *c, int arm)
+{
+    return arm >= 0 && c->arm[arm].desc.is_fed;
+}
+
+bool draft_control_is_feeding(const draft_control *c, int64_t n_ctx)
+{
+    if (is_fed(c, c->plan.arm) || is_fed(c, c->current) || is_fed(c, c->trial.arm)) return true;
+    for (int i = 0; i < c->n_arms; i++) {
+        if (!is_fed(c, i)) continue;
+        const double ms = feed_ms(c, n_ctx, &c->arm[i]);
+        if (c->n_steps == 0 || ms * draft_control_plain_rate(c, n_ctx) <= FEED_FREE) return true;
+    }
+    return false;
 }
 
 /* ---- choosing ---- */
@@ -139,8 +179,13 @@ static promise best_width_of(const draft_control *c, int64_t n_ctx, int arm, con
     promise best = {.arm = arm};
     double ms[DRAFT_REACH_MAX_ITEMS + 1], accepted = 0;
     ms[0] = INFINITY; /* no drafts are no draft */
-    for (int k = 1; k <= k_max; k++) ms[k] = draft_control_step_ms(c, n_ctx, arm, k, k);
+    const double feed = feed_ms(c, n_ctx, &c->arm[arm]);
+    for (int k = 1; k <= k_max; k++) {
+        accepted += reach[k - 1];
+        ms[k] = draft_control_step_ms(c, n_ctx, arm, k, k) + (1 + accepted) * feed;
+    }
     best.k = draft_best_count(reach, k_max, ms, &best.rate);
+    accepted = 0;
     for (int k = 0; k < keep_k && keep_k <= k_max; k++) accepted += reach[k];
     if (keep_k >= 1 && keep_k <= k_max) *kept = (promise){.arm = arm, .k = keep_k, .rate = (1 + accepted) / ms[keep_k]};
     return best;
@@ -151,7 +196,8 @@ static double cut_rate(const draft_control *c, int64_t n_ctx, int arm, int k)
 {
     const draft_arm *a = &c->arm[arm];
     const double rest = draft_control_step_ms(c, n_ctx, arm, k, 0) - draft_cost_ms(&c->cost, n_ctx, 1);
-    return (1 + a->cut_accepted) / (rest + a->cut_ms);
+    const double tokens = 1 + a->cut_accepted;
+    return tokens / (rest + a->cut_ms + tokens * feed_ms(c, n_ctx, a));
 }
 
 /* The best promise of one arm; the width in use stays unless another is clearly better. */
@@ -173,9 +219,12 @@ static promise promise_of(const draft_control *c, int64_t n_ctx, int arm, const 
 }
 
 /* Loss of a step with nothing accepted against a plain one, in plain steps. */
-static double worst_loss(const draft_control *c, int64_t n_ctx, int arm, int n_drafted, int n_verified)
+static double worst_loss(const draft_control *c, int64_t n_ctx, int arm, int n_drafted, int n_verified, int n_behind)
 {
-    return draft_control_step_ms(c, n_ctx, arm, n_drafted, n_verified) * draft_control_plain_rate(c, n_ctx) - 1;
+    const draft_arm *a = &c->arm[arm];
+    const double ms = draft_control_step_ms(c, n_ctx, arm, n_drafted, n_verified) + feed_ms(c, n_ctx, a) +
+                      n_behind * catch_up_ms(c, n_ctx, a);
+    return ms * draft_control_plain_rate(c, n_ctx) - 1;
 }
 
 static draft_plan plain(draft_reason reason)
@@ -187,9 +236,9 @@ static draft_plan plain(draft_reason reason)
 static draft_plan afford(const draft_control *c, int64_t n_ctx, promise p, const draft_offer *o, draft_reason reason)
 {
     if (is_cut_later(&c->arm[p.arm], o)) {
-        if (worst_loss(c, n_ctx, p.arm, p.k, 1) > c->credit) p.k = 0;
+        if (worst_loss(c, n_ctx, p.arm, p.k, 1, o->n_behind) > c->credit) p.k = 0;
     } else {
-        while (p.k > 0 && worst_loss(c, n_ctx, p.arm, p.k, p.k) > c->credit) p.k--;
+        while (p.k > 0 && worst_loss(c, n_ctx, p.arm, p.k, p.k, o->n_behind) > c->credit) p.k--;
     }
     if (p.k == 0) return plain(DRAFT_PLAIN_CREDIT);
     return (draft_plan){.arm = p.arm, .k = p.k, .reason = reason, .rate = p.rate};
@@ -357,7 +406,7 @@ static draft_plan choose(draft_control *c, int64_t n_ctx, const draft_offer *off
     c->best_rate = best.rate;
     draft_plan p = plain(DRAFT_PLAIN_BEST);
     if (plan_any_trial(c, n_ctx, offers, &p)) return p;
-    if (best.rate < (1 + c->params.min_gain) * draft_control_plain_rate(c, n_ctx)) {
+    if (best.rate < (1 + draft_control_margin(c)) * draft_control_plain_rate(c, n_ctx)) {
         const bool is_refused = p.reason == DRAFT_PLAIN_CREDIT;
         p = plan_without_promise(c, n_ctx, offers);
         if (p.reason == DRAFT_PLAIN_BEST && is_refused) p.reason = DRAFT_PLAIN_CREDIT;
@@ -381,6 +430,7 @@ draft_plan draft_control_plan(draft_control *c, int64_t n_ctx, const draft_offer
         c->current = p.arm;
         c->arm[p.arm].k = p.k;
     }
+    c->n_behind = p.arm >= 0 ? offers[p.arm].n_behind : 0;
     return c->plan = p;
 }
 
@@ -409,7 +459,7 @@ int draft_control_width(const draft_control *c, int64_t n_ctx, const float *conf
         k = best_cut(c, n_ctx, arm, conf, n, &accepted, &verify_ms);
         if (c->plan.reason != DRAFT_BEST) k = wider(k) < n ? wider(k) : n;
     }
-    while (k > 0 && worst_loss(c, n_ctx, arm, n_drafted, k) > c->credit) k--;
+    while (k > 0 && worst_loss(c, n_ctx, arm, n_drafted, k, c->n_behind) > c->credit) k--;
     return k;
 }
 
@@ -458,8 +508,27 @@ static void learn_probe(draft_control *c, const draft_outcome *o)
     draft_cost_observe(&c->cost, o->n_ctx, 1, o->verify_ms);
 }
 
+static void learn_feed(draft_feed_rate *r, int n, double ms)
+{
+    if (n < 1 || !(ms >= 0) || !isfinite(ms)) return;
+    if (r->n == 0) r->ms = ms / n;
+    follow(&r->ms, ms / n);
+    r->n += r->n < FIRST_COSTS;
+}
+
+/* Of steps whose width is known. */
+static void learn_scatter(draft_control *c, const draft_outcome *o)
+{
+    const double expected = draft_cost_ms(&c->cost, o->n_ctx, 1 + o->n_verified);
+    if (!draft_cost_is_known(&c->cost) || !(o->verify_ms > 0) || !(expected > 0)) return;
+    c->scatter += SCATTER_RATE * (fmin(fabs(o->verify_ms / expected - 1), 1) - c->scatter);
+}
+
 static void learn_costs(draft_control *c, const draft_outcome *o)
 {
+    if (c->plan.arm < 0) learn_scatter(c, o);
+    learn_feed(&c->fed, o->n_fed, o->fed_ms);
+    learn_feed(&c->caught, o->n_caught, o->caught_ms);
     if (c->plan.reason == DRAFT_PLAIN_PROBE)
         learn_probe(c, o);
     else
@@ -499,7 +568,8 @@ static void follow_trial(draft_control *c, draft_arm *a, const draft_outcome *o)
     t->n_misses += o->n_verified > 0 && o->n_accepted == 0;
     bool is_over = --t->n_left == 0;
     if (t->reason == DRAFT_EXPLORE) {
-        const double ms = draft_control_step_ms(c, o->n_ctx, t->arm, o->n_drafted, o->n_verified);
+        const double ms = draft_control_step_ms(c, o->n_ctx, t->arm, o->n_drafted, o->n_verified) +
+                          (1 + o->n_accepted) * feed_ms(c, o->n_ctx, a);
         const bool is_promising = (1 + o->n_accepted) / ms > c->best_rate;
         a->n_skips = is_promising ? 0 : a->n_skips < MAX_SKIPS / 2 ? 2 * a->n_skips + 1 : MAX_SKIPS;
         a->skips_left = a->n_skips;
@@ -536,7 +606,9 @@ void draft_control_observe(draft_control *c, const draft_outcome *outcome)
     if (!draft_cost_is_known(&c->cost)) return;
     c->n_since_probe = c->plan.arm >= 0 ? c->n_since_probe + 1 : 0;
     if (c->plan.arm >= 0) learn_arm(c, &o);
-    const double ms = draft_control_step_ms(c, o.n_ctx, c->plan.arm, o.n_drafted, o.n_verified);
+    const double ms = draft_control_step_ms(c, o.n_ctx, c->plan.arm, o.n_drafted, o.n_verified) + o.n_fed * c->fed.ms +
+                      o.n_caught * c->caught.ms;
     const double saved = tokens - ms * draft_control_plain_rate(c, o.n_ctx);
     c->credit = fmin(c->params.grant, c->credit + saved + tokens * c->params.allowance);
+    c->credit = fmax(c->credit, -MOST_DEBT * c->params.grant);
 }

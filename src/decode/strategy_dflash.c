@@ -19,7 +19,8 @@ static facet_status offer(strategy *st, facet_session *s, int32_t pending, int k
 static facet_status block_after(facet_session *s, int32_t pending, int depth, draft_rows *rows, facet_error *err)
 {
     FACET_TRY(draft_feed_catch_up(s, err));
-    const draft_block b = {.pending = pending, .base = s->n_tokens, .begin = s->feed.gap.end, .k = depth};
+    const draft_block b = {
+        .pending = pending, .base = s->n_tokens, .begin = s->engine->can_leave_out ? s->feed.gap.end : 0, .k = depth};
     facet_status status = engine_draft_block(s->engine, &s->kv, &b, rows, err);
     if (status != FACET_ERR_LIMIT || !s->n_mark) return status;
     session_drop_mark(s);
@@ -73,13 +74,13 @@ static facet_status propose_tree(strategy *st, facet_session *s, int32_t pending
 
 const strategy_ops strategy_dflash_chain = {
     .method = FACET_SPEC_DFLASH,
-    .desc = {.name = "dflash", .has_conf = true},
+    .desc = {.name = "dflash", .has_conf = true, .is_fed = true},
     .offer = offer,
     .propose = propose_chain,
 };
 const strategy_ops strategy_dflash_tree = {
     .method = FACET_SPEC_DFLASH,
-    .desc = {.name = "dflash tree", .is_tree = true, .has_conf = true},
+    .desc = {.name = "dflash tree", .is_tree = true, .has_conf = true, .is_fed = true},
     .offer = offer,
     .propose = propose_tree,
 };

@@ -143,7 +143,7 @@ typedef struct run {
     rng luck;     /* of the noise */
     int n_measured;
     uint64_t hiccups;    /* bit i: the i-th measured time is forty times as long */
-    double worst_excess; /* highest ms / plain - 1.02 * tokens at the end of any step */
+    double worst_excess; /* highest ms / plain - 1.01 * tokens at the end of any step */
     uint64_t choices;    /* hash of every plan */
 } run;
 
@@ -200,7 +200,7 @@ static void advance(run *r)
     o.draft_ms = measured(r, o.draft_ms);
     draft_control_observe(&r->c, &o);
     r->tokens += 1 + o.n_accepted;
-    r->worst_excess = fmax(r->worst_excess, r->ms / plain_ms(w) - 1.02 * r->tokens);
+    r->worst_excess = fmax(r->worst_excess, r->ms / plain_ms(w) - 1.01 * r->tokens);
     r->choices = (r->choices ^ (uint64_t)(p.arm * 64 + p.k * 8 + o.n_verified)) * 0x9e3779b97f4a7c15u;
 }
 
