@@ -399,6 +399,17 @@ static draft_plan plan_probe(draft_control *c, int64_t n_ctx, promise p)
     return plain(DRAFT_PLAIN_PROBE);
 }
 
+/* The best promise, which is doubted now and then while the credit does not cover it. */
+static draft_plan plan_best(draft_control *c, int64_t n_ctx, promise best, const draft_offer *offers)
+{
+    const draft_plan p = afford(c, n_ctx, best, &offers[best.arm], DRAFT_BEST);
+    if (p.arm >= 0 || c->n_tokens - c->retried_at < c->params.rest_tokens) return p;
+    c->retried_at = c->n_tokens;
+    doubt_cost(c, n_ctx, &c->arm[best.arm]);
+    c->arm[best.arm].n_costs = 0;
+    return p;
+}
+
 static draft_plan choose(draft_control *c, int64_t n_ctx, const draft_offer *offers)
 {
     if (!draft_cost_is_known(&c->cost)) return plain(DRAFT_PLAIN_UNMEASURED);
@@ -419,7 +430,7 @@ static draft_plan choose(draft_control *c, int64_t n_ctx, const draft_offer *off
         if (p.arm >= 0) return p;
         c->trial.arm = DRAFT_NO_ARM;
     }
-    return afford(c, n_ctx, best, &offers[best.arm], DRAFT_BEST);
+    return plan_best(c, n_ctx, best, offers);
 }
 
 draft_plan draft_control_plan(draft_control *c, int64_t n_ctx, const draft_offer *offers)
