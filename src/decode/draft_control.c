@@ -15,9 +15,11 @@ enum { PROBE_STEPS = 2, PROBE_LEAST = 16, PROBE_MOST = 512, PROBE_GROWTH = 4, RE
 #define DOUBT 0.8
 #define CUT_RATE 0.1
 #define REQUEST_AGE 0.5
-#define MOST_DEBT 2 /* grants: what cost more than that took everybody by surprise */
+#define MOST_SAVED 2 /* grants */
+#define MOST_DEBT 2  /* grants: what cost more than that took everybody by surprise */
 #define RETRY_AGE 0.5
-#define FEED_FREE 0.005 /* of a plain step: then nobody bothers to stop feeding */
+#define FEED_FREE 0.005  /* of a plain step: then nobody bothers to stop feeding */
+#define CAUGHT_SHARE 0.5 /* first guess */
 #define SCATTER_RATE 0.05
 /* Costs are running means of weight 0.1, whose standard error is 0.23 standard deviations, each 1.25 mean deviations:
  * twice the error of a difference of two of them. */
@@ -72,6 +74,11 @@ void draft_control_init(draft_control *c, const draft_control_params *params, co
     for (int i = 0; i < c->n_arms; i++) c->arm[i] = (draft_arm){.desc = arms[i]};
 }
 
+static draft_plan plain(draft_reason reason)
+{
+    return (draft_plan){.arm = DRAFT_NO_ARM, .reason = reason};
+}
+
 void draft_control_begin(draft_control *c)
 {
     for (int i = 0; i < c->n_arms; i++) {
@@ -79,6 +86,7 @@ void draft_control_begin(draft_control *c)
         c->arm[i].rests_until = 0;
     }
     c->trial.arm = DRAFT_NO_ARM;
+    c->plan = plain(DRAFT_PLAIN_BEST);
     c->explore_interval = FIRST_INTERVAL;
     c->n_failed_retries = 0;
 }
@@ -109,10 +117,10 @@ static double feed_ms(const draft_control *c, int64_t n_ctx, const draft_arm *a)
     return c->fed.n ? c->fed.ms : a->desc.feed_share * draft_cost_ms(&c->cost, n_ctx, 1);
 }
 
-/* Of one of many tokens. */
+/* Of one of many tokens, which share the reading of weights. */
 static double catch_up_ms(const draft_control *c, int64_t n_ctx, const draft_arm *a)
 {
-    return a->desc.is_fed && c->caught.n ? c->caught.ms : feed_ms(c, n_ctx, a);
+    return a->desc.is_fed && c->caught.n ? c->caught.ms : CAUGHT_SHARE * feed_ms(c, n_ctx, a);
 }
 
 double draft_control_plain_rate(const draft_control *c, int64_t n_ctx)
@@ -130,15 +138,16 @@ static bool is_fed(const draft_control *c, int arm)
     return arm >= 0 && c->arm[arm].desc.is_fed;
 }
 
-bool draft_control_is_feeding(const draft_control *c, int64_t n_ctx)
+draft_feeding draft_control_feeding(const draft_control *c, int64_t n_ctx)
 {
-    if (is_fed(c, c->plan.arm) || is_fed(c, c->current) || is_fed(c, c->trial.arm)) return true;
+    if (is_fed(c, c->plan.arm)) return DRAFT_FEED_NOW;
+    if (is_fed(c, c->current) && c->plan.reason != DRAFT_PLAIN_CREDIT) return DRAFT_FEED_LATE;
     for (int i = 0; i < c->n_arms; i++) {
-        if (!is_fed(c, i)) continue;
         const double ms = feed_ms(c, n_ctx, &c->arm[i]);
-        if (c->n_steps == 0 || ms * draft_control_plain_rate(c, n_ctx) <= FEED_FREE) return true;
+        if (is_fed(c, i) && (c->n_steps == 0 || ms * draft_control_plain_rate(c, n_ctx) <= FEED_FREE))
+            return DRAFT_FEED_LATE;
     }
-    return false;
+    return DRAFT_FEED_REST;
 }
 
 /* ---- choosing ---- */
@@ -227,21 +236,24 @@ static double worst_loss(const draft_control *c, int64_t n_ctx, int arm, int n_d
     return ms * draft_control_plain_rate(c, n_ctx) - 1;
 }
 
-static draft_plan plain(draft_reason reason)
+/* The promise, narrowed to what the credit covers when the context gets n_caught tokens first. */
+static int affordable(const draft_control *c, int64_t n_ctx, promise p, const draft_offer *o, int n_caught)
 {
-    return (draft_plan){.arm = DRAFT_NO_ARM, .reason = reason};
+    if (is_cut_later(&c->arm[p.arm], o)) return worst_loss(c, n_ctx, p.arm, p.k, 1, n_caught) > c->credit ? 0 : p.k;
+    while (p.k > 0 && worst_loss(c, n_ctx, p.arm, p.k, p.k, n_caught) > c->credit) p.k--;
+    return p.k;
 }
 
-/* The promise as a plan, narrowed to what the credit covers. */
+/* The promise as a plan. Where the credit does not cover a draft with all of its context, one with little is made. */
 static draft_plan afford(const draft_control *c, int64_t n_ctx, promise p, const draft_offer *o, draft_reason reason)
 {
-    if (is_cut_later(&c->arm[p.arm], o)) {
-        if (worst_loss(c, n_ctx, p.arm, p.k, 1, o->n_behind) > c->credit) p.k = 0;
-    } else {
-        while (p.k > 0 && worst_loss(c, n_ctx, p.arm, p.k, p.k, o->n_behind) > c->credit) p.k--;
+    int n_caught = o->n_behind, k = affordable(c, n_ctx, p, o, n_caught);
+    if (k == 0 && o->n_least < o->n_behind) {
+        n_caught = o->n_least;
+        k = affordable(c, n_ctx, p, o, n_caught);
     }
-    if (p.k == 0) return plain(DRAFT_PLAIN_CREDIT);
-    return (draft_plan){.arm = p.arm, .k = p.k, .reason = reason, .rate = p.rate};
+    if (k == 0) return plain(DRAFT_PLAIN_CREDIT);
+    return (draft_plan){.arm = p.arm, .k = k, .reason = reason, .rate = p.rate, .n_caught = n_caught};
 }
 
 /* The width that an arm about which nothing is known would get. */
@@ -441,7 +453,6 @@ draft_plan draft_control_plan(draft_control *c, int64_t n_ctx, const draft_offer
         c->current = p.arm;
         c->arm[p.arm].k = p.k;
     }
-    c->n_behind = p.arm >= 0 ? offers[p.arm].n_behind : 0;
     return c->plan = p;
 }
 
@@ -470,7 +481,7 @@ int draft_control_width(const draft_control *c, int64_t n_ctx, const float *conf
         k = best_cut(c, n_ctx, arm, conf, n, &accepted, &verify_ms);
         if (c->plan.reason != DRAFT_BEST) k = wider(k) < n ? wider(k) : n;
     }
-    while (k > 0 && worst_loss(c, n_ctx, arm, n_drafted, k, c->n_behind) > c->credit) k--;
+    while (k > 0 && worst_loss(c, n_ctx, arm, n_drafted, k, c->plan.n_caught) > c->credit) k--;
     return k;
 }
 
@@ -619,7 +630,8 @@ void draft_control_observe(draft_control *c, const draft_outcome *outcome)
     if (c->plan.arm >= 0) learn_arm(c, &o);
     const double ms = draft_control_step_ms(c, o.n_ctx, c->plan.arm, o.n_drafted, o.n_verified) + o.n_fed * c->fed.ms +
                       o.n_caught * c->caught.ms;
-    const double saved = tokens - ms * draft_control_plain_rate(c, o.n_ctx);
-    c->credit = fmin(c->params.grant, c->credit + saved + tokens * c->params.allowance);
-    c->credit = fmax(c->credit, -MOST_DEBT * c->params.grant);
+    const double grant = c->params.grant, most = MOST_SAVED * grant, least = -MOST_DEBT * grant;
+    c->credit += tokens - ms * draft_control_plain_rate(c, o.n_ctx);
+    c->credit += fmin(tokens * c->params.allowance, fmax(0, grant - c->credit));
+    c->credit = fmin(most, fmax(c->credit, least));
 }

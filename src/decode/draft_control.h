@@ -7,7 +7,7 @@
  * What it promises, in modelled time (by the table of costs), whatever the drafters do:
  *     time of n tokens <= (1 + allowance) * n * plain + grant * plain
  * where `plain` is the time of a one-row step. Every step that drafts is paid from a credit, counted in plain steps: it
- * starts at `grant` (which is also its upper limit), every token adds `allowance`, a step adds what it saved and takes
+ * starts at `grant`, up to which every token adds `allowance`; a step adds what it saved, up to twice that, and takes
  * what it lost against plain steps; and a step is only begun when the credit covers its loss with nothing accepted.
  * With the defaults that is at most 1 % + 8 plain steps. Feeding the context of a drafter counts as its loss. Only what
  * a step cost more than anybody expected goes beyond; above twice the grant such a debt is forgiven.
@@ -18,6 +18,7 @@
 #define FACET_DECODE_DRAFT_CONTROL_H
 
 #include "decode/draft_cost.h"
+#include "decode/draft_feed.h"
 #include "decode/draft_reach.h"
 
 enum { DRAFT_MAX_ARMS = 6, DRAFT_NO_ARM = -1 };
@@ -70,14 +71,16 @@ typedef struct draft_plan {
     int arm; /* DRAFT_NO_ARM: a plain step */
     int k;   /* drafts to ask for: positions of a chain or nodes of a tree; 0 for a plain step */
     draft_reason reason;
-    double rate; /* promised tokens per millisecond */
+    double rate;  /* promised tokens per millisecond */
+    int n_caught; /* tokens that its context is to be fed with first, the last of those that it lacks */
 } draft_plan;
 
 /* What an arm can do in this step. */
 typedef struct draft_offer {
     int k_max;         /* drafts it can give (room in the context, budget); 0 = nothing now */
     const float *conf; /* [k_max] confidences known before drafting (lookup drafters: the draft is free), else NULL */
-    int n_behind;      /* tokens that its context must be fed with first */
+    int n_behind;      /* tokens that its context lacks */
+    int n_least;       /* of them, the last ones that it must be fed with to draft at all */
 } draft_offer;
 
 /* One step that was run. */
@@ -144,7 +147,6 @@ typedef struct draft_control {
     int n_since_probe, n_probes_left, probe_interval; /* drafting steps since a plain one; plain ones still to do */
     int n_since_explore, explore_interval, n_explored;
     draft_plan plan;  /* the last one */
-    int n_behind;     /* tokens that its arm had to be fed with first */
     double best_rate; /* the best promise when it was made */
     uint64_t n_steps, n_drafting, n_exploring, n_switches;
     uint64_t sum_k; /* drafts verified */
@@ -165,9 +167,9 @@ int draft_control_width(const draft_control *c, int64_t n_ctx, const float *conf
 /* The step that the last plan led to. A plain one has n_drafted = 0. */
 void draft_control_observe(draft_control *c, const draft_outcome *o);
 
-/* True while the context of fed arms should be fed with every token: they draft, or may any moment; the first text is
- * not begun; or it costs next to nothing. Else it is cheaper to let it fall behind. */
-bool draft_control_is_feeding(const draft_control *c, int64_t n_ctx);
+/* What to do with the context of fed arms after the last plan, or at the beginning of a text: late while one of them is
+ * in use, the first text is not begun, or it costs next to nothing. */
+draft_feeding draft_control_feeding(const draft_control *c, int64_t n_ctx);
 /* What drafting must promise above the plain rate: min_gain, or more where measured times scatter so much that such a
  * gain might be none. */
 double draft_control_margin(const draft_control *c);

@@ -37,10 +37,12 @@ void draft_feed_reset(draft_feed *f, draft_gap gap, int32_t n)
     f->begin = f->end = n;
 }
 
-void draft_feed_free(draft_feed *f)
+/* Texts are many and short: the place for features goes from one to the next. */
+void draft_feed_free(facet_session *s)
 {
-    mem_free(f->features);
-    f->features = NULL;
+    mem_free(s->engine->spare_features);
+    s->engine->spare_features = s->feed.features;
+    s->feed.features = NULL;
 }
 
 draft_gap draft_feed_gap(const draft_feed *f)
@@ -57,9 +59,9 @@ static void lose(draft_feed *f, int32_t end)
     if (f->end < end) f->end = end;
 }
 
-void draft_feed_rest(facet_session *s, bool is_resting)
+void draft_feed_set(facet_session *s, draft_feeding feeding)
 {
-    s->feed.is_resting = is_resting && s->engine->can_leave_out;
+    s->feed.feeding = s->engine->can_leave_out ? feeding : DRAFT_FEED_NOW;
 }
 
 static size_t n_features(const facet_engine *e)
@@ -67,11 +69,20 @@ static size_t n_features(const facet_engine *e)
     return (size_t)e->dflash->dflash.n_taps * e->model->h.n_embd;
 }
 
+static facet_status take_place(facet_session *s, size_t bytes, facet_error *err)
+{
+    float **spare = &s->engine->spare_features, **own = &s->feed.features;
+    if (*own) return FACET_OK;
+    *own = *spare ? *spare : mem_alloc(bytes);
+    *spare = NULL;
+    return *own ? FACET_OK : error_memory(err, "a drafter's features", bytes);
+}
+
 static facet_status keep(facet_session *s, const int32_t *rows, int n, facet_error *err)
 {
     draft_feed *f = &s->feed;
     const size_t width = n_features(s->engine), bytes = DRAFT_TAIL * width * sizeof *f->features;
-    if (!f->features && !(f->features = mem_alloc(bytes))) return error_memory(err, "a drafter's features", bytes);
+    FACET_TRY(take_place(s, bytes, err));
     const int32_t start = s->n_tokens, end = start + n;
     if (!has_tail(f)) f->begin = f->end = start;
     const int32_t first = end - f->begin > DRAFT_TAIL ? end - DRAFT_TAIL : f->begin;
@@ -101,7 +112,8 @@ facet_status draft_feed_rows(facet_session *s, const int32_t *rows, int n, facet
         lose(f, s->n_tokens + n);
         return FACET_OK;
     }
-    if (f->is_resting) return keep(s, rows, n, err);
+    const bool is_full = f->end - f->begin + n > DRAFT_TAIL;
+    if (f->feeding == DRAFT_FEED_REST || (f->feeding == DRAFT_FEED_LATE && !is_full)) return keep(s, rows, n, err);
     FACET_TRY(draft_feed_catch_up(s, err));
     return feed(s, rows, n, err);
 }
@@ -133,9 +145,17 @@ facet_status draft_feed_catch_up(facet_session *s, facet_error *err)
     return FACET_OK;
 }
 
-int draft_feed_lag(const facet_session *s)
+int draft_feed_lag(const facet_session *s, int *least)
 {
-    return s->feed.end - s->feed.begin;
+    const int n = s->feed.end - s->feed.begin;
+    *least = n < DRAFT_LEAST_CONTEXT ? n : DRAFT_LEAST_CONTEXT;
+    return n;
+}
+
+void draft_feed_shorten(facet_session *s, int n)
+{
+    draft_feed *f = &s->feed;
+    if (f->end - f->begin > n) lose(f, f->end - n);
 }
 
 bool draft_feed_has_context(const facet_session *s)

@@ -18,9 +18,15 @@ typedef struct draft_gap {
     int32_t begin, end;
 } draft_gap;
 
-/* One session's. Zeroes at first: everything is fed at once. */
+typedef enum draft_feeding {
+    DRAFT_FEED_NOW,  /* with every step */
+    DRAFT_FEED_LATE, /* when a draft comes up, or the tail is full */
+    DRAFT_FEED_REST  /* when a draft comes up; what falls out of the tail is lost */
+} draft_feeding;
+
+/* One session's. Zeroes at first. */
 typedef struct draft_feed {
-    bool is_resting;
+    draft_feeding feeding;
     draft_gap gap;
     /* Positions [begin, end) whose features wait, that of p in row p % DRAFT_TAIL; when there are any, end is the
      * session's length. */
@@ -35,19 +41,21 @@ typedef struct draft_feed {
 void draft_feed_cut(draft_feed *f, int32_t n);
 /* Another text of n tokens with this gap. */
 void draft_feed_reset(draft_feed *f, draft_gap gap, int32_t n);
-void draft_feed_free(draft_feed *f);
+void draft_feed_free(facet_session *s);
 /* What others who share the session's pages must take for its gap: what waits is not there yet. */
 draft_gap draft_feed_gap(const draft_feed *f);
 
-/* Where contexts may have gaps: where the backend can leave keys out. Elsewhere nothing rests. */
-void draft_feed_rest(facet_session *s, bool is_resting);
+/* How to go on. Where the backend cannot leave keys out, contexts have no gaps: all is fed now. */
+void draft_feed_set(facet_session *s, draft_feeding feeding);
 /* Rows of the target's last step, which the session is about to make its own as positions n_tokens ..: rows[i] (NULL:
  * i), n of them. */
 facet_status draft_feed_rows(facet_session *s, const int32_t *rows, int n, facet_error *err);
 /* Before a draft: feeds what waits. */
 facet_status draft_feed_catch_up(facet_session *s, facet_error *err);
-/* Positions that wait. */
-int draft_feed_lag(const facet_session *s);
+/* Positions that wait; *least of them must be fed before a draft, at least. */
+int draft_feed_lag(const facet_session *s, int *least);
+/* Of the positions that wait, the last n at most are kept. */
+void draft_feed_shorten(facet_session *s, int n);
 /* False while the drafter would see positions that its context lacks, or too few. */
 bool draft_feed_has_context(const facet_session *s);
 /* Positions fed since the last call, and the time that it took. */

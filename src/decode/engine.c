@@ -178,6 +178,7 @@ void facet_engine_close(facet_engine *e)
     if (e->be) e->be->ops->close(e->be);
     kv_pool_close(e->pool);
     plan_free(e->plan);
+    mem_free(e->spare_features);
     mem_free(e->kv.layers);
     mem_free(e->weights);
     mem_free(e);

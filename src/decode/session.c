@@ -32,7 +32,7 @@ void facet_session_close(facet_session *s)
     kv_seq_free(s->engine->pool, &s->mark);
     kv_seq_free(s->engine->pool, &s->kv);
     draft_ngram_close(s->ngram);
-    draft_feed_free(&s->feed);
+    if (s->feed.features) draft_feed_free(s);
     mem_free(s->tokens);
     mem_free(s);
 }

@@ -149,7 +149,7 @@ static void begin_control(speculation *sp)
     }
     sp->has_control = true;
     draft_control_begin(&sp->control);
-    draft_feed_rest(sp->s, !draft_control_is_feeding(&sp->control, sp->s->n_tokens));
+    draft_feed_set(sp->s, draft_control_feeding(&sp->control, sp->s->n_tokens));
 }
 
 void speculation_end(speculation *sp)
@@ -167,7 +167,7 @@ facet_status speculation_begin(speculation *sp, facet_session *s, const facet_sp
     sp->s = s;
     sp->opts = *opts;
     sp->last_arm = DRAFT_NO_ARM;
-    draft_feed_rest(s, false);
+    draft_feed_set(s, DRAFT_FEED_NOW);
     if (ops)
         add_arm(sp, ops, DRAFT_TREE_MAX_NODES, DRAFT_TREE_MAX_NODES);
     else if (opts->method != FACET_SPEC_NONE)
@@ -199,10 +199,10 @@ static facet_status ask(speculation *sp, int32_t pending, int room, facet_error 
         FACET_TRY(
             st->ops->offer(st, sp->s, pending, least(st->k_max, room), &offer[i].k_max, known[i], &has_known, err));
         if (has_known) offer[i].conf = known[i];
-        if (st->ops->desc.is_fed) offer[i].n_behind = draft_feed_lag(sp->s);
+        if (st->ops->desc.is_fed) offer[i].n_behind = draft_feed_lag(sp->s, &offer[i].n_least);
     }
     sp->plan = draft_control_plan(&sp->control, sp->s->n_tokens, offer);
-    draft_feed_rest(sp->s, !draft_control_is_feeding(&sp->control, sp->s->n_tokens));
+    draft_feed_set(sp->s, draft_control_feeding(&sp->control, sp->s->n_tokens));
     sp->is_planned = true;
     return FACET_OK;
 }
@@ -229,6 +229,7 @@ static facet_status draft(speculation *sp, const chooser *c, int32_t pending, in
     if (sp->plan.arm == DRAFT_NO_ARM || sp->plan.k < 1) return FACET_OK;
     strategy *st = &sp->arm[sp->plan.arm];
     proposal *p = &sp->proposal;
+    if (sp->is_planned && st->ops->desc.is_fed) draft_feed_shorten(sp->s, sp->plan.n_caught);
     FACET_TRY(st->ops->propose(st, sp->s, pending, sp->plan.k, p, err));
     FACET_TRY(verify_cut(c, pending, p, err));
     sp->n_drafted = p->n;

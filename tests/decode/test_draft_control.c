@@ -309,7 +309,7 @@ static void an_unaffordable_arm_is_passed_over(void **state)
 {
     (void)state;
     static draft_control c;
-    const draft_arm_desc dear = {.name = "dear", .draft_share = 9};
+    const draft_arm_desc dear = {.name = "dear", .draft_share = 17};
     draft_control_init(&c, NULL, (const draft_arm_desc[]){dear, mtp}, 2, NULL, 0);
     measure(&c, 28, 0.25);
     assert_in_range(drafting_steps(&c, 300), 290, 300);

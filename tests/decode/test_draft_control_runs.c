@@ -332,7 +332,7 @@ static const world early[] = {
      {D_WITH("d", LONG_CHAIN, 5, 0, 15, .conf = CONF_ALWAYS_HIGH, .to = 1000)}},
 };
 
-/* What was gained before does not pay for losses after: at most 8 plain steps and 1 % over the next thousand tokens.
+/* What was gained before does not pay for losses after: at most 16 plain steps and 1 % over the next thousand tokens.
  */
 static void a_drafter_that_becomes_bad_is_dropped(void **state)
 {
@@ -343,7 +343,7 @@ static void a_drafter_that_becomes_bad_is_dropped(void **state)
             advance_to(&the_run, 1000);
             const int at = the_run.tokens;
             const double plain = plain_ms(&early[i]), bad = advance_to(&the_run, 2000) / plain;
-            assert_true(bad <= 8 + 1.01 * (the_run.tokens - at) + 1e-9);
+            assert_true(bad <= 16 + 1.01 * (the_run.tokens - at) + 1e-9);
         }
 }
 
