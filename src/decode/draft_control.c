@@ -25,34 +25,6 @@ enum { PROBE_STEPS = 2, PROBE_LEAST = 16, PROBE_MOST = 512, PROBE_GROWTH = 4, RE
  * twice the error of a difference of two of them. */
 #define SCATTER_MARGIN 0.8
 
-int draft_best_count(const double *reach, int n, const double *ms, double *rate)
-{
-    double expected = 1, best_rate = 0;
-    int best = 0;
-    for (int k = 0; k <= n; k++) {
-        if (k > 0) expected += reach[k - 1];
-        if (expected / ms[k] <= best_rate) continue;
-        best_rate = expected / ms[k];
-        best = k;
-    }
-    if (rate) *rate = best_rate;
-    return best;
-}
-
-int draft_best_width(const double *reach, int n, const double *ms, double lambda)
-{
-    double value = -lambda * ms[0], best_value = value, gained = 0;
-    int best = 0;
-    for (int k = 1; k <= n; k++) {
-        gained += reach[k - 1];
-        value = gained - lambda * ms[k];
-        if (value <= best_value) continue;
-        best_value = value;
-        best = k;
-    }
-    return best;
-}
-
 draft_control_params draft_control_params_default(void)
 {
     return (draft_control_params){
