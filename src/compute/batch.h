@@ -10,7 +10,8 @@ enum { BATCH_MAX_TREE = 64 };
 typedef struct batch_seq {
     const int32_t *table[KV_MAX_GROUPS];
     int32_t base;
-    int32_t end; /* SIGHT_BLOCK: one past the last position of its rows in this batch; other plans do not read it */
+    int32_t end;   /* SIGHT_BLOCK: one past the last position of its rows in this batch; other plans do not read it */
+    int32_t begin; /* positions before it are seen by none of its rows; the CUDA backend takes 0 alone */
 } batch_seq;
 
 /* Rows of plain decoding, prefill and chain verification: slot[r] == pos[r], path == NULL.

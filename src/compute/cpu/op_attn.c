@@ -74,6 +74,7 @@ static attn_row query_row(const exec *x, const plan_op *op, int r)
                       .pos = x->batch->pos[b],
                       .base = s->base,
                       .end = end[op->sight],
+                      .begin = s->begin,
                       .path = x->batch->path ? x->batch->path[b] : NULL,
                       .q = exec_row(x, op->i0, r),
                       .out = exec_row(x, op->o, r)};
