@@ -135,8 +135,6 @@ typedef struct attn_rest {
 /* Where things lie in a block's shared memory; stages of K and V tiles come first. */
 typedef struct attn_place {
     int columns, stages, stage_bytes;
-    int k_row, v_row; /* bytes of a row in a stage */
-    int converted_at; /* a tile as f16, where the cache is not */
     int q_at, s_at, p_at, rest_at, shared_bytes;
 } attn_place;
 

@@ -84,7 +84,7 @@ template <int TILE> static __device__ inline void need_pages(const attn_args &a,
     const int last = (end > w.base ? w.base + BATCH_MAX_TREE : end - 1) / KV_PAGE_LEN;
     if (last < w.rest->first_page + ATTN_PAGES) return;
     __syncthreads();
-    load_pages(a, w, first);
+    load_pages(a, w, max(first - 1, 0)); /* V of the tile before may still be asked for */
     __syncthreads();
 }
 
@@ -97,42 +97,88 @@ static __device__ inline const uint8_t *row_of_key(const attn_args &a, const att
     return is_v ? page_v(a.layer, index, w.kv_head) : page_k(a.layer, index, w.kv_head);
 }
 
-/* A row of `bytes` by one warp; zeros when it is not seen. */
-static __device__ inline void copy_row(uint8_t *dst, const uint8_t *src, int bytes, bool is_seen)
+/* A row by one warp; zeros when it is not seen. */
+template <int BYTES> static __device__ inline void copy_row(uint8_t *dst, const uint8_t *src, bool is_seen)
 {
-    if (bytes % 16 == 0) {
-        const uint32_t to = shared_address(dst);
-        for (int c = lane_id() * 16; c < bytes; c += WARP * 16) copy_16(to + c, src + c, is_seen ? 16 : 0);
-    } else { /* copies of 8 bytes would go through the L1 cache, which may hold what was there before */
-        for (int c = lane_id() * 8; c < bytes; c += WARP * 8)
-            *(uint2 *)(dst + c) = is_seen ? __ldcg((const uint2 *)(src + c)) : make_uint2(0, 0);
+    const uint32_t to = shared_address(dst);
+#pragma unroll
+    for (int c = lane_id() * 16; c < BYTES; c += WARP * 16) copy_16(to + c, src + c, is_seen ? 16 : 0);
+}
+
+/* A tile of f16 rows on its way into a stage. */
+template <int D, int NT>
+static __device__ inline void copy_tile(const attn_args &a, const attn_work &w, int unit, uint8_t *stage)
+{
+    using shape = attn_shape<D, NT>;
+    const int first = (w.first_tile + unit / 2) * shape::tile;
+    const bool is_v = unit & 1, is_plain = first + shape::tile <= w.base; /* rows follow each other in one page */
+    const uint8_t *base = is_plain ? row_of_key(a, w, is_v, first) : a.layer.data;
+#pragma unroll
+    for (int i = 0; i < shape::tile / shape::warps; i++) {
+        const int j = warp_id() + i * shape::warps, pos = first + j;
+        const bool is_seen = pos >= w.item.begin && pos < w.item.end;
+        const uint8_t *src = base + (is_plain ? j * 2 * D : 0);
+        if (!is_plain && is_seen) src = row_of_key(a, w, is_v, pos);
+        copy_row<2 * D>(stage + j * shape::row_bytes, src, is_seen);
     }
 }
 
-/* Asks for unit `unit` of the item, as one group of copies; an empty one past the end. */
-template <int D, int NT, bool SMALL>
-static __device__ inline void fill_unit(const attn_args &a, const attn_work &w, int unit)
+/* ---- tiles of small types: read into registers while an earlier tile is worked on, made f16 in shared memory later
+ * ----
+ */
+
+/* A thread's part of a tile: groups of eight values, their codes and the scale of their block (pages.cuh). */
+template <int D, int NT> struct attn_raw {
+    static constexpr int n = attn_shape<D, NT>::tile * D / 8 / attn_shape<D, NT>::threads;
+    uint32_t codes[n][3];
+    uint16_t scale[n];
+};
+
+template <int D> static __device__ inline int code_bytes_of(kv_type layout)
+{
+    return layout == KV_Q8_0 ? D : layout == KV_Q4_0 ? D / 2 : D / 32 * 12;
+}
+
+/* Codes and scale of values 8 c .. 8 c + 7 of a row. */
+template <int D>
+static __device__ inline void load_eight(kv_type layout, const uint8_t *row, int c, uint32_t codes[3], uint16_t *scale)
+{
+    if (layout == KV_Q8_0) {
+        const uint2 v = __ldcg((const uint2 *)(row + c * 8));
+        codes[0] = v.x;
+        codes[1] = v.y;
+    } else if (layout == KV_Q4_0) {
+        codes[0] = __ldcg((const uint32_t *)row + c);
+    } else {
+#pragma unroll
+        for (int k = 0; k < 3; k++) codes[k] = __ldcg((const uint32_t *)row + c / 4 * 3 + k);
+    }
+    *scale = __ldcg((const uint16_t *)(row + code_bytes_of<D>(layout)) + c / 4);
+}
+
+/* Rows that are not seen become zeros. */
+template <int D, int NT>
+static __device__ inline void load_raw(const attn_args &a, const attn_work &w, int unit, kv_type layout,
+                                       attn_raw<D, NT> *raw)
 {
     using shape = attn_shape<D, NT>;
-    if (unit < w.n_units) {
-        const int tile = w.first_tile + unit / 2, first = tile * shape::tile;
-        need_pages<shape::tile>(a, w, tile);
-        const bool is_v = unit & 1;
-        const int bytes = SMALL ? (int)(is_v ? a.layer.v_row_bytes : a.layer.k_row_bytes) : 2 * D;
-        const int stride = !SMALL ? shape::row_bytes : is_v ? a.place.v_row : a.place.k_row;
-        uint8_t *const stage = w.shared + unit % a.place.stages * a.place.stage_bytes;
-        const bool is_plain = first + shape::tile <= w.base; /* rows follow each other in one page */
-        const uint8_t *base = is_plain ? row_of_key(a, w, is_v, first) : a.layer.data;
+    if (unit >= w.n_units) return;
+    const int tile = w.first_tile + unit / 2, first = tile * shape::tile;
+    need_pages<shape::tile>(a, w, tile);
+    const bool is_v = unit & 1, is_plain = first + shape::tile <= w.base;
+    const int bytes = (int)(is_v ? a.layer.v_row_bytes : a.layer.k_row_bytes);
+    const uint8_t *base = is_plain ? row_of_key(a, w, is_v, first) : a.layer.data;
 #pragma unroll
-        for (int i = 0; i < shape::tile / shape::warps; i++) {
-            const int j = warp_id() + i * shape::warps, pos = first + j;
-            const bool is_seen = pos >= w.item.begin && pos < w.item.end;
-            const uint8_t *src = base + (is_plain ? j * bytes : 0);
-            if (!is_plain && is_seen) src = row_of_key(a, w, is_v, pos);
-            copy_row(stage + j * stride, src, bytes, is_seen);
-        }
+    for (int i = 0; i < attn_raw<D, NT>::n; i++) {
+        const int at = (int)threadIdx.x + i * shape::threads, j = at / (D / 8), pos = first + j;
+        const bool is_seen = pos >= w.item.begin && pos < w.item.end;
+        raw->scale[i] = 0;
+#pragma unroll
+        for (int k = 0; k < 3; k++) raw->codes[i][k] = 0;
+        if (!is_seen) continue;
+        const uint8_t *row = is_plain ? base + j * bytes : row_of_key(a, w, is_v, pos);
+        load_eight<D>(layout, row, at % (D / 8), raw->codes[i], &raw->scale[i]);
     }
-    asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
 /* Two of four codes + 128, or with an offset of 1024 + zero in f16, as halves times d. */
@@ -142,32 +188,20 @@ static __device__ inline uint32_t scaled_codes(uint32_t two, float zero, half2 d
     return *(const uint32_t *)&v;
 }
 
-/* Values 8 c .. 8 c + 7 of a row (pages.cuh): scale of the block, then the codes. */
-template <int D> static __device__ inline half2 scale_of(const uint8_t *row, int code_bytes, int c)
+static __device__ inline uint4 eight_q8_0(const uint32_t codes[3], half2 d)
 {
-    return __half2half2(*(const half *)(row + code_bytes + c / 4 * 2));
-}
-
-template <int D> static __device__ inline uint4 eight_q8_0(const uint8_t *row, int c)
-{
-    const uint2 codes = *(const uint2 *)(row + c * 8);
-    const half2 d = scale_of<D>(row, D, c);
     uint32_t words[4];
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-        const uint32_t four = (j < 2 ? codes.x : codes.y) ^ 0x80808080u;
-        words[j] = scaled_codes(__byte_perm(four, 0x64646464u, j % 2 ? 0x4342 : 0x4140), 128, d);
-    }
+    for (int j = 0; j < 4; j++)
+        words[j] = scaled_codes(__byte_perm(codes[j / 2] ^ 0x80808080u, 0x64646464u, j % 2 ? 0x4342 : 0x4140), 128, d);
     return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-template <int D> static __device__ inline uint4 eight_q4_0(const uint8_t *row, int c)
+static __device__ inline uint4 eight_q4_0(const uint32_t codes[3], half2 d)
 {
-    const uint32_t codes = ((const uint32_t *)row)[c];
-    const half2 d = scale_of<D>(row, D / 2, c);
     uint32_t words[4];
 #pragma unroll
-    for (int j = 0; j < 4; j++) words[j] = scaled_codes((codes >> 4 * j & 0x000f000fu) | 0x64006400u, 8, d);
+    for (int j = 0; j < 4; j++) words[j] = scaled_codes((codes[0] >> 4 * j & 0x000f000fu) | 0x64006400u, 8, d);
     return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
@@ -180,11 +214,8 @@ enum : uint32_t {
 };
 
 /* Four codes choose four bytes of two words at once. */
-template <int D> static __device__ inline uint4 eight_tq3_0(const uint8_t *row, int c)
+static __device__ inline uint4 eight_tq3_0(const uint32_t planes[3], int k, half2 d)
 {
-    const uint32_t *planes = (const uint32_t *)row + c / 4 * 3;
-    const half2 d = scale_of<D>(row, D / 32 * 12, c);
-    const int k = c % 4;
     uint32_t codes = 0, words[4];
 #pragma unroll
     for (int bit = 0; bit < 3; bit++) codes |= (planes[bit] >> k & 0x11111111u) << bit;
@@ -204,24 +235,65 @@ template <int D> static __device__ inline uint4 eight_tq3_0(const uint8_t *row, 
     return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-template <int D> static __device__ inline uint4 eight_of(kv_type layout, const uint8_t *row, int c)
-{
-    return layout == KV_Q8_0   ? eight_q8_0<D>(row, c)
-           : layout == KV_Q4_0 ? eight_q4_0<D>(row, c)
-                               : eight_tq3_0<D>(row, c);
-}
-
-/* A tile of a small type as f16 rows. */
 template <int D, int NT>
-static __device__ inline void convert_tile(kv_type type, const uint8_t *raw, int stride, uint8_t *out)
+static __device__ inline void store_raw(kv_type layout, const attn_raw<D, NT> &raw, uint8_t *stage)
 {
     using shape = attn_shape<D, NT>;
-    const kv_type layout = kv_layout_of(type);
-#pragma unroll 4
-    for (int i = (int)threadIdx.x; i < shape::tile * D / 8; i += shape::threads) {
-        const int row = i / (D / 8), c = i % (D / 8);
-        *(uint4 *)(out + row * shape::row_bytes + c * 16) = eight_of<D>(layout, raw + row * stride, c);
+#pragma unroll
+    for (int i = 0; i < attn_raw<D, NT>::n; i++) {
+        const int at = (int)threadIdx.x + i * shape::threads, row = at / (D / 8), c = at % (D / 8);
+        const half2 d = __half2half2(__ushort_as_half(raw.scale[i]));
+        *(uint4 *)(stage + row * shape::row_bytes + c * 16) = layout == KV_Q8_0   ? eight_q8_0(raw.codes[i], d)
+                                                              : layout == KV_Q4_0 ? eight_q4_0(raw.codes[i], d)
+                                                                                  : eight_tq3_0(raw.codes[i], c % 4, d);
     }
+}
+
+/* ---- the stages ---- */
+
+/* What is on its way beside the copies: nothing when both types are f16. */
+template <int D, int NT, bool SMALL> struct attn_feed {
+    kv_type k, v; /* layouts */
+    attn_raw<D, NT> raw;
+};
+
+template <int D, int NT> struct attn_feed<D, NT, false> {
+};
+
+template <int D, int NT, bool SMALL>
+static __device__ inline void open_feed(const attn_args &a, const attn_work &w, attn_feed<D, NT, SMALL> *f)
+{
+    if constexpr (SMALL) {
+        f->k = kv_layout_of(a.layer.k_type);
+        f->v = kv_layout_of(a.layer.v_type);
+        load_raw<D, NT>(a, w, f->k == KV_F16, f->k == KV_F16 ? f->v : f->k, &f->raw);
+    }
+}
+
+/* Unit `unit` of the item into its stage, and the next one of a small type into registers. It counts as one group of
+ * copies, which may be empty. */
+template <int D, int NT, bool SMALL>
+static __device__ inline void fill_unit(const attn_args &a, const attn_work &w, int unit, attn_feed<D, NT, SMALL> *f)
+{
+    using shape = attn_shape<D, NT>;
+    uint8_t *const stage = w.shared + unit % a.place.stages * a.place.stage_bytes;
+    bool is_copied = true;
+    if constexpr (SMALL) {
+        const kv_type own = unit & 1 ? f->v : f->k, other = unit & 1 ? f->k : f->v;
+        is_copied = own == KV_F16;
+        if (!is_copied && unit < w.n_units) {
+            store_raw<D, NT>(own, f->raw, stage);
+            if (other == KV_F16)
+                load_raw<D, NT>(a, w, unit + 2, own, &f->raw);
+            else
+                load_raw<D, NT>(a, w, unit + 1, other, &f->raw);
+        }
+    }
+    if (is_copied && unit < w.n_units) {
+        need_pages<shape::tile>(a, w, w.first_tile + unit / 2);
+        copy_tile<D, NT>(a, w, unit, stage);
+    }
+    asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
 /* ---- products of fragments ---- */
@@ -614,11 +686,11 @@ static __device__ inline void attend(const attn_args &a, const attn_item &item, 
 {
     using shape = attn_shape<D, NT>;
     const attn_work w = open_item<D, NT>(a, item, kv_head, shared);
-    const bool converts_k = SMALL && a.layer.k_type != KV_F16, converts_v = SMALL && a.layer.v_type != KV_F16;
     const int stages = a.place.stages;
-    uint8_t *const converted = shared + a.place.converted_at;
+    attn_feed<D, NT, SMALL> feed;
     if (!has_waited && !item.is_settled) wait_for_predecessors();
-    for (int i = 0; i < stages; i++) fill_unit<D, NT, SMALL>(a, w, i);
+    open_feed<D, NT, SMALL>(a, w, &feed);
+    for (int i = 0; i < stages; i++) fill_unit<D, NT, SMALL>(a, w, i, &feed);
     if (!has_waited && item.is_settled) wait_for_predecessors();
     load_queries<D, NT>(a, w);
 
@@ -628,26 +700,15 @@ static __device__ inline void attend(const attn_args &a, const attn_item &item, 
     for (int unit = 0; unit < w.n_units; unit += 2) {
         const uint8_t *k = shared + unit % stages * a.place.stage_bytes;
         const uint8_t *v = shared + (unit + 1) % stages * a.place.stage_bytes;
-        copies_wait(stages - 2 + (converts_v || unit == 0));
+        copies_wait(stages - 2 + (unit == 0));
         __syncthreads(); /* K is there; the last V has been read */
-        if (!converts_v && unit > 0) fill_unit<D, NT, SMALL>(a, w, unit - 1 + stages);
-        if (converts_k) {
-            convert_tile<D, NT>(a.layer.k_type, k, a.place.k_row, converted);
-            __syncthreads();
-            fill_unit<D, NT, SMALL>(a, w, unit + stages);
-            k = converted;
-        }
+        if (unit > 0) fill_unit<D, NT, SMALL>(a, w, unit - 1 + stages, &feed);
         score_tile<D, NT>(a, w, k);
-        copies_wait(stages - 2 + converts_k);
+        copies_wait(stages - 2);
         __syncthreads(); /* V is there; K has been read */
-        if (!converts_k) fill_unit<D, NT, SMALL>(a, w, unit + stages);
+        fill_unit<D, NT, SMALL>(a, w, unit + stages, &feed);
         weigh_tile<D, NT>(a, w, w.first_tile + unit / 2, &part.max, &part.sum);
-        if (converts_v) {
-            convert_tile<D, NT>(a.layer.v_type, v, a.place.v_row, converted);
-            v = converted;
-        }
         __syncthreads(); /* weights are there */
-        if (converts_v) fill_unit<D, NT, SMALL>(a, w, unit + 1 + stages);
         add_tile<D, NT>(a, w, v, o);
         const int end = (w.first_tile + unit / 2 + 1) * shape::tile;
         if (item.group >= 0 || (end < attn_group_begin(a.k.cut, group + 1) && unit + 2 < w.n_units)) continue;
@@ -666,7 +727,7 @@ static __device__ inline void attend(const attn_args &a, const attn_item &item, 
     __syncthreads(); /* shared memory is free for the next item */
 }
 
-/* SMALL: K or V or both are of a type below f16. Grid: as many blocks as run at once, at most. */
+/* Grid: as many blocks as run at once, at most. */
 template <int D, int NT, bool SMALL>
 static __global__ void __launch_bounds__(attn_shape<D, NT>::threads, NT == 1 ? 2 : 1)
     attn_tile_kernel(const __grid_constant__ attn_args a)

@@ -284,28 +284,13 @@ int cuda_attn_make_lists(compiled *c, const batch *in, int n_rows, int n_out)
 
 /* ---- shared memory ---- */
 
-static int row_bytes(kv_type t, int head_dim)
-{
-    const kv_type_info *info = kv_type_get(t);
-    return head_dim / (int)info->block_len * (int)info->block_bytes;
-}
-
-/* Of one row in a stage: f16 rows are padded, so that eight of them lie in different banks. */
-static int stage_row_bytes(kv_type t, int head_dim)
-{
-    return t == KV_F16 ? 2 * head_dim + 16 : ceil_div(row_bytes(t, head_dim), 16) * 16;
-}
-
 static attn_place lay_out(const attn_class *k, int columns, int stages)
 {
     const int tile = attn_tile_len(k->head_dim), d = k->head_dim, chains = d / ATTN_CHAIN;
-    const int k_row = stage_row_bytes(k->k_type, d), v_row = stage_row_bytes(k->v_type, d), f16_row = 2 * d + 16;
-    const bool converts = k->k_type != KV_F16 || k->v_type != KV_F16;
-    attn_place p = {.columns = columns, .stages = stages, .k_row = k_row, .v_row = v_row};
-    p.stage_bytes = tile * (k_row > v_row ? k_row : v_row);
-    p.converted_at = stages * p.stage_bytes;
-    p.q_at = p.converted_at + (converts ? tile * f16_row : 0);
-    p.s_at = p.q_at + columns * f16_row;
+    const int row = 2 * d + 16; /* padded, so that eight rows lie in different banks */
+    attn_place p = {.columns = columns, .stages = stages, .stage_bytes = tile * row};
+    p.q_at = stages * p.stage_bytes;
+    p.s_at = p.q_at + columns * row;
     p.p_at = p.s_at + chains * columns * attn_s_stride(d) * (int)sizeof(float);
     p.rest_at = p.p_at + columns * attn_p_stride(d) * 2;
     p.shared_bytes = p.rest_at + (int)sizeof(attn_rest);
@@ -316,7 +301,8 @@ bool attn_lay_out(const attn_class *k, int columns, int shared_bytes, attn_place
 {
     /* Two of the narrow blocks share a multiprocessor, each of which keeps 1 KB for itself. */
     const int most = columns == 8 ? (shared_bytes - 1024) / 2 : shared_bytes;
-    for (int stages = ATTN_MAX_STAGES; stages >= ATTN_MIN_STAGES; stages--) {
+    const bool is_f16 = k->k_type == KV_F16 && k->v_type == KV_F16; /* small types are read ahead into registers */
+    for (int stages = is_f16 ? ATTN_MAX_STAGES : ATTN_MIN_STAGES; stages >= ATTN_MIN_STAGES; stages--) {
         *out = lay_out(k, columns, stages);
         if (out->shared_bytes <= most || (stages == ATTN_MIN_STAGES && out->shared_bytes <= shared_bytes)) return true;
     }
