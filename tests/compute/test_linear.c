@@ -237,6 +237,17 @@ static void test_shapes(void **state)
         }
 }
 
+/* Many whole tiles and a part of one, from an even and an odd tile on: float kernels take two at once. */
+static void test_many_tiles(void **state)
+{
+    (void)state;
+    static const tensor_type some[] = {TYPE_F32, TYPE_F16, TYPE_BF16, TYPE_Q4_K, TYPE_Q6_K};
+    for (int i = 0; i < 5; i++)
+        for (int rows = 1; rows <= 64; rows += rows < 18 ? 1 : 23) {
+            check_all_sets(some[i], 256, 16 * (5 + (uint32_t)rows % 3) + (uint32_t)rows % 2, rows);
+        }
+}
+
 /* More activations than one block of rows holds. */
 static void test_row_blocks(void **state)
 {
@@ -244,6 +255,7 @@ static void test_row_blocks(void **state)
     check_all_sets(TYPE_Q4_K, 8192, 18, 61);
     check_all_sets(TYPE_Q8_0, 8160, 18, 43);
     check_all_sets(TYPE_F16, 8160, 18, 43);
+    check_all_sets(TYPE_BF16, 8160, 98, 43);
 }
 
 static void test_pack_is_a_permutation(void **state)
@@ -333,6 +345,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_all_widths, seed_random),
         cmocka_unit_test_setup(test_shapes, seed_random),
+        cmocka_unit_test_setup(test_many_tiles, seed_random),
         cmocka_unit_test_setup(test_row_blocks, seed_random),
         cmocka_unit_test_setup(test_pack_is_a_permutation, seed_random),
         cmocka_unit_test_setup(test_tile_bytes, seed_random),

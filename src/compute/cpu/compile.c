@@ -88,11 +88,9 @@ static void size_scratch(const surroundings *x, compiled *c)
                                  ((size_t)op->head_dim + 2) * sizeof(float);
             c->parts_bytes = max_size(c->parts_bytes, parts);
         }
-        if (op->kind == OP_LINEAR || op->kind == OP_GATED)
-            own = linear_tile_bytes(x->weights[op->w0].type, (uint32_t)x->weights[op->w0].ne[0]) / sizeof(float);
-        if (op->kind == OP_GATED)
-            own = max_size(own, linear_tile_bytes(x->weights[op->w1].type, (uint32_t)x->weights[op->w1].ne[0]) /
-                                    sizeof(float));
+        if (op->kind == OP_LINEAR || op->kind == OP_GATED) own = exec_pack_floats(&x->weights[op->w0]);
+        if (op->kind == OP_GATED) own = max_size(own, exec_pack_floats(&x->weights[op->w1]));
+        if (op->kind == OP_LINEAR && op->epilogue == EPI_LOGITS) own += rows * LOGIT_TILES * LINEAR_TILE;
         if (op->kind == OP_MOE_GATED || op->kind == OP_MOE_DOWN) {
             const weight *w = &x->weights[op->w0];
             own = moe_scratch_floats((uint32_t)w->ne[0], (uint32_t)w->ne[1],

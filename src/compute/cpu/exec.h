@@ -142,6 +142,8 @@ void exec_quantize_row(const exec *x, int value, int r);
 /* The same for all rows, shared out, once every thread has written its columns (a barrier inside). */
 void exec_quantize_all(const exec *x, int value, int thread, int n_threads);
 
+enum { LOGIT_TILES = 8 }; /* tiles of logits that a thread finishes before it copies them to their rows */
+
 enum { MOE_GROUP = 64 }; /* rows that one pass over an expert serves */
 /* Floats of thread scratch that an expert matrix needs. */
 size_t moe_scratch_floats(uint32_t n_in, uint32_t n_out, size_t tile_bytes);
@@ -175,6 +177,11 @@ void exec_rope_tables(const exec *x, int thread, int n_threads);
  * packed weights or the file's. `pack` is room for one tile (mapped weights are packed tile by tile). */
 void exec_product(const exec *x, int w, int expert, uint32_t tile_begin, uint32_t tile_end, const linear_input *in,
                   float *y, size_t ld, float *pack);
+/* Floats of thread scratch for one packed tile of a matrix; what logits() needs lies behind them. */
+static inline size_t exec_pack_floats(const weight *m)
+{
+    return linear_tile_bytes(m->type, (uint32_t)m->ne[0]) / sizeof(float);
+}
 /* A value as the input of products. */
 linear_input exec_input(const exec *x, int value);
 /* The product of one row of a matrix (in the file's layout) with row r of the input. */

@@ -6,7 +6,6 @@
 
 enum {
     MAX_WIDTH = 8,
-    AHEAD = 8192,                /* measured: 0 costs a third of the read bandwidth, 4 to 16 KiB are alike */
     L2_FOR_ACTIVATIONS = 400000, /* bytes; rows are blocked so that those of one block stay in a 1 MB L2 */
 };
 
@@ -57,7 +56,7 @@ linear_fn linear_best(tensor_type type)
     return fn ? fn : linear_scalar(type);
 }
 
-static int rows_per_block(const packed_matrix *w, int max_width)
+int linear_rows_per_block(const packed_matrix *w, int max_width)
 {
     size_t row = type_is_float(w->type) ? (size_t)w->n_in * sizeof(float) : act_n_blocks(w->n_in) * sizeof(act_block);
     size_t rows = L2_FOR_ACTIVATIONS / row / (size_t)max_width * (size_t)max_width;
@@ -79,7 +78,7 @@ static void drive_tile(const linear_rows_fn *rows, int max_width, const packed_m
 {
     const uint8_t *tile = w->data + t * w->tile_bytes;
     uint32_t columns = w->n_out - t * LINEAR_TILE;
-    size_t ahead = AHEAD;
+    size_t ahead = LINEAR_AHEAD;
     for (int passes = (end - row + max_width - 1) / max_width; passes > 0; passes--, ahead = 0) {
         int width = (end - row + passes - 1) / passes;
         float *to = y + (size_t)row * ld + t * LINEAR_TILE;
@@ -94,7 +93,7 @@ static void drive_tile(const linear_rows_fn *rows, int max_width, const packed_m
 void linear_drive(const linear_rows_fn *rows, int max_width, const packed_matrix *w, uint32_t tile_begin,
                   uint32_t tile_end, const linear_input *x, int row_begin, int row_end, float *y, size_t ld_out)
 {
-    int block = rows_per_block(w, max_width);
+    int block = linear_rows_per_block(w, max_width);
     for (int row = row_begin; row < row_end; row += block) {
         int end = row_end - row < block ? row_end : row + block;
         for (uint32_t t = tile_begin; t < tile_end; t++) drive_tile(rows, max_width, w, t, x, row, end, y, ld_out);

@@ -12,7 +12,11 @@
     FLOAT_WIDTH(T, 6)                                                                                                  \
     static const linear_rows_fn widths_##T[MAX_FLOAT_WIDTH] = {rows_##T##_1, rows_##T##_2, rows_##T##_3,               \
                                                                rows_##T##_4, rows_##T##_5, rows_##T##_6};              \
-    FLOAT_FN(T)
+    FLOAT_PAIR(T, 1)                                                                                                   \
+    FLOAT_PAIR(T, 2)                                                                                                   \
+    FLOAT_PAIR(T, 3)                                                                                                   \
+    static const float_pair_fn pairs_##T[PAIR_WIDTH] = {pair_##T##_1, pair_##T##_2, pair_##T##_3};                     \
+    FLOAT_PAIR_FN(T)
 
 FLOAT_KERNELS(F32)
 FLOAT_KERNELS(F16)

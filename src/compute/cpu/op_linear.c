@@ -1,6 +1,7 @@
 /* op_linear.c: products of weights and rows, dense and gated. Threads take tiles of 16 outputs from a common counter;
  * who computes a tile does not change its bits. */
 #include <math.h>
+#include <string.h>
 
 #include "compute/cpu/exec.h"
 
@@ -27,11 +28,13 @@ static void reference_product(const weight *m, const uint8_t *data, uint32_t beg
 {
     const size_t row_bytes = type_bytes(type_get(m->type), m->ne[0]);
     for (uint32_t o = begin; o < end; o++)
-        for (int r = 0; r < in->n_rows; r++) y[(size_t)r * ld + o] = exec_row_dot(m, data + o * row_bytes, in, r);
+        for (int r = 0; r < in->n_rows; r++)
+            y[(size_t)r * ld + o - begin] = exec_row_dot(m, data + o * row_bytes, in, r);
 }
 
-void exec_product(const exec *x, int w, int expert, uint32_t tile_begin, uint32_t tile_end, const linear_input *in,
-                  float *y, size_t ld, float *pack)
+/* exec_product, but y is where the first column of tile_begin goes. */
+static void product_columns(const exec *x, int w, int expert, uint32_t tile_begin, uint32_t tile_end,
+                            const linear_input *in, float *y, size_t ld, float *pack)
 {
     const weight *m = &x->be->weights[w];
     const uint32_t n_in = (uint32_t)m->ne[0], n_out = (uint32_t)m->ne[1],
@@ -39,8 +42,9 @@ void exec_product(const exec *x, int w, int expert, uint32_t tile_begin, uint32_
     const uint8_t *data = (const uint8_t *)m->data + (size_t)expert * type_bytes(type_get(m->type), m->ne[0]) * n_out;
     packed_matrix p = x->be->packed[w];
     if (p.data) {
-        p.data += (size_t)expert * n_tiles * p.tile_bytes;
-        linear_best(m->type)(&p, tile_begin, tile_end, in, 0, in->n_rows, y, ld);
+        p.data += ((size_t)expert * n_tiles + tile_begin) * p.tile_bytes;
+        p.n_out = n_out - tile_begin * LINEAR_TILE;
+        linear_best(m->type)(&p, 0, tile_end - tile_begin, in, 0, in->n_rows, y, ld);
     } else if (x->be->is_ref) {
         const uint32_t end = tile_end * LINEAR_TILE < n_out ? tile_end * LINEAR_TILE : n_out;
         reference_product(m, data, tile_begin * LINEAR_TILE, end, in, y, ld);
@@ -50,9 +54,16 @@ void exec_product(const exec *x, int w, int expert, uint32_t tile_begin, uint32_
             linear_pack_tile(m->type, n_in, n_out, data, t, (uint8_t *)pack);
             p = (packed_matrix){m->type, n_in, left < LINEAR_TILE ? left : LINEAR_TILE,
                                 linear_tile_bytes(m->type, n_in), (const uint8_t *)pack};
-            linear_best(m->type)(&p, 0, 1, in, 0, in->n_rows, y + (size_t)t * LINEAR_TILE, ld);
+            linear_best(m->type)(&p, 0, 1, in, 0, in->n_rows, y + (size_t)(t - tile_begin) * LINEAR_TILE, ld);
         }
     }
+}
+
+void exec_product(const exec *x, int w, int expert, uint32_t tile_begin, uint32_t tile_end, const linear_input *in,
+                  float *y, size_t ld, float *pack)
+{
+    if (tile_begin < tile_end)
+        product_columns(x, w, expert, tile_begin, tile_end, in, y + (size_t)tile_begin * LINEAR_TILE, ld, pack);
 }
 
 linear_input exec_input(const exec *x, int value)
@@ -94,8 +105,27 @@ static void epilogue(const exec *x, const plan_op *op, span c, int n_rows)
         float *row = exec_row(x, op->o, r), *y = row + c.begin;
         if (op->scale != 1.0f) k->scale(y, n, op->scale);
         if (op->epilogue == EPI_GELU_MUL) k->gelu_mul(y, exec_row(x, op->i1, r) + op->column + c.begin, n, y);
-        if (op->epilogue == EPI_LOGITS && op->softcap > 0) k->softcap(y, n, op->softcap);
-        if (op->epilogue == EPI_LOGITS) suppress(x, row, c);
+    }
+}
+
+/* Rows of logits lie a power of two apart: what 16 of them hold at one column falls on the same few cache lines. So a
+ * few tiles at a time are finished in thread memory and then copied to their rows. */
+static void logits(const exec *x, const plan_op *op, const linear_input *in, span tiles, span columns, int thread)
+{
+    const row_kernels *k = x->be->rows;
+    const size_t ld = LOGIT_TILES * LINEAR_TILE;
+    float *pack = exec_thread_scratch(x, thread), *y = pack + exec_pack_floats(&x->be->weights[op->w0]);
+    for (uint32_t t = tiles.begin; t < tiles.end; t += LOGIT_TILES) {
+        const uint32_t end = t + LOGIT_TILES < tiles.end ? t + LOGIT_TILES : tiles.end, at = t * LINEAR_TILE;
+        const span c = {at, end * LINEAR_TILE < columns.end ? end * LINEAR_TILE : columns.end};
+        product_columns(x, op->w0, 0, t, end, in, y, ld, pack);
+        for (int r = 0; r < in->n_rows; r++) {
+            float *from = y + (size_t)r * ld, *row = exec_row(x, op->o, r);
+            if (op->scale != 1.0f) k->scale(from, c.end - at, op->scale);
+            if (op->softcap > 0) k->softcap(from, c.end - at, op->softcap);
+            memcpy(row + at, from, (c.end - at) * sizeof *row);
+            suppress(x, row, c);
+        }
     }
 }
 
@@ -118,6 +148,10 @@ void op_linear(const exec *x, const plan_op *op, int thread, int n_threads)
     const uint32_t width = x->c->plan->values[op->o].width, n_tiles = (width + LINEAR_TILE - 1) / LINEAR_TILE;
     span tiles, columns;
     while (in.n_rows > 0 && unit_span(x, op->w0, exec_take(x, op, 0), n_tiles, n_threads, &tiles, &columns)) {
+        if (op->epilogue == EPI_LOGITS) {
+            logits(x, op, &in, tiles, columns, thread);
+            continue;
+        }
         exec_product(x, op->w0, 0, tiles.begin, tiles.end, &in, x->c->values[op->o].f32, width,
                      exec_thread_scratch(x, thread));
         epilogue(x, op, columns, in.n_rows);
