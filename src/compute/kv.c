@@ -76,11 +76,19 @@ size_t kv_layer_page_bytes(const kv_layer_desc *l)
     return (size_t)l->n_kv_heads * KV_PAGE_LEN * slot;
 }
 
+/* A centre of one byte a dimension and KV_SUMMARY_FIGURES floats for each head, and a mark. */
+size_t kv_layer_summary_bytes(const kv_layer_desc *l)
+{
+    if (!l->has_summaries) return 0;
+    return (size_t)l->n_kv_heads * ((size_t)l->head_dim + KV_SUMMARY_FIGURES * sizeof(float)) + 1;
+}
+
 uint64_t kv_total_bytes(const kv_desc *d)
 {
     uint64_t sum = 0;
     for (int i = 0; i < d->n_layers; i++)
-        sum += (uint64_t)kv_layer_page_bytes(&d->layers[i]) * (uint64_t)d->groups[d->layers[i].group].n_pages;
+        sum += (uint64_t)(kv_layer_page_bytes(&d->layers[i]) + kv_layer_summary_bytes(&d->layers[i])) *
+               (uint64_t)d->groups[d->layers[i].group].n_pages;
     return sum;
 }
 
@@ -89,6 +97,14 @@ size_t kv_group_page_bytes(const kv_desc *d, int group)
     size_t sum = 0;
     for (int i = 0; i < d->n_layers; i++)
         if (d->layers[i].group == group) sum += kv_layer_page_bytes(&d->layers[i]);
+    return sum;
+}
+
+size_t kv_group_summary_bytes(const kv_desc *d, int group)
+{
+    size_t sum = 0;
+    for (int i = 0; i < d->n_layers; i++)
+        if (d->layers[i].group == group) sum += kv_layer_summary_bytes(&d->layers[i]);
     return sum;
 }
 

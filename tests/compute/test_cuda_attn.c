@@ -47,7 +47,7 @@ static int add_attention(fixture *f, attn_shape s)
     int q = add_input(f, TYPE_F32, q_width, true, 0.3), k = add_input(f, TYPE_F32, kv_width, true, 1),
         v = add_input(f, TYPE_F32, kv_width, true, 1), o = add_output(f, ROWS_ALL, VALUE_F32, q_width);
     const double *freqs = add_freqs(f, s.head_dim, s.head_dim / 2);
-    f->layer = (kv_layer_desc){0, s.n_kv_heads, s.head_dim, s.k, s.v};
+    f->layer = (kv_layer_desc){.n_kv_heads = s.n_kv_heads, .head_dim = s.head_dim, .k_type = s.k, .v_type = s.v};
     f->kv = (kv_desc){.n_groups = 1, .n_layers = 1, .groups = {{s.window, N_PAGES}}, .layers = &f->layer};
     f->has_kv = true;
     plan_op *op;

@@ -86,6 +86,8 @@ static void size_scratch(const surroundings *x, compiled *c)
             const size_t parts = (size_t)split_rows * (size_t)n_splits * (size_t)op->n_heads *
                                  ((size_t)op->head_dim + 2) * sizeof(float);
             c->parts_bytes = max_size(c->parts_bytes, parts);
+            if (op->sparse)
+                c->sparse_bytes = max_size(c->sparse_bytes, sparse_space_bytes(op, x->kv, (int)rows, x->n_threads));
         }
         if (op->kind == OP_LINEAR || op->kind == OP_GATED)
             own = linear_tile_bytes(x->weights[op->w0].type, (uint32_t)x->weights[op->w0].ne[0]) / sizeof(float);
@@ -172,7 +174,7 @@ static facet_status collect_freqs(compiled *c, facet_error *err)
 
 static uint64_t compiled_bytes(const compiled *c)
 {
-    uint64_t sum = c->memory_bytes + c->scratch_bytes + c->parts_bytes + c->thread_scratch_bytes;
+    uint64_t sum = c->memory_bytes + c->scratch_bytes + c->parts_bytes + c->thread_scratch_bytes + c->sparse_bytes;
     for (int t = 0; t < c->n_freqs; t++) sum += c->rope_bytes[t];
     return sum;
 }
@@ -206,6 +208,7 @@ void cpu_release(backend *b, compiled *c)
     mem_unmap(c->scratch, c->scratch_bytes);
     mem_unmap(c->parts, c->parts_bytes);
     mem_unmap(c->thread_scratch, c->thread_scratch_bytes);
+    mem_unmap(c->sparse, c->sparse_bytes);
     for (int t = 0; t < c->n_freqs; t++) mem_unmap(c->rope[t], c->rope_bytes[t]);
     mem_free(c->values);
     mem_free(c->barrier_before);
@@ -225,10 +228,12 @@ static facet_status take_memory(compiled *c, facet_error *err)
     c->scratch = mem_map(c->scratch_bytes);
     c->parts = mem_map(c->parts_bytes);
     c->thread_scratch = mem_map(c->thread_scratch_bytes);
-    bool ok = c->scratch && c->parts && c->thread_scratch;
+    if (c->sparse_bytes) c->sparse = mem_map(c->sparse_bytes);
+    bool ok = c->scratch && c->parts && c->thread_scratch && (c->sparse || !c->sparse_bytes);
     for (int t = 0; t < c->n_freqs; t++) ok &= (c->rope[t] = mem_map(c->rope_bytes[t])) != NULL;
     return ok ? FACET_OK
-              : error_memory(err, "scratch memory", c->scratch_bytes + c->parts_bytes + c->thread_scratch_bytes);
+              : error_memory(err, "scratch memory",
+                             c->scratch_bytes + c->parts_bytes + c->thread_scratch_bytes + c->sparse_bytes);
 }
 
 static void place_values(compiled *c, const layout *l)

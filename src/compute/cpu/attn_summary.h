@@ -1,0 +1,41 @@
+/* attn_summary.h: what is known of a page of keys without reading it (compute/sparse.h).
+ *
+ * A summary is made from the keys as they are decoded from the cache (rotated where the type is), so that quantisation
+ * adds nothing to what is derived from it. It is made when a row first wants it and the page is full of finished
+ * positions; whatever writes to a page makes it forgotten. So it follows the page through forks, shared prefixes and
+ * snapshots, and a draft that is rejected leaves no trace. */
+#ifndef FACET_COMPUTE_CPU_ATTN_SUMMARY_H
+#define FACET_COMPUTE_CPU_ATTN_SUMMARY_H
+
+#include "compute/cpu/attn.h"
+
+/* Of the keys k and values v of one page and KV head; c = scale * codes is the stored centre, near the keys' mean. */
+typedef struct block_figures {
+    float scale;
+    float norm;   /* |c| */
+    float radius; /* at least max |k - c| */
+    float spread; /* rms of |k - c| */
+    float v_max;  /* at least max |v| */
+} block_figures;
+
+static inline const block_figures *attn_figures(const attn_layer *l, int32_t page, int kv_head)
+{
+    return &l->figures[(size_t)page * (size_t)l->desc.n_kv_heads + (size_t)kv_head];
+}
+static inline const int8_t *attn_centre(const attn_layer *l, int32_t page, int kv_head)
+{
+    return l->centres + ((size_t)page * (size_t)l->desc.n_kv_heads + (size_t)kv_head) * (size_t)l->desc.head_dim;
+}
+
+/* Points the layer's summaries into memory of n_pages * kv_layer_summary_bytes, zeroes at first. */
+void attn_summary_place(attn_layer *l, uint8_t *memory, int32_t n_pages);
+/* Makes the summary of a page unless it is there. All its slots must hold keys and values. One thread at a time for a
+ * page. scratch: 2 * head_dim floats. */
+void attn_summary_make(const attn_layer *l, int32_t page, float *scratch);
+/* The page was written to. From any thread. */
+static inline void attn_summary_forget(const attn_layer *l, int32_t page)
+{
+    if (l->is_summarised) atomic_store_explicit(&l->is_summarised[page], 0, memory_order_relaxed);
+}
+
+#endif
