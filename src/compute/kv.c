@@ -76,11 +76,11 @@ size_t kv_layer_page_bytes(const kv_layer_desc *l)
     return (size_t)l->n_kv_heads * KV_PAGE_LEN * slot;
 }
 
-/* A centre of one byte a dimension and KV_SUMMARY_FIGURES floats for each head, and a mark. */
+/* For each head the centres of balls of keys, a byte a dimension, and figures about them; and a mark. */
 size_t kv_layer_summary_bytes(const kv_layer_desc *l)
 {
     if (!l->has_summaries) return 0;
-    return (size_t)l->n_kv_heads * ((size_t)l->head_dim + KV_SUMMARY_FIGURES * sizeof(float)) + 1;
+    return (size_t)l->n_kv_heads * ((size_t)l->head_dim * KV_SUMMARY_BALLS + KV_SUMMARY_FIGURES * sizeof(float)) + 1;
 }
 
 uint64_t kv_total_bytes(const kv_desc *d)

@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 
-enum { KV_PAGE_LEN = 64, KV_MAX_GROUPS = 3, KV_SUMMARY_FIGURES = 5 };
+enum { KV_PAGE_LEN = 64, KV_MAX_GROUPS = 3, KV_SUMMARY_BALLS = 4, KV_SUMMARY_FIGURES = 5 * KV_SUMMARY_BALLS + 1 };
 enum { KV_GROUP_GLOBAL, KV_GROUP_LOCAL, KV_GROUP_DRAFT };
 
 /* KV_F32 keeps what the model computed: exact, and twice as large as KV_F16. The numbers stand in snapshots. */

@@ -16,7 +16,7 @@ typedef struct attn_layer {
     size_t page_bytes;
     /* Where desc.has_summaries (attn_summary.h): */
     struct block_figures *figures; /* [page][KV head] */
-    int8_t *centres;               /* [page][KV head][head_dim] */
+    int8_t *centres;               /* [page][KV head][ball][head_dim] */
     atomic_uchar *is_summarised;   /* [page] its summary fits its content */
 } attn_layer;
 

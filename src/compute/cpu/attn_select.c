@@ -10,7 +10,7 @@
  * order it was summed. */
 #define ROUNDING 4e-5f
 
-enum { MAX_PROBED = 64 };
+enum { MAX_PROBED = 64, BALLS = KV_SUMMARY_BALLS };
 
 typedef struct selection {
     const attn_layer *layer;
@@ -18,17 +18,20 @@ typedef struct selection {
     const sparse_rule *rule;
     int kv_head, n_heads, head_dim;
     float scale;
-    int32_t n_blocks, first, end; /* candidates: [first, end) */
+    int32_t n_blocks, first, end, n; /* candidates: [first, end), n of them */
     int n_probed;
     float *q, *q_norm; /* [head][head_dim], [head]: |scale| |q| */
-    float *z, *dot;    /* [head][max, sum], [head] */
-    float *means, *x;  /* [head][probed block], [head][candidate] = scale q.c */
+    float *z, *dot;    /* [head][max, sum], [ball][head] */
+    float *means;      /* [head][probed block] */
+    /* [head][candidate]: mean logit; logarithms of the mass by estimate, and at most */
+    float *mean, *mass, *bound;
+    float log_n[SPARSE_BLOCK + 1];
     uint8_t *mask;
 } selection;
 
 size_t attn_select_floats(int heads_per_kv, int head_dim, int64_t n_blocks)
 {
-    return (size_t)heads_per_kv * ((size_t)head_dim + 4 + MAX_PROBED + (size_t)n_blocks);
+    return (size_t)heads_per_kv * ((size_t)head_dim + 3 + BALLS + MAX_PROBED + 3 * (size_t)n_blocks);
 }
 
 bool attn_may_select(const sparse_rule *rule, int32_t min_keys, const attn_row *row)
@@ -53,16 +56,16 @@ static bool has_block(const uint8_t *mask, int32_t b)
     return mask[b / ATTN_SPLIT_BLOCKS] >> b % ATTN_SPLIT_BLOCKS & 1;
 }
 
-static int n_splits(int32_t n_blocks)
+static size_t n_splits(int32_t n_blocks)
 {
-    return (int)((n_blocks + ATTN_SPLIT_BLOCKS - 1) / ATTN_SPLIT_BLOCKS);
+    return (size_t)((n_blocks + ATTN_SPLIT_BLOCKS - 1) / ATTN_SPLIT_BLOCKS);
 }
 
 int32_t attn_complement(const attn_row *row, const uint8_t *mask, uint8_t *out)
 {
     const int32_t n = sparse_n_blocks(row->pos + 1);
     int32_t n_out = 0;
-    memset(out, 0, (size_t)n_splits(n));
+    memset(out, 0, n_splits(n));
     for (int32_t b = 0; b < n; b++) {
         if (has_block(mask, b)) continue;
         set_block(out, b);
@@ -73,16 +76,11 @@ int32_t attn_complement(const attn_row *row, const uint8_t *mask, uint8_t *out)
 
 /* ---- what is known of the blocks ---- */
 
-static const block_figures *figures_of(const selection *s, int32_t b)
-{
-    return attn_figures(s->layer, s->row->table[b], s->kv_head);
-}
-
 /* Sink and window: exact, and read again in the attention that follows, from a nearby cache. */
 static void probe(selection *s, const attn_work *w, const attn_kernels *k)
 {
     attn_row row = *s->row;
-    memset(s->mask, 0, (size_t)n_splits(s->n_blocks));
+    memset(s->mask, 0, n_splits(s->n_blocks));
     for (int32_t b = 0; b < s->n_blocks; b++)
         if (b < s->first || b >= s->end) set_block(s->mask, b);
     row.blocks = s->mask;
@@ -99,56 +97,69 @@ static void copy_queries(selection *s)
         double sum = 0;
         memcpy(q, s->row->q + (size_t)(s->kv_head * s->n_heads + h) * dim, dim * sizeof *q);
         if (is_rotated) rotate_values(q, dim);
-        for (size_t i = 0; i < dim; i++) sum += (double)q[i] * q[i];
+        for (size_t i = 0; i < dim; i++) sum += (double)q[i] * (double)q[i];
         s->q_norm[h] = (float)(sqrt(sum) * (1 + 1e-6)) * fabsf(s->scale);
     }
 }
 
-static void multiply_centres(selection *s, const attn_kernels *k)
+/* Logarithm of a sum whose terms' logarithms are a[]. Terms below e^-6 of the largest do not count: LOST covers them. */
+#define LOST 0.01f
+static float log_sum(const float a[BALLS])
 {
-    const int32_t n = s->end - s->first;
-    for (int32_t b = s->first; b < s->end; b++) {
-        const float factor = s->scale * figures_of(s, b)->scale;
-        k->centre(attn_centre(s->layer, s->row->table[b], s->kv_head), s->head_dim, s->q, (size_t)s->head_dim,
-                  s->n_heads, s->dot);
-        for (int h = 0; h < s->n_heads; h++) s->x[h * n + b - s->first] = s->dot[h] * factor;
+    float max = a[0], sum = 0;
+    int n = 0;
+    for (int i = 1; i < BALLS; i++) max = a[i] > max ? a[i] : max;
+    for (int i = 0; i < BALLS; i++) n += a[i] > max - 6;
+    if (n == 1) return max;
+    for (int i = 0; i < BALLS; i++)
+        if (a[i] > max - 6) sum += expf(a[i] - max);
+    return max + logf(sum);
+}
+
+/* What is known of candidate i for head h, from the products of its centres; NaN where a figure is not finite. */
+static void judge(selection *s, int h, int32_t i, const block_figures *f)
+{
+    const size_t at = (size_t)h * (size_t)s->n + (size_t)i;
+    float mass[BALLS], bound[BALLS], mean = 0, odd = 0;
+    for (int j = 0; j < BALLS; j++) {
+        const key_ball *b = &f->ball[j];
+        const float x = s->scale * b->scale * s->dot[j * s->n_heads + h], sigma = s->q_norm[h] * b->spread;
+        const float u = x + s->q_norm[h] * (b->radius + ROUNDING * (b->norm + b->radius)), n = s->log_n[(int)b->n];
+        mean += x * b->n * (1.0f / SPARSE_BLOCK);
+        mass[j] = n + fminf(x + 2 * sigma * sigma / (float)s->head_dim, u);
+        bound[j] = n + u;
+        odd += u - u;
     }
+    s->mean[at] = mean + odd;
+    s->mass[at] = log_sum(mass) + odd;
+    s->bound[at] = log_sum(bound) + LOST + odd;
 }
 
-static float centre_logit(const selection *s, int h, int32_t b)
+static void judge_all(selection *s, const attn_kernels *k)
 {
-    return s->x[h * (s->end - s->first) + b - s->first];
-}
-
-/* Above the logits of the block's keys for head h. */
-static float upper_logit(const selection *s, int h, int32_t b)
-{
-    const block_figures *f = figures_of(s, b);
-    return centre_logit(s, h, b) + s->q_norm[h] * (f->radius + ROUNDING * (f->norm + f->radius));
-}
-
-/* Logarithm of the mean of exp(logit) over its keys, as a guess. */
-static float mean_logit(const selection *s, int h, int32_t b)
-{
-    const float sigma = s->q_norm[h] * figures_of(s, b)->spread;
-    return fminf(centre_logit(s, h, b) + 2 * sigma * sigma / (float)s->head_dim, upper_logit(s, h, b));
+    for (int n = 0; n <= SPARSE_BLOCK; n++) s->log_n[n] = logf((float)n);
+    for (int32_t b = s->first; b < s->end; b++) {
+        const int32_t page = s->row->table[b];
+        const int8_t *centre = attn_centres(s->layer, page, s->kv_head);
+        for (int j = 0; j < BALLS; j++, centre += s->head_dim)
+            k->centre(centre, s->head_dim, s->q, (size_t)s->head_dim, s->n_heads, s->dot + j * s->n_heads);
+        for (int h = 0; h < s->n_heads; h++) judge(s, h, b - s->first, attn_figures(s->layer, page, s->kv_head));
+    }
 }
 
 /* ---- the rules ---- */
 
-/* Every comparison is made so that a NaN keeps the block. */
-static void keep_from(selection *s, int h, float least, float (*figure)(const selection *, int, int32_t))
+/* Keeps the candidates whose figure is not below `least`, and those of which nothing is known. */
+static void keep_from(selection *s, const float *figure, float least)
 {
-    for (int32_t b = s->first; b < s->end; b++)
-        if (!(figure(s, h, b) < least)) set_block(s->mask, b);
+    for (int32_t i = 0; i < s->n; i++)
+        if (!(figure[i] < least)) set_block(s->mask, s->first + i);
 }
 
-static void by_alpha(selection *s, int h)
+static float largest(const selection *s, const float *figure, float max)
 {
-    float max = -INFINITY;
-    for (int i = 0; i < s->n_probed; i++) max = fmaxf(max, s->means[h * s->n_probed + i]);
-    for (int32_t b = s->first; b < s->end; b++) max = fmaxf(max, centre_logit(s, h, b));
-    keep_from(s, h, max + logf(s->rule->threshold), centre_logit);
+    for (int32_t i = 0; i < s->n; i++) max = fmaxf(max, figure[i]);
+    return max;
 }
 
 static float log_mass(const float z[2])
@@ -156,52 +167,66 @@ static float log_mass(const float z[2])
     return z[0] + logf(z[1]);
 }
 
-static void by_mass(selection *s, int h)
-{
-    const float share = s->rule->threshold / (float)(SPARSE_BLOCK * (s->end - s->first));
-    keep_from(s, h, log_mass(s->z + 2 * h) + logf(share), mean_logit);
-}
-
-static void by_share(selection *s, int h)
-{
-    float max = log_mass(s->z + 2 * h) - logf((float)(s->n_probed * SPARSE_BLOCK));
-    for (int32_t b = s->first; b < s->end; b++) max = fmaxf(max, mean_logit(s, h, b));
-    keep_from(s, h, max + logf(s->rule->threshold), mean_logit);
-}
-
 /* Adds exp(x) to a sum held as (max, sum). */
 static void add_exp(float z[2], float x)
 {
-    const float part[2] = {x, 1};
     if (x <= z[0]) {
         z[1] += expf(x - z[0]);
         return;
     }
-    z[1] = z[0] == -INFINITY ? part[1] : z[1] * expf(z[0] - x) + part[1];
+    z[1] = z[0] == -INFINITY ? 1 : z[1] * expf(z[0] - x) + 1;
     z[0] = x;
+}
+
+static void by_alpha(selection *s, int h, const float *mean)
+{
+    float max = -INFINITY;
+    for (int i = 0; i < s->n_probed; i++) max = fmaxf(max, s->means[h * s->n_probed + i]);
+    keep_from(s, mean, largest(s, mean, max) + logf(s->rule->threshold));
+}
+
+static void by_mass(selection *s, int h, const float *mass)
+{
+    keep_from(s, mass, log_mass(s->z + 2 * h) + logf(s->rule->threshold / (float)s->n));
+}
+
+static void by_share(selection *s, int h, const float *mass)
+{
+    const float probed = log_mass(s->z + 2 * h) - logf((float)s->n_probed);
+    keep_from(s, mass, largest(s, mass, probed) + logf(s->rule->threshold));
 }
 
 /* Blocks are put into bins by the logarithm of their share, a quarter of a bit wide; the bins are kept from the largest
  * on until what they hold is enough. */
-static void by_top(selection *s, int h)
+static void by_top(selection *s, int h, const float *mass)
 {
     enum { BINS = 96 };
-    const float block = logf(SPARSE_BLOCK), width = 0.25f * 0.69314718f;
+    const float width = 0.25f * 0.69314718f, wanted = 1 - s->rule->threshold;
     float total[2] = {s->z[2 * h], s->z[2 * h + 1]}, bin[BINS] = {0};
-    for (int32_t b = s->first; b < s->end; b++) add_exp(total, mean_logit(s, h, b) + block);
+    for (int32_t i = 0; i < s->n; i++) add_exp(total, mass[i]);
     const float all = log_mass(total);
-    for (int32_t b = s->first; b < s->end; b++) {
-        const float p = mean_logit(s, h, b) + block - all; /* at most 0 */
-        const int i = p < -width * (BINS - 1) ? BINS - 1 : (int)(-p / width);
-        bin[i < 0 ? 0 : i] += expf(p);
-    }
     float held = expf(log_mass(s->z + 2 * h) - all);
-    int i = -1;
-    while (held < 1 - s->rule->threshold && i < BINS - 2) held += bin[++i];
-    if (held < 1 - s->rule->threshold)
-        keep_from(s, h, -INFINITY, mean_logit);
-    else if (i >= 0)
-        keep_from(s, h, all - block - (float)(i + 1) * width, mean_logit);
+    int n = 0;
+    for (int32_t i = 0; i < s->n && all < INFINITY; i++) {
+        const float p = fminf(mass[i] - all, 0);
+        bin[p < -width * (BINS - 1) ? BINS - 1 : (int)(-p / width)] += expf(p);
+    }
+    while (held < wanted && n < BINS - 1) held += bin[n++];
+    if (!(held >= wanted))
+        keep_from(s, mass, -INFINITY);
+    else if (n > 0)
+        keep_from(s, mass, all - (float)n * width);
+}
+
+static void by_rule(selection *s, int h)
+{
+    const size_t at = (size_t)h * (size_t)s->n;
+    switch (s->rule->kind) {
+    case SPARSE_ALPHA: by_alpha(s, h, s->mean + at); break;
+    case SPARSE_SHARE: by_share(s, h, s->mass + at); break;
+    case SPARSE_TOP: by_top(s, h, s->mass + at); break;
+    default: by_mass(s, h, s->mass + at);
+    }
 }
 
 /* ---- the result ---- */
@@ -216,17 +241,25 @@ static void count(const selection *s, attn_choice *c)
     c->n_selected = s->n_blocks;
 }
 
+/* No key of the block is longer. */
+static float longest_key(const block_figures *f)
+{
+    float max = 0;
+    for (int j = 0; j < BALLS; j++) max = fmaxf(max, f->ball[j].norm + f->ball[j].radius);
+    return max;
+}
+
 static void weigh_left_out(const selection *s, int h, attn_left_out *out)
 {
-    const float block = logf(SPARSE_BLOCK);
+    const size_t at = (size_t)h * (size_t)s->n;
     float bound[2] = {-INFINITY, 0}, estimate[2] = {-INFINITY, 0}, longest = 0;
     *out = (attn_left_out){.bound = -INFINITY, .estimate = -INFINITY};
     for (int32_t b = s->first; b < s->end; b++) {
-        const block_figures *f = figures_of(s, b);
-        longest = fmaxf(longest, f->norm + f->radius);
+        const block_figures *f = attn_figures(s->layer, s->row->table[b], s->kv_head);
+        longest = fmaxf(longest, longest_key(f));
         if (has_block(s->mask, b)) continue;
-        add_exp(bound, upper_logit(s, h, b) + block);
-        add_exp(estimate, mean_logit(s, h, b) + block);
+        add_exp(bound, s->bound[at + (size_t)(b - s->first)]);
+        add_exp(estimate, s->mass[at + (size_t)(b - s->first)]);
         out->v_max = fmaxf(out->v_max, f->v_max);
     }
     out->slack = s->q_norm[h] * longest * ROUNDING;
@@ -238,20 +271,24 @@ static selection open_selection(const attn_work *w, const sparse_rule *rule, con
                                 float *scratch, uint8_t *mask)
 {
     const kv_layer_desc *d = &w->layer->desc;
-    selection s = {.layer = w->layer, .row = row, .rule = rule, .kv_head = kv_head, .head_dim = d->head_dim};
-    s.n_heads = w->n_heads / d->n_kv_heads;
+    const int n_heads = w->n_heads / d->n_kv_heads;
+    selection s = {.layer = w->layer, .row = row, .rule = rule, .kv_head = kv_head, .n_heads = n_heads};
+    s.head_dim = d->head_dim;
     s.scale = w->scale;
+    s.mask = mask;
     s.n_blocks = sparse_n_blocks(row->pos + 1);
     attn_select_range(rule, row, &s.first, &s.end);
-    s.n_probed = (int)(s.n_blocks - (s.end - s.first));
-    s.mask = mask;
+    s.n = s.end - s.first;
+    s.n_probed = (int)(s.n_blocks - s.n);
+    assert(s.n > 0 && s.n_probed <= MAX_PROBED && rule->window >= SPARSE_MIN_WINDOW);
     s.q = scratch;
-    s.q_norm = s.q + (size_t)s.n_heads * (size_t)s.head_dim;
-    s.z = s.q_norm + s.n_heads;
-    s.dot = s.z + 2 * s.n_heads;
-    s.means = s.dot + s.n_heads;
-    s.x = s.means + s.n_heads * MAX_PROBED;
-    assert(s.n_probed <= MAX_PROBED && rule->window >= SPARSE_MIN_WINDOW);
+    s.q_norm = s.q + (size_t)n_heads * (size_t)s.head_dim;
+    s.z = s.q_norm + n_heads;
+    s.dot = s.z + 2 * n_heads;
+    s.means = s.dot + BALLS * n_heads;
+    s.mean = s.means + MAX_PROBED * n_heads;
+    s.mass = s.mean + (size_t)n_heads * (size_t)s.n;
+    s.bound = s.mass + (size_t)n_heads * (size_t)s.n;
     return s;
 }
 
@@ -261,13 +298,8 @@ void attn_select(const attn_work *w, const attn_kernels *k, const sparse_rule *r
     selection s = open_selection(w, rule, row, kv_head, scratch, mask);
     probe(&s, w, k);
     copy_queries(&s);
-    multiply_centres(&s, k);
-    for (int h = 0; h < s.n_heads; h++) switch (rule->kind) {
-        case SPARSE_ALPHA: by_alpha(&s, h); break;
-        case SPARSE_SHARE: by_share(&s, h); break;
-        case SPARSE_TOP: by_top(&s, h); break;
-        default: by_mass(&s, h);
-        }
+    judge_all(&s, k);
+    for (int h = 0; h < s.n_heads; h++) by_rule(&s, h);
     count(&s, choice);
     for (int h = 0; h < s.n_heads; h++) weigh_left_out(&s, h, &left_out[h]);
 }
@@ -275,6 +307,5 @@ void attn_select(const attn_work *w, const attn_kernels *k, const sparse_rule *r
 float attn_dropped(const float state[2], float log_left_out, float slack)
 {
     if (log_left_out == -INFINITY) return 0;
-    const float read = state[0] + logf(state[1]) - slack;
-    return 1 / (1 + expf(read - log_left_out));
+    return 1 / (1 + expf(log_mass(state) - slack - log_left_out));
 }

@@ -1,9 +1,9 @@
 /* attn_select.h: which blocks a row reads for one KV head (the rules: compute/sparse.h), and what can be said of the
  * others.
  *
- * Let c, r be the stored centre of a block and the largest distance of its keys from it. No logit of the block is above
+ * Let c, r, n be the centre, radius and number of keys of one of a block's balls. No logit of these keys is above
  *   u = s q.c + |s| |q| r                                       (Cauchy-Schwarz)
- * so that n exp(u) bounds the block's mass, and the sum over the blocks that are left out bounds the dropped mass: the
+ * so that n exp(u) bounds their mass, and the sum over all blocks that are left out bounds the dropped mass: the
  * certificate. The estimate takes the logits as normal around s q.c with a variance of (|s| |q| spread)^2 / (D / 4): a
  * quarter of the dimensions carry the spread, which is four times the variance of keys that spread evenly. */
 #ifndef FACET_COMPUTE_CPU_ATTN_SELECT_H

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { N = KV_PAGE_LEN, BALLS = KV_SUMMARY_BALLS };
+
 _Static_assert(sizeof(block_figures) == KV_SUMMARY_FIGURES * sizeof(float), "kv.c counts these floats");
 
 void attn_summary_place(attn_layer *l, uint8_t *memory, int32_t n_pages)
@@ -10,70 +12,128 @@ void attn_summary_place(attn_layer *l, uint8_t *memory, int32_t n_pages)
     const size_t n = (size_t)n_pages * (size_t)l->desc.n_kv_heads;
     l->figures = (block_figures *)(void *)memory;
     l->centres = (int8_t *)(l->figures + n);
-    l->is_summarised = (atomic_uchar *)(void *)(l->centres + n * (size_t)l->desc.head_dim);
+    l->is_summarised = (atomic_uchar *)(void *)(l->centres + n * BALLS * (size_t)l->desc.head_dim);
 }
 
-/* Distances are sums of few hundred squares in double: this covers their rounding, and that of the result. */
+/* The keys, and a mean. */
+size_t attn_summary_scratch_floats(int head_dim)
+{
+    return (size_t)(N + 1) * (size_t)head_dim;
+}
+
+/* Lengths are sums of few hundred squares in double: this covers their rounding, and that of the result. */
 static float rounded_up(double x)
 {
     return (float)(x * (1 + 1e-6));
 }
 
-static double square_distance(const float *x, const int8_t *codes, float scale, size_t n)
+/* Four sums side by side, so that the compiler can use vectors. */
+static double square_distance(const float *x, const float *y, size_t n)
 {
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        const double d = (double)x[i] - (double)scale * codes[i];
-        sum += d * d;
-    }
-    return sum;
+    double sum[4] = {0};
+    for (size_t i = 0; i < n; i += 4)
+        for (size_t j = 0; j < 4; j++) {
+            const double d = (double)x[i + j] - (double)y[i + j];
+            sum[j] += d * d;
+        }
+    return sum[0] + sum[1] + (sum[2] + sum[3]);
 }
 
-/* The mean of the page's keys, as codes with a scale. */
-static void make_centre(const attn_layer *l, int32_t page, int kv_head, int8_t *codes, block_figures *f, float *scratch)
+/* Mean of the keys of one ball (ball_of NULL: of all); returns their number. */
+static int mean_of(const float *keys, size_t dim, const uint8_t *ball_of, int ball, float *mean)
 {
-    const size_t dim = (size_t)l->desc.head_dim;
-    float *mean = scratch, *x = scratch + dim, max = 0;
+    int n = 0;
     memset(mean, 0, dim * sizeof *mean);
-    for (int slot = 0; slot < KV_PAGE_LEN; slot++) {
-        attn_get_k(l, page, slot, kv_head, x);
-        for (size_t i = 0; i < dim; i++) mean[i] += x[i] * (1.0f / KV_PAGE_LEN);
+    for (int k = 0; k < N; k++) {
+        if (ball_of && ball_of[k] != ball) continue;
+        for (size_t i = 0; i < dim; i++) mean[i] += keys[(size_t)k * dim + i];
+        n++;
     }
-    for (size_t i = 0; i < dim; i++) max = fmaxf(max, fabsf(mean[i]));
-    const bool is_usable = max > 1e-30f && max < INFINITY;
-    f->scale = is_usable ? max / 127 : 0;
-    for (size_t i = 0; i < dim; i++) codes[i] = is_usable ? (int8_t)lrintf(mean[i] / f->scale) : (int8_t)0;
+    for (size_t i = 0; i < dim && n; i++) mean[i] /= (float)n;
+    return n;
 }
 
-static void measure(const attn_layer *l, int32_t page, int kv_head, const int8_t *codes, block_figures *f, float *x)
+/* Which ball each key is in: around the mean, or around the key that was farthest from all centres before. */
+static void assign(const float *keys, size_t dim, float *mean, uint8_t ball_of[N])
 {
-    const size_t dim = (size_t)l->desc.head_dim;
-    double norm = 0, max = 0, sum = 0, v_max = 0;
-    for (size_t i = 0; i < dim; i++) norm += (double)(codes[i] * codes[i]);
-    for (int slot = 0; slot < KV_PAGE_LEN; slot++) {
-        double v = 0;
-        attn_get_k(l, page, slot, kv_head, x);
-        const double d = square_distance(x, codes, f->scale, dim);
-        attn_get_v(l, page, slot, kv_head, x);
-        for (size_t i = 0; i < dim; i++) v += (double)x[i] * x[i];
+    double nearest[N];
+    mean_of(keys, dim, NULL, 0, mean);
+    for (int k = 0; k < N; k++) {
+        nearest[k] = square_distance(keys + (size_t)k * dim, mean, dim);
+        ball_of[k] = 0;
+    }
+    for (int ball = 1; ball < BALLS; ball++) {
+        int far = 0;
+        for (int k = 1; k < N; k++)
+            if (nearest[k] > nearest[far]) far = k;
+        for (int k = 0; k < N; k++) {
+            const double d = square_distance(keys + (size_t)k * dim, keys + (size_t)far * dim, dim);
+            if (d >= nearest[k]) continue;
+            nearest[k] = d;
+            ball_of[k] = (uint8_t)ball;
+        }
+    }
+}
+
+/* Stores the centre as codes, and leaves in `centre` what they stand for. */
+static void store_centre(float *centre, size_t dim, int8_t *codes, key_ball *b)
+{
+    float max = 0;
+    double norm = 0;
+    for (size_t i = 0; i < dim; i++) max = fmaxf(max, fabsf(centre[i]));
+    const bool is_usable = max > 1e-30f && max < INFINITY;
+    b->scale = is_usable ? max / 127 : 0;
+    for (size_t i = 0; i < dim; i++) {
+        codes[i] = is_usable ? (int8_t)lrintf(centre[i] / b->scale) : (int8_t)0;
+        centre[i] = b->scale * (float)codes[i];
+        norm += (double)centre[i] * (double)centre[i];
+    }
+    b->norm = rounded_up(sqrt(norm));
+}
+
+static void make_ball(const float *keys, size_t dim, const uint8_t *ball_of, int ball, float *centre, int8_t *codes,
+                      key_ball *b)
+{
+    double max = 0, sum = 0;
+    const int n = mean_of(keys, dim, ball_of, ball, centre);
+    *b = (key_ball){.n = (float)n};
+    store_centre(centre, dim, codes, b);
+    for (int k = 0; k < N; k++) {
+        if (ball_of[k] != ball) continue;
+        const double d = square_distance(keys + (size_t)k * dim, centre, dim);
         max = d <= max ? max : d; /* a NaN stays, and the block is read by all */
-        v_max = v <= v_max ? v_max : v;
         sum += d;
     }
-    f->norm = rounded_up((double)f->scale * sqrt(norm));
-    f->radius = rounded_up(sqrt(max));
-    f->spread = (float)sqrt(sum / KV_PAGE_LEN);
-    f->v_max = rounded_up(sqrt(v_max));
+    b->radius = rounded_up(sqrt(max)) + 1e-7f * b->norm; /* the centre was rounded to floats here */
+    b->spread = n ? (float)sqrt(sum / n) : 0;
+}
+
+static float longest_value(const attn_layer *l, int32_t page, int kv_head, float *x)
+{
+    double max = 0;
+    for (int slot = 0; slot < N; slot++) {
+        double v = 0;
+        attn_get_v(l, page, slot, kv_head, x);
+        for (int i = 0; i < l->desc.head_dim; i++) v += (double)x[i] * (double)x[i];
+        max = v <= max ? max : v;
+    }
+    return rounded_up(sqrt(max));
 }
 
 void attn_summary_make(const attn_layer *l, int32_t page, float *scratch)
 {
+    const size_t dim = (size_t)l->desc.head_dim;
+    float *keys = scratch, *centre = keys + N * dim;
+    uint8_t ball_of[N];
     if (atomic_load_explicit(&l->is_summarised[page], memory_order_relaxed)) return;
     for (int h = 0; h < l->desc.n_kv_heads; h++) {
         const size_t at = (size_t)page * (size_t)l->desc.n_kv_heads + (size_t)h;
-        int8_t *codes = l->centres + at * (size_t)l->desc.head_dim;
-        make_centre(l, page, h, codes, &l->figures[at], scratch);
-        measure(l, page, h, codes, &l->figures[at], scratch);
+        block_figures *f = &l->figures[at];
+        for (int slot = 0; slot < N; slot++) attn_get_k(l, page, slot, h, keys + (size_t)slot * dim);
+        assign(keys, dim, centre, ball_of);
+        for (int b = 0; b < BALLS; b++)
+            make_ball(keys, dim, ball_of, b, centre, l->centres + (at * BALLS + (size_t)b) * dim, &f->ball[b]);
+        f->v_max = longest_value(l, page, h, centre);
     }
     atomic_store_explicit(&l->is_summarised[page], 1, memory_order_relaxed);
 }
