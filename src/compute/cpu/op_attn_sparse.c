@@ -168,14 +168,14 @@ static void certify(const plan_op *op, const space *s, const attn_row *row, int 
     }
 }
 
-static void measure(const plan_op *op, const attn_work *w, const attn_kernels *k, const space *s, const attn_row *row,
-                    int kv_head, unit *u)
+static void measure(const plan_op *op, const attn_work *w, const attn_kernels *k, const attn_row *rest,
+                    const attn_row *row, int kv_head, unit *u)
 {
     const int per_kv = op->n_heads / op->n_kv_heads;
     if (!op->sparse->is_checked) return;
-    k->probe(w, row, kv_head, s->rest_state, NULL, 0);
+    k->probe(w, rest, kv_head, rest->state, NULL, 0);
     for (int h = 0; h < per_kv; h++) {
-        const float *z = s->rest_state + 2 * h;
+        const float *z = rest->state + 2 * h;
         u->measured = fmaxf(u->measured, attn_dropped(row->state + 2 * (kv_head * per_kv + h), z[0] + logf(z[1]), 0));
     }
 }
@@ -207,7 +207,7 @@ static void settle(const exec *x, const plan_op *op, const attn_work *w, const a
     rest.out = s->rest;
     rest.state = s->rest_state;
     certify(op, s, &row, kv_head, u);
-    measure(op, w, k, s, &rest, kv_head, u);
+    measure(op, w, k, &rest, &row, kv_head, u);
     if (u->certified <= rule_of(x, op, r)->hard) return;
     rescue(op, w, k, s, &rest, &row, kv_head);
     u->is_rescued = true;
