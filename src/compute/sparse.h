@@ -17,15 +17,13 @@
  * BATCH_MAX_TREE - 1 drafts, and a block outside its window ends at p - 64 or before. */
 enum { SPARSE_BLOCK = KV_PAGE_LEN, SPARSE_MIN_WINDOW = 2 };
 
-/* x_b = scale * q . (mean key of block b); v_b = the variance of the block's logits as its spread lets expect it; Z =
- * the sum of exp(logit) over the keys of sink and window, m the largest mean logit. */
+/* x_b = scale * q . (mean key of block b). The estimated mass of a block is the sum of exp(logit) over its keys as
+ * their centres and spreads let expect it; sink and window are known exactly. */
 typedef enum sparse_kind {
     SPARSE_OFF,
     SPARSE_ALPHA, /* keep b iff exp(x_b - max x) >= threshold for a head */
-    SPARSE_MASS,  /* keep b iff its estimate n exp(x_b + v_b / 2) > threshold * Z / (blocks outside sink and window) for
-                     a head: what is left out is at most `threshold` of what is read, as far as estimates hold */
-    SPARSE_TOP,   /* keep the fewest blocks that hold 1 - threshold of the estimated mass, for every head */
-    SPARSE_SHARE  /* keep b iff its estimate is at least threshold times the largest of all blocks, for a head */
+    SPARSE_MASS,  /* keep the fewest blocks that hold 1 - threshold of the estimated mass, for every head */
+    SPARSE_SHARE  /* keep b iff its estimated mass is at least threshold times the largest, for a head */
 } sparse_kind;
 
 typedef struct sparse_rule {

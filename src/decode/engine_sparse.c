@@ -25,7 +25,7 @@ static sparse_rule prompt_rule(const facet_engine_params *p)
     const sparse_rule common = {.sink = 2, .window = 4, .cap = 0.6f, .hard = p->sparse_hard, .tail = 128};
     sparse_rule r = common;
     if (p->sparse_prefill > 0 && p->sparse_prefill < 1) {
-        r.kind = SPARSE_TOP;
+        r.kind = SPARSE_MASS;
         r.threshold = 1 - p->sparse_prefill;
     } else if (p->sparse_prefill_alpha > 0 && p->sparse_prefill_alpha < 1) {
         r.kind = SPARSE_SHARE;

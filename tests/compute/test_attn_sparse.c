@@ -364,7 +364,7 @@ static const sparse_rule RULES[] = {
     {SPARSE_ALPHA, .threshold = 0.3f, .sink = 2, .window = 4, .cap = 1, .hard = 1},
     {SPARSE_MASS, .threshold = 1e-3f, .sink = 2, .window = 8, .cap = 1, .hard = 1},
     {SPARSE_MASS, .threshold = 0.3f, .sink = 1, .window = 2, .cap = 1, .hard = 1},
-    {SPARSE_TOP, .threshold = 0.05f, .sink = 2, .window = 4, .cap = 1, .hard = 1},
+    {SPARSE_MASS, .threshold = 0.05f, .sink = 2, .window = 4, .cap = 1, .hard = 1},
     {SPARSE_SHARE, .threshold = 0.1f, .sink = 2, .window = 4, .cap = 1, .hard = 1},
 };
 enum { N_RULES = sizeof RULES / sizeof *RULES };
@@ -519,8 +519,7 @@ static void test_promises(void **state)
         print_message("rule %d, threshold %g: %.0f %% read, at most %.2e dropped\n", (int)RULES[k].kind,
                       (double)RULES[k].threshold, 100.0 * (double)n_read[k] / (double)n_blocks[k], worst[k]);
         assert_true(n_read[k] < n_blocks[k] * 9 / 10);
-        if (RULES[k].kind == SPARSE_MASS || RULES[k].kind == SPARSE_TOP)
-            assert_true(worst[k] <= (double)RULES[k].threshold);
+        if (RULES[k].kind == SPARSE_MASS) assert_true(worst[k] <= (double)RULES[k].threshold);
     }
 }
 

@@ -128,7 +128,7 @@ static double distance(const float *a, const float *b, size_t n)
 static const sparse_config configs[] = {
     {.decode = {SPARSE_MASS, .threshold = 1e-3f, .sink = 2, .window = 8, .cap = 0.6f, .hard = 1}, .min_keys = 500},
     {.decode = {SPARSE_ALPHA, .threshold = 0.3f, .sink = 2, .window = 4, .cap = 0.5f, .hard = 1}, .min_keys = 500},
-    {.decode = {SPARSE_TOP, .threshold = 0.02f, .sink = 2, .window = 2, .cap = 0.9f, .hard = 1}, .min_keys = 500},
+    {.decode = {SPARSE_MASS, .threshold = 0.02f, .sink = 2, .window = 2, .cap = 0.9f, .hard = 1}, .min_keys = 500},
     {.decode = {SPARSE_SHARE, .threshold = 0.01f, .sink = 1, .window = 4, .cap = 0.6f, .hard = 1}, .min_keys = 500},
     {.decode = {SPARSE_MASS, .threshold = 1e-2f, .sink = 2, .window = 8, .cap = 0.6f, .hard = 0.02f}, .min_keys = 500},
     /* begins at a position of the rows */
@@ -350,7 +350,7 @@ static void rules_by_kind_of_row(void **state)
     rng r;
     sparse_config c = configs[0];
     rng_seed(&r, 6);
-    c.prompt = (sparse_rule){SPARSE_TOP, .threshold = 0.05f, .sink = 2, .window = 4, .cap = 1, .hard = 1, .tail = 128};
+    c.prompt = (sparse_rule){SPARSE_MASS, .threshold = 0.05f, .sink = 2, .window = 4, .cap = 1, .hard = 1, .tail = 128};
     for (int i = 0; i < 2; i++) {
         lab l;
         open_lab(&l, "cpu", 2, &c, KV_F16, KV_F16);

@@ -102,7 +102,8 @@ static void copy_queries(selection *s)
     }
 }
 
-/* Logarithm of a sum whose terms' logarithms are a[]. Terms below e^-6 of the largest do not count: LOST covers them. */
+/* Logarithm of a sum whose terms' logarithms are a[]. Terms below e^-6 of the largest do not count: LOST covers them.
+ */
 #define LOST 0.01f
 static float log_sum(const float a[BALLS])
 {
@@ -185,11 +186,6 @@ static void by_alpha(selection *s, int h, const float *mean)
     keep_from(s, mean, largest(s, mean, max) + logf(s->rule->threshold));
 }
 
-static void by_mass(selection *s, int h, const float *mass)
-{
-    keep_from(s, mass, log_mass(s->z + 2 * h) + logf(s->rule->threshold / (float)s->n));
-}
-
 static void by_share(selection *s, int h, const float *mass)
 {
     const float probed = log_mass(s->z + 2 * h) - logf((float)s->n_probed);
@@ -198,7 +194,7 @@ static void by_share(selection *s, int h, const float *mass)
 
 /* Blocks are put into bins by the logarithm of their share, a quarter of a bit wide; the bins are kept from the largest
  * on until what they hold is enough. */
-static void by_top(selection *s, int h, const float *mass)
+static void by_mass(selection *s, int h, const float *mass)
 {
     enum { BINS = 96 };
     const float width = 0.25f * 0.69314718f, wanted = 1 - s->rule->threshold;
@@ -224,7 +220,6 @@ static void by_rule(selection *s, int h)
     switch (s->rule->kind) {
     case SPARSE_ALPHA: by_alpha(s, h, s->mean + at); break;
     case SPARSE_SHARE: by_share(s, h, s->mass + at); break;
-    case SPARSE_TOP: by_top(s, h, s->mass + at); break;
     default: by_mass(s, h, s->mass + at);
     }
 }
