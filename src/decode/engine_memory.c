@@ -103,9 +103,9 @@ static facet_status needs_of(const facet_engine *e, const engine_config *c, int3
     engine_count_pages(c, n_ctx, &d);
     *out = (engine_needs){.weights = c->is_cuda || c->copies_weights ? copied_bytes(e, c->is_cuda) : 0,
                           .kv = kv_total_bytes(&d),
-                          .kv_per_token = (kv_group_page_bytes(&d, KV_GROUP_GLOBAL) +
-                                           kv_group_summary_bytes(&d, KV_GROUP_GLOBAL)) /
-                                          KV_PAGE_LEN};
+                          .kv_per_token =
+                              (kv_group_page_bytes(&d, KV_GROUP_GLOBAL) + kv_group_summary_bytes(&d, KV_GROUP_GLOBAL)) /
+                              KV_PAGE_LEN};
     return compute_bytes(e, c, &d, &out->compute, err);
 }
 

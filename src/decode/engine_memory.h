@@ -26,8 +26,8 @@ typedef struct engine_config {
     kv_type k, v;
     const char *cache_layers; /* borrowed from the parameters */
     sparse_config sparse;
-    bool copies_weights;      /* of the CPU backend: into its own layout */
-    bool is_cuda;             /* the device's layouts are counted; not set at first */
+    bool copies_weights; /* of the CPU backend: into its own layout */
+    bool is_cuda;        /* the device's layouts are counted; not set at first */
 } engine_config;
 facet_status engine_config_read(const facet_engine_params *p, engine_config *out, facet_error *err);
 
