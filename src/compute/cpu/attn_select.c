@@ -102,18 +102,20 @@ static void copy_queries(selection *s)
     }
 }
 
-/* Logarithm of a sum whose terms' logarithms are a[]. Terms below e^-6 of the largest do not count: LOST covers them.
- */
-#define LOST 0.01f
+/* Logarithm of a sum whose terms' logarithms are a[]. Terms below e^-3 of the largest do not count, which saves most of
+ * the exponentials: LOST covers three of them. */
+#define NEAR 3.0f
+#define LOST 0.14f
+
 static float log_sum(const float a[BALLS])
 {
     float max = a[0], sum = 0;
     int n = 0;
     for (int i = 1; i < BALLS; i++) max = a[i] > max ? a[i] : max;
-    for (int i = 0; i < BALLS; i++) n += a[i] > max - 6;
+    for (int i = 0; i < BALLS; i++) n += a[i] > max - NEAR;
     if (n == 1) return max;
     for (int i = 0; i < BALLS; i++)
-        if (a[i] > max - 6) sum += expf(a[i] - max);
+        if (a[i] > max - NEAR) sum += expf(a[i] - max);
     return max + logf(sum);
 }
 
@@ -127,7 +129,8 @@ static void judge(selection *s, int h, int32_t i, const block_figures *f)
         const float x = s->scale * b->scale * s->dot[j * s->n_heads + h], sigma = s->q_norm[h] * b->spread;
         const float u = x + s->q_norm[h] * (b->radius + ROUNDING * (b->norm + b->radius)), n = s->log_n[(int)b->n];
         mean += x * b->n * (1.0f / SPARSE_BLOCK);
-        mass[j] = n + fminf(x + 2 * sigma * sigma / (float)s->head_dim, u);
+        const float likely = x + 2 * sigma * sigma / (float)s->head_dim;
+        mass[j] = n + (likely < u ? likely : u);
         bound[j] = n + u;
         odd += u - u;
     }
