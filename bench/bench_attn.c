@@ -106,7 +106,7 @@ static void run_shape(bench *b, int head_dim, kv_type type, int n_heads)
     b->q = mem_map(MAX_ROWS * row * sizeof *b->q);
     b->out = mem_map(MAX_ROWS * row * sizeof *b->out);
     b->parts = mem_map(parts * sizeof *b->parts);
-    size_t scratch = attn_scratch_floats(n_heads, 1, head_dim) * sizeof(float);
+    size_t scratch = attn_scratch_floats(n_heads, 1, head_dim, false) * sizeof(float);
     for (int i = 0; i < team_size(b->team); i++) b->scratch[i] = mem_map(scratch);
     rng r;
     rng_seed(&r, 1);

@@ -59,7 +59,7 @@ static void fill(bench *b, rng *r)
         for (int i = 0; i < DIM; i++) dot += q[i] * b->common[i], norm += b->common[i] * b->common[i];
         for (int i = 0; i < DIM; i++) q[i] += b->common[i] * (1 - dot / norm);
     }
-    for (int32_t p = 0; p < b->n_keys / KV_PAGE_LEN; p++) attn_summary_make(&b->layer, p, b->work.scratch);
+    for (int32_t p = 0; p < b->n_keys / KV_PAGE_LEN; p++) attn_summary_make(&b->layer, NULL, p, p, b->work.scratch);
 }
 
 static void put_sink(bench *b, float logit)
@@ -141,7 +141,7 @@ static void run_type(bench *b, kv_type type)
     b->layer.desc.has_summaries = true;
     b->layer.page_bytes = kv_layer_page_bytes(&b->layer.desc);
     const size_t bytes = b->layer.page_bytes * pages, summary = kv_layer_summary_bytes(&b->layer.desc) * pages;
-    const size_t scratch = attn_scratch_floats(HEADS, 1, DIM) * sizeof(float);
+    const size_t scratch = attn_scratch_floats(HEADS, 1, DIM, false) * sizeof(float);
     b->layer.pages = mem_map(bytes);
     b->summaries = mem_map(summary);
     b->work = (attn_work){.layer = &b->layer, .n_heads = HEADS, .scale = 1, .scratch = mem_map(scratch)};

@@ -135,6 +135,10 @@ typedef struct facet_engine_params {
      * "local" or "global"; later entries overrule earlier ones. */
     const char *cache_layers;
     const char *cache_preset; /* NULL, "exact" (both: f16), "balanced", "small", "tiny" */
+    /* Global layers whose V is the K projection keep V alone (in the finer of the two types), and keys are rebuilt when
+     * they are read: half of what each further token takes. FACET_ERR_UNSUPPORTED for models without such layers, and
+     * on CUDA devices. docs/long-context.md */
+    bool rebuild_keys;
     /* Sparse attention: global layers read some of the keys (docs/sparse-attention.md). 0 = off everywhere. CPU only.
      */
     float sparse_alpha;   /* decoding: blocks whose mean key has this share of the best one's weight; 1 = all */

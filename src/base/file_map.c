@@ -131,6 +131,17 @@ facet_status file_writer_put(file_writer *w, const void *data, size_t bytes, fac
     return FACET_OK;
 }
 
+facet_status file_writer_skip(file_writer *w, uint64_t bytes, facet_error *err)
+{
+    FACET_TRY(write_all(w, w->buffer, w->buffered, err));
+    w->buffered = 0;
+    const off_t end = (off_t)(w->written + bytes);
+    if (ftruncate(w->fd, end) != 0 || lseek(w->fd, end, SEEK_SET) != end)
+        return io_error(err, w->path, "cannot make it longer");
+    w->written += bytes;
+    return FACET_OK;
+}
+
 /* The folder of a file, to be flushed. *fd is -1 where it may not be read. */
 static facet_status open_folder(const char *path, int *fd, facet_error *err)
 {

@@ -34,6 +34,8 @@ typedef struct file_writer {
 
 facet_status file_writer_open(const char *path, file_writer *w, facet_error *err);
 facet_status file_writer_put(file_writer *w, const void *data, size_t bytes, facet_error *err);
+/* Zeros that take no room on the disk where the file system can do without (a hole). */
+facet_status file_writer_skip(file_writer *w, uint64_t bytes, facet_error *err);
 facet_status file_writer_commit(file_writer *w, facet_error *err);
 void file_writer_abort(file_writer *w); /* harmless after commit */
 

@@ -56,7 +56,8 @@ facet_status bench_fill(bench_run *run, int32_t depth, facet_error *err)
     if (n <= 0) return FACET_OK;
     int32_t *tokens = random_tokens(run, n, err);
     if (!tokens) return FACET_ERR_MEMORY;
-    const facet_status status = session_append_prompt(run->base, tokens, (size_t)n, err);
+    const facet_status status = run->o->has_blank_depth ? session_append_blank(run->base, tokens, (size_t)n, err)
+                                                        : session_append_prompt(run->base, tokens, (size_t)n, err);
     mem_free(tokens);
     return status;
 }

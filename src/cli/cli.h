@@ -21,6 +21,7 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
     X(257, "cache-type-k", "T", "keys: f16, q8_0, q4_0, tq3_0, rot_q8_0, rot_q4_0 or f32 (-ctk)")                      \
     X(258, "cache-type-v", "T", "values: the same types (-ctv)")                                                       \
     X(261, "cache-layers", "LIST", "types of single layers: 0-3=q8_0,global=q8_0/tq3_0 (K/V)")                         \
+    X(263, "rebuild-keys", NULL, "global layers with V = K keep V alone: half the cache per token (CPU)")              \
     X(259, "mmap", NULL, "run from the mapped file: starts at once, slower")                                           \
     X(260, "json", NULL, "one JSON object on standard output")
 

@@ -6,7 +6,7 @@
 
 #include "base/mem.h"
 
-enum { OPT_HELP = 300, OPT_OPS, OPT_SYNTH, MAX_TOKENS = 1 << 20 };
+enum { OPT_HELP = 300, OPT_OPS, OPT_SYNTH, OPT_BLANK_DEPTH, MAX_TOKENS = 1 << 20 };
 
 static void help(void)
 {
@@ -15,6 +15,7 @@ static void help(void)
            "  -p LIST                    prompt lengths (default 512)\n"
            "  -n N                       tokens to generate (default 128; 0 = none)\n"
            "  -d LIST                    tokens in the cache before (default 0)\n"
+           "       --blank-depth         those tokens are not evaluated: right for times alone, and soon there\n"
            "  -w LIST                    rows of a verify step, at most %d (default none)\n"
            "  -r N                       repeats of prompts and steps (default 3)\n"
            "  -o md|json|csv             how to print (default md)\n"
@@ -90,6 +91,7 @@ static bool parse_one(bench_options *o, int c, const char *arg)
         o->n_repeats = (int)v;
         return true;
     case OPT_OPS: o->wants_ops = true; return true;
+    case OPT_BLANK_DEPTH: o->has_blank_depth = true; return true;
     case OPT_SYNTH: return parse_accept(arg, &o->accept);
     default: return cli_option(&o->common, c, arg) == 1;
     }
@@ -106,8 +108,9 @@ static int parse(int argc, char **argv, bench_options *o)
 {
     struct option table[64] = {{"help", no_argument, NULL, OPT_HELP},
                                {"ops", no_argument, NULL, OPT_OPS},
+                               {"blank-depth", no_argument, NULL, OPT_BLANK_DEPTH},
                                {"synth-accept", required_argument, NULL, OPT_SYNTH}};
-    cli_long_options(table + 3, CLI_SPECULATION);
+    cli_long_options(table + 4, CLI_SPECULATION);
     cli_expand_short(argc, argv);
     for (int c; (c = cli_next_option(argc, argv, "m:c:t:p:n:d:w:r:o:h", table)) != -1;) {
         if (c == 'h' || c == OPT_HELP) return help(), -1;

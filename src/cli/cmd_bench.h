@@ -22,7 +22,7 @@ typedef struct bench_options {
     bench_list prompts, depths, widths; /* -p, -d, -w; depths ascend */
     int32_t n_decode;
     int n_repeats;
-    bool wants_ops;
+    bool wants_ops, has_blank_depth;
     made_up accept; /* --synth-accept; n = 0: real verdicts */
     bench_format format;
 } bench_options;

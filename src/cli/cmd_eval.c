@@ -10,6 +10,7 @@ static const struct {
     {"eval tasks", "prompts with known answers", eval_tasks},
     {"eval ppl", "perplexity of a text", eval_ppl},
     {"eval kl", "divergence of one configuration from another on a text", eval_kl},
+    {"eval needle", "a number hidden in long texts, by length and depth", eval_needle},
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
@@ -20,7 +21,7 @@ static const char *kind_name(int i)
 
 static int help(void)
 {
-    printf("usage: facet eval KIND FILE [OPTIONS]\nMeasures a model.\n\n");
+    printf("usage: facet eval KIND [FILE] [OPTIONS]\nMeasures a model.\n\n");
     for (int i = 0; i < N_KINDS; i++) printf("  %-8s %s\n", kind_name(i), kinds[i].help);
     printf("\nfacet eval KIND --help tells a kind's options.\n");
     return EXIT_OK;
@@ -35,5 +36,5 @@ int cmd_eval(int argc, char **argv)
             argv[1] = kinds[i].name;
             return kinds[i].run(argc - 1, argv + 1);
         }
-    return cli_usage("eval", "'%s': give tasks, ppl or kl, then a file", kind);
+    return cli_usage("eval", "'%s': give tasks, ppl or kl and a file, or needle", kind);
 }

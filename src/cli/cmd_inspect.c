@@ -105,18 +105,31 @@ static facet_status print_plan(const facet_model *m, facet_error *err)
     return FACET_OK;
 }
 
-/* One row: what the cache would take with these types. */
+static bool model_rebuilds_keys(const facet_model *m)
+{
+    return gemma4_n_rebuilds(&m->h, &m->w) > 0;
+}
+
+/* One row: what the cache would take with these types, with keys that are stored, and rebuilt where the model can. */
 static facet_status print_need(facet_model *m, const facet_engine_params *p, const char *name, const char *help,
                                facet_error *err)
 {
-    engine_needs n;
-    facet_error why;
-    const facet_status status = engine_estimate(m, p, p->n_ctx, &n, &why);
-    if (status == FACET_ERR_MEMORY) return error_set(err, status, "%s", why.message);
-    if (status != FACET_OK)
-        printf("  %-10s %s\n", name, why.message);
-    else
-        printf("  %-10s %12.1f %12llu  %s\n", name, (double)n.kv / 0x1p20, (unsigned long long)n.kv_per_token, help);
+    for (int i = 0; i < 2; i++) {
+        engine_needs n;
+        facet_error why;
+        facet_engine_params q = *p;
+        q.rebuild_keys = i;
+        if (i && !model_rebuilds_keys(m)) break;
+        const facet_status status = engine_estimate(m, &q, q.n_ctx, &n, &why);
+        if (status == FACET_ERR_MEMORY) return error_set(err, status, "%s", why.message);
+        if (i == 0) printf("  %-10s", name);
+        if (status != FACET_OK) {
+            printf(" %s\n", why.message);
+            return FACET_OK;
+        }
+        printf(" %12.1f %12llu", (double)n.kv / 0x1p20, (unsigned long long)n.kv_per_token);
+    }
+    printf("  %s\n", help);
     return FACET_OK;
 }
 
@@ -124,7 +137,8 @@ static facet_status print_need(facet_model *m, const facet_engine_params *p, con
 static facet_status print_types(facet_model *m, const cli_options *o, facet_error *err)
 {
     facet_engine_params p = o->engine;
-    printf("\n  KV cache            MiB  bytes per further token\n");
+    printf("\n  KV cache            MiB  bytes per further token%s\n",
+           model_rebuilds_keys(m) ? "; the same with --rebuild-keys" : "");
     for (int t = 0; t < KV_TYPE_COUNT; t++) {
         p.cache_type_k = p.cache_type_v = kv_type_get((kv_type)t)->name;
         FACET_TRY(print_need(m, &p, p.cache_type_k, "", err));
@@ -151,9 +165,10 @@ static facet_status print_context(facet_model *m, const cli_options *o, facet_er
     const uint64_t sum = n.weights + n.kv + n.compute;
     const char *cache[2];
     cli_cache_types(&o->engine, cache);
-    printf("context of %d tokens, K %s, V %s: weights %.1f MiB, KV cache %.1f MiB, activations %.1f MiB, together %.2f "
-           "GiB; free now %.2f GiB\n",
-           o->engine.n_ctx, cache[0], cache[1], (double)n.weights / 0x1p20, (double)n.kv / 0x1p20,
+    printf("context of %d tokens, K %s, V %s%s: weights %.1f MiB, KV cache %.1f MiB (%llu bytes per further token), "
+           "activations %.1f MiB, together %.2f GiB; free now %.2f GiB\n",
+           o->engine.n_ctx, cache[0], cache[1], o->engine.rebuild_keys ? ", keys of global layers rebuilt" : "",
+           (double)n.weights / 0x1p20, (double)n.kv / 0x1p20, (unsigned long long)n.kv_per_token,
            (double)n.compute / 0x1p20, (double)sum / 0x1p30, (double)mem_available() / 0x1p30);
     return print_types(m, o, err);
 }

@@ -13,11 +13,11 @@
 #include "model/synth.h"
 
 enum { MAX_RULES = 256, MAX_TEMPLATE = 16 << 20 };
-enum { OPT_KEEP = 256, OPT_DROP, OPT_TEMPLATE, OPT_RANDOM, OPT_LAYERS, OPT_VOCAB, OPT_SEED };
+enum { OPT_KEEP = 256, OPT_DROP, OPT_TEMPLATE, OPT_RANDOM, OPT_LAYERS, OPT_VOCAB, OPT_SEED, OPT_HOLLOW };
 
 static const char help[] =
     "usage: facet quantize IN OUT --type TYPE [options]\n"
-    "       facet quantize --random SIZE OUT [--type TYPE] [--layers N] [--vocab N] [--seed N]\n"
+    "       facet quantize --random SIZE OUT [--type TYPE] [--layers N] [--vocab N] [--seed N] [--hollow]\n"
     "\n"
     "Writes a GGUF file as another type mix, or a file of a public size with random weights.\n"
     "\n"
@@ -31,6 +31,7 @@ static const char help[] =
     "  --layers N            of the target (default: the public number)\n"
     "  --vocab N             2048 to 262144 (the default)\n"
     "  --seed N              default 0; the same seed gives the same file\n"
+    "  --hollow              zeros instead of weights, a hole on the disk: for facet inspect --ctx\n"
     "  -h, --help            this text\n";
 
 typedef struct options {
@@ -92,6 +93,7 @@ static bool take_option(options *o, int option)
     case OPT_VOCAB:
         o->is_random_only = true;
         return read_int("--vocab", optarg, SYNTH_MIN_VOCAB, SYNTH_MAX_VOCAB, &o->s.n_vocab);
+    case OPT_HOLLOW: return o->is_random_only = o->s.is_hollow = true;
     case OPT_SEED: o->is_random_only = true; return read_seed(optarg, &o->s.seed);
     default: return false; /* getopt has said why */
     }
@@ -110,6 +112,7 @@ static bool read_options(int argc, char **argv, options *o)
         {"layers", required_argument, NULL, OPT_LAYERS},
         {"vocab", required_argument, NULL, OPT_VOCAB},
         {"seed", required_argument, NULL, OPT_SEED},
+        {"hollow", no_argument, NULL, OPT_HOLLOW},
         {NULL, 0, NULL, 0},
     };
     optind = 0; /* starts getopt anew */
@@ -140,7 +143,7 @@ static int run_convert(options *o, char **paths, int n_paths)
 {
     if (n_paths != 2) return usage("want two paths, input and output");
     if (!o->has_type) return usage("--type is missing");
-    if (o->is_random_only) return usage("--layers, --vocab and --seed go with --random");
+    if (o->is_random_only) return usage("--layers, --vocab, --seed and --hollow go with --random");
     facet_error err = {0};
     facet_status status = FACET_OK;
     char *text = NULL;

@@ -9,6 +9,7 @@
 int eval_tasks(int argc, char **argv);
 int eval_ppl(int argc, char **argv);
 int eval_kl(int argc, char **argv);
+int eval_needle(int argc, char **argv);
 
 /* Options of the kinds that read a text. */
 typedef struct eval_text_options {

@@ -27,7 +27,8 @@ static void help(void)
            "Divergence KL(a || b) of the next token's distribution, in nats, over the positions that eval ppl scores.\n"
            "Options outside hold for both; -c and --json stand outside. Both engines are in memory at the same time.\n"
            "Example: facet eval kl --a '-m f16.gguf' --b '-m q4.gguf -ctk q8_0 -ctv q8_0' text.txt\n\n"
-           "       --a OPTIONS           the reference: -m, -t, --device, -ctk, -ctv, --mmap; quoted as in a shell\n"
+           "       --a OPTIONS           the reference: -m, --device, -ctk, -ctv, --rebuild-keys and others; quoted as "
+           "in a shell\n"
            "       --b OPTIONS           what is compared with it\n");
     eval_print_text_options(stdout);
     cli_print_options(stdout, 0);

@@ -18,7 +18,7 @@ static const command commands[] = {
     {"chat", "talk with a model", cmd_chat},
     {"daemon", "serve commands from standard input", cmd_daemon},
     {"serve", "serve a model over HTTP", cmd_serve},
-    {"eval", "measure a model: tasks, perplexity, divergence", cmd_eval},
+    {"eval", "measure a model: tasks, perplexity, divergence, needles", cmd_eval},
     {"bench", "speed of prefill, decode and verify steps", cmd_bench},
     {"inspect", "metadata, tensors, plan and memory of a file", cmd_inspect},
     {"tokenize", "token ids of a text", cmd_tokenize},

@@ -192,6 +192,7 @@ int cli_option(cli_options *o, int val, const char *arg)
     case 258: o->engine.cache_type_v = arg; break;
     case 262: set_preset(o, arg); break;
     case 261: o->engine.cache_layers = arg; break;
+    case 263: o->engine.rebuild_keys = true; break;
     case 259: o->engine.use_mmap = true; break;
     case 260: o->is_json = true; break;
     case 'n': ok = set_int("predict", arg, -1, INT_MAX, &o->generate.n_predict); break;

@@ -24,10 +24,10 @@ uint64_t backend_cuda_weight_bytes(const weight *w)
     return 0;
 }
 
-facet_status backend_cuda_plan_bytes(const weight *weights, int n, const plan *p, int max_rows, int max_out,
-                                     uint64_t *out, facet_error *err)
+facet_status backend_cuda_plan_bytes(const weight *weights, int n, const plan *p, const kv_desc *kv, int max_rows,
+                                     int max_out, uint64_t *out, facet_error *err)
 {
-    (void)weights, (void)n, (void)p, (void)max_rows, (void)max_out, (void)err;
+    (void)weights, (void)n, (void)p, (void)kv, (void)max_rows, (void)max_out, (void)err;
     *out = 0;
     return FACET_OK;
 }

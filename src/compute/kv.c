@@ -42,6 +42,12 @@ kv_type kv_type_at_least(kv_type t, kv_type floor)
     return kv_type_is_as_fine(&types[t], &types[floor]) ? t : floor;
 }
 
+void kv_layer_rebuild_k(kv_layer_desc *l)
+{
+    l->k_type = l->v_type = kv_type_at_least(l->v_type, l->k_type);
+    l->rebuilds_k = true;
+}
+
 const char *kv_type_list(void)
 {
     return "f16, q8_0, q4_0, tq3_0, rot_q8_0, rot_q4_0, f32";
@@ -72,7 +78,8 @@ static size_t row_bytes(kv_type t, int head_dim)
 
 size_t kv_layer_page_bytes(const kv_layer_desc *l)
 {
-    size_t slot = row_bytes(l->k_type, l->head_dim) + row_bytes(l->v_type, l->head_dim);
+    const size_t k = l->rebuilds_k ? 0 : row_bytes(l->k_type, l->head_dim);
+    const size_t slot = k + row_bytes(l->v_type, l->head_dim);
     return (size_t)l->n_kv_heads * KV_PAGE_LEN * slot;
 }
 

@@ -39,6 +39,9 @@ typedef struct kv_layer_desc {
     int group;
     int n_kv_heads, head_dim;
     kv_type k_type, v_type;
+    /* Of a layer whose V is made of the K projection: pages hold V alone, and who reads a key makes it of the value
+     * (plan.h, OP_ATTN). k_type is v_type then. */
+    bool rebuilds_k;
     bool has_summaries; /* the backend keeps a summary of every page beside it (compute/sparse.h) */
 } kv_layer_desc;
 
@@ -53,10 +56,14 @@ typedef struct kv_desc {
     kv_layer_desc *layers; /* owned by whoever made the desc */
 } kv_desc;
 
+/* V alone from now on, with the finer of the two types. */
+void kv_layer_rebuild_k(kv_layer_desc *l);
+
 /* FACET_ERR_UNSUPPORTED where a layer's heads are no multiple of what its types want. */
 facet_status kv_desc_check(const kv_desc *d, facet_error *err);
 
-/* Bytes of one page of a layer (K and V, all heads), of its summary (0: it has none), and of the whole cache. */
+/* Bytes of one page of a layer (K and V or V alone, all heads), of its summary (0: it has none), and of the whole
+ * cache. */
 size_t kv_layer_page_bytes(const kv_layer_desc *l);
 size_t kv_layer_summary_bytes(const kv_layer_desc *l);
 uint64_t kv_total_bytes(const kv_desc *d);

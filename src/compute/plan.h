@@ -37,7 +37,8 @@ typedef enum op_kind {
     OP_ROPE_Q,    /* o = rope(rms per head (i0; w0)) */
     OP_KV_WRITE,  /* cache of kv_layer at the row's slot: K = rope(rms per head (i0; w0)), V = rms per head (i1)
                      (has_v_norm) */
-    OP_ATTN,      /* o = softmax(attn_scale * i0 K^T) V over the visible keys of kv_layer */
+    OP_ATTN,      /* o = softmax(attn_scale * i0 K^T) V over the visible keys of kv_layer; w0 and the rotation say how K
+                     is made of V where the cache holds V alone: K = rope(w0 * V). Otherwise they are not read */
     OP_MOE_ROUTE, /* o = n_used expert ids (int32 bits), then n_used weights: top n_used of softmax(w0 (rms(i0) * w1 *
                      scale)), renormalised, times w2[id] */
     OP_MOE_GATED, /* o [n_used * n_ff] = act(G_e i0) * (U_e i0) for the experts of i1; w0 = G and U per expert in one

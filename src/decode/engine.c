@@ -98,6 +98,16 @@ facet_status engine_prepare(facet_engine *e, const facet_engine_params *p, engin
     return engine_draft_open(e, p, err);
 }
 
+/* What the kernels of CUDA devices lack, told before anything is loaded. */
+static facet_status check_device(const engine_config *c, bool is_cuda, facet_error *err)
+{
+    FACET_TRY(engine_sparse_check_device(&c->sparse, is_cuda, err));
+    if (!is_cuda || !c->rebuild_keys) return FACET_OK;
+    return error_set(err, FACET_ERR_UNSUPPORTED,
+                     "rebuild_keys: the CUDA backend reads keys and values that are both stored: leave it out, or use "
+                     "--device cpu");
+}
+
 /* One device, and the context that fits it. */
 static facet_status open_device(facet_engine *e, const facet_engine_params *p, const char *device, engine_config *c,
                                 facet_error *err)
@@ -105,10 +115,11 @@ static facet_status open_device(facet_engine *e, const facet_engine_params *p, c
     const backend_config cfg = {
         .n_threads = p->n_threads, .use_mmap = p->use_mmap, .progress = p->progress, .progress_ud = p->progress_ud};
     backend_info info;
+    FACET_TRY(check_device(c, strncmp(device, "cuda", 4) == 0, err));
     FACET_TRY(backend_open(device, &cfg, &e->be, err));
     e->be->ops->info(e->be, &info);
     c->is_cuda = strcmp(info.name, "cuda") == 0;
-    FACET_TRY(engine_sparse_check_device(&c->sparse, c->is_cuda, err));
+    FACET_TRY(check_device(c, c->is_cuda, err));
     return engine_choose_context(e, c, info.memory_free, p->n_ctx, &e->n_ctx, err);
 }
 

@@ -13,7 +13,8 @@ facet_status engine_config_read(const facet_engine_params *p, engine_config *out
                        .n_threads = p->n_threads,
                        .draft_ctx = p->draft_ctx ? p->draft_ctx : DRAFT_CTX_DEFAULT,
                        .cache_bytes = p->cache_bytes,
-                       .cache_layers = p->cache_layers};
+                       .cache_layers = p->cache_layers,
+                       .rebuild_keys = p->rebuild_keys};
     /* ref multiplies from the file's layout */
     c.copies_weights = !p->use_mmap && !(p->device && strcmp(p->device, "ref") == 0);
     FACET_TRY(cache_types_read(p, &c.k, &c.v, err));
@@ -26,6 +27,11 @@ facet_status engine_layout_cache(facet_engine *e, const engine_config *c, facet_
 {
     FACET_TRY(gemma4_kv_desc(&e->model->h, c->k, c->v, &e->kv, err));
     FACET_TRY(cache_layers_apply(c->cache_layers, &e->kv, err));
+    if (c->rebuild_keys && !gemma4_n_rebuilds(&e->model->h, &e->model->w))
+        return error_set(err, FACET_ERR_UNSUPPORTED,
+                         "rebuild_keys: the global layers of this model have values of their own beside the keys: both "
+                         "are kept");
+    if (c->rebuild_keys) gemma4_rebuild_keys(&e->model->h, &e->model->w, &e->kv);
     engine_sparse_layout(&c->sparse, &e->kv);
     if (e->mtp) FACET_TRY(drafter_extend_kv(e->mtp, &e->model->h, c->k, c->v, c->draft_ctx, &e->kv, err));
     if (e->dflash) FACET_TRY(drafter_extend_kv(e->dflash, &e->model->h, c->k, c->v, c->draft_ctx, &e->kv, err));
@@ -74,7 +80,7 @@ static facet_status plan_bytes(const facet_engine *e, const engine_config *c, co
                                uint64_t *out, facet_error *err)
 {
     if (c->is_cuda)
-        return backend_cuda_plan_bytes(e->weights, e->n_weights, p->plan, p->max_rows, p->max_out, out, err);
+        return backend_cuda_plan_bytes(e->weights, e->n_weights, p->plan, kv, p->max_rows, p->max_out, out, err);
     return backend_cpu_plan_bytes(p->plan, e->weights, kv, c->n_threads, p->max_rows, p->max_out, out, err);
 }
 

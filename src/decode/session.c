@@ -173,6 +173,22 @@ facet_status session_append_prompt(facet_session *s, const int32_t *tokens, size
     return append(s, tokens, n, s->n_tokens + (int32_t)n, NULL, NULL, err);
 }
 
+facet_status session_append_blank(facet_session *s, const int32_t *tokens, size_t n, facet_error *err)
+{
+    FACET_TRY(session_reserve(s, (size_t)s->n_tokens + n, err));
+    for (size_t done = 0; done < n;) {
+        const int rows = n - done < ENGINE_MAX_ROWS ? (int)(n - done) : ENGINE_MAX_ROWS;
+        int n_copies = 0;
+        FACET_TRY(engine_reserve(s->engine, &s->kv, s->n_tokens, s->n_tokens + rows, &n_copies, err));
+        memcpy(s->tokens + s->n_tokens, tokens + done, (size_t)rows * sizeof *tokens);
+        s->n_tokens += rows;
+        kv_seq_release_window(s->engine->pool, &s->kv, s->n_tokens - KV_PAGE_LEN);
+        done += (size_t)rows;
+    }
+    s->out_run = 0;
+    return FACET_OK;
+}
+
 /* How many of its first `keep` tokens the session can go on from: all of them, or fewer where pages that these need are
  * gone: those of the mark, or none. */
 static int32_t resumable(const facet_session *s, int32_t keep)

@@ -73,6 +73,9 @@ facet_status session_sync(facet_session *s, const int32_t *tokens, size_t n, fac
  * attention); logits after the last one are wanted. */
 facet_status session_append_prompt(facet_session *s, const int32_t *tokens, size_t n, facet_error *err);
 facet_status session_append(facet_session *s, const int32_t *tokens, size_t n, facet_error *err);
+/* Takes n further tokens without evaluating them: their keys and values are whatever lies in the pages. For measuring
+ * times at a depth alone. */
+facet_status session_append_blank(facet_session *s, const int32_t *tokens, size_t n, facet_error *err);
 /* Makes the tokens of the engine's last step the session's: rows[i] of the step holds tokens[i]; n >= 1 of them. Their
  * keys lie in slots n_tokens .. n_tokens + n - 1 already. out_row: the wanted row of the last one, -1 = none. */
 facet_status session_commit(facet_session *s, const int32_t *tokens, const int32_t *rows, int n, int out_row,

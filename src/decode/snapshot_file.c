@@ -1,7 +1,7 @@
 /* snapshot_file.c: snapshots on disk.
  *
  *   header    320 bytes, below; ends with its own checksum
- *   layers    16 bytes each: u32 group, KV heads, head dimension, u16 K type, u16 V type
+ *   layers    16 bytes each: u32 group, KV heads, head dimension, u16 K type (0xffff: V alone), u16 V type
  *   tokens    i32 each, from position 0 on
  *   pages     of group 0, 1, 2, in the order of positions, each with its bytes of all layers of the group in turn
  *   checksum  u64 of everything before it
@@ -52,7 +52,7 @@ static snapshot_layer describe_layer(const kv_layer_desc *l)
     return (snapshot_layer){.group = (uint32_t)l->group,
                             .n_kv_heads = (uint32_t)l->n_kv_heads,
                             .head_dim = (uint32_t)l->head_dim,
-                            .k_type = (uint16_t)l->k_type,
+                            .k_type = l->rebuilds_k ? SNAPSHOT_K_REBUILT : (uint16_t)l->k_type,
                             .v_type = (uint16_t)l->v_type};
 }
 
@@ -220,19 +220,27 @@ static facet_status take_header(source *s, snapshot_header *h, facet_error *err)
     return snapshot_header_check(h, s->size, s->path, err);
 }
 
+static const char *k_name(const snapshot_layer *l)
+{
+    return l->k_type == SNAPSHOT_K_REBUILT ? "none (keys are rebuilt)" : kv_type_get((kv_type)l->k_type)->name;
+}
+
+static bool has_types(const snapshot_layer *l)
+{
+    return (l->k_type < KV_TYPE_COUNT || l->k_type == SNAPSHOT_K_REBUILT) && l->v_type < KV_TYPE_COUNT;
+}
+
 /* The file's layers of groups [first, end) are those of the engine. */
 static facet_status check_layer(const source *s, const snapshot_layer *got, const kv_layer_desc *want, int i,
                                 facet_error *err)
 {
     const snapshot_layer w = describe_layer(want);
     if (memcmp(got, &w, sizeof w) == 0) return FACET_OK;
-    if (got->group == w.group && got->n_kv_heads == w.n_kv_heads && got->head_dim == w.head_dim &&
-        got->k_type < KV_TYPE_COUNT && got->v_type < KV_TYPE_COUNT)
+    if (got->group == w.group && got->n_kv_heads == w.n_kv_heads && got->head_dim == w.head_dim && has_types(got))
         return error_set(
             err, FACET_ERR_UNSUPPORTED,
             "%s: the snapshot's cache types are %s for K and %s for V (layer %d), this engine's are %s and %s", s->path,
-            kv_type_get((kv_type)got->k_type)->name, kv_type_get((kv_type)got->v_type)->name, i,
-            kv_type_get(want->k_type)->name, kv_type_get(want->v_type)->name);
+            k_name(got), kv_type_get((kv_type)got->v_type)->name, i, k_name(&w), kv_type_get(want->v_type)->name);
     return error_set(err, FACET_ERR_UNSUPPORTED,
                      "%s: cache layer %d is of group %u with %u heads of %u, this engine's of group %u with %u of %u",
                      s->path, i, got->group, got->n_kv_heads, got->head_dim, w.group, w.n_kv_heads, w.head_dim);

@@ -30,6 +30,8 @@ typedef struct snapshot_header {
     uint64_t checksum;    /* of all bytes before it */
 } snapshot_header;
 
+enum { SNAPSHOT_K_REBUILT = 0xffff }; /* in place of a type: the layer's pages hold V alone */
+
 typedef struct snapshot_layer {
     uint32_t group, n_kv_heads, head_dim;
     uint16_t k_type, v_type;

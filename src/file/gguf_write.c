@@ -399,6 +399,13 @@ static const char *name_of(const gguf_writer *w)
     return w->image ? "a GGUF file in memory" : w->file.path;
 }
 
+static facet_status next_tensor(gguf_writer *w, facet_error *err)
+{
+    w->current++;
+    w->received = 0;
+    return pad(w, err);
+}
+
 facet_status gguf_write_data(gguf_writer *w, const void *data, size_t bytes, facet_error *err)
 {
     if (!is_open(w)) return no_file(err);
@@ -411,10 +418,20 @@ facet_status gguf_write_data(gguf_writer *w, const void *data, size_t bytes, fac
                          t->name, bytes - (size_t)(t->bytes - w->received), t->bytes);
     FACET_TRY(put(w, data, bytes, err));
     w->received += bytes;
-    if (w->received < t->bytes) return FACET_OK;
-    w->current++;
-    w->received = 0;
-    return pad(w, err);
+    return w->received < t->bytes ? FACET_OK : next_tensor(w, err);
+}
+
+facet_status gguf_write_hole(gguf_writer *w, facet_error *err)
+{
+    if (!is_open(w)) return no_file(err);
+    if (w->current == w->n_tensors || w->received)
+        return error_set(err, FACET_ERR_ARG, "%s: a hole in the middle of a tensor or after the last one", name_of(w));
+    const gguf_tensor *t = &w->tensors[w->current];
+    if (w->image)
+        w->image_written += (size_t)t->bytes; /* fresh memory is zero */
+    else
+        FACET_TRY(file_writer_skip(&w->file, t->bytes, err));
+    return next_tensor(w, err);
 }
 
 static facet_status check_complete(const gguf_writer *w, facet_error *err)

@@ -34,6 +34,8 @@ facet_status gguf_begin_data(gguf_writer *w, const char *path, facet_error *err)
 /* The same into memory. */
 facet_status gguf_begin_memory(gguf_writer *w, facet_error *err);
 facet_status gguf_write_data(gguf_writer *w, const void *data, size_t bytes, facet_error *err);
+/* All data of the current tensor as zeros: a hole in the file. */
+facet_status gguf_write_hole(gguf_writer *w, facet_error *err);
 facet_status gguf_finish(gguf_writer *w, facet_error *err);
 /* Hands the file in memory over: *bytes at *out, to be freed with mem_unmap. */
 facet_status gguf_finish_memory(gguf_writer *w, void **out, size_t *bytes, facet_error *err);

@@ -68,6 +68,7 @@ static int attention(builder *b, int x, int l)
     set_heads(b, op, l);
     op->i0 = qr;
     op->o = o;
+    op->w0 = b->g.w->layers[y->kv_source].v < 0 ? b->g.w->layers[y->kv_source].k_norm : -1;
     op->attn_scale = 1.0f;
     if (!y->is_local && sparse_is_on(&b->o->sparse)) op->sparse = &b->g.p->sparse;
     int out = graph_linear(&b->g, o, w->attn_out, "attn_out", l);
@@ -162,13 +163,17 @@ static void head(builder *b, int x)
     p->v_argmax = best;
 }
 
-/* Local layers turn every pair, global ones divide the frequency; without divisors the first quarter of
- * their pairs turns. */
+/* Global layers divide the frequency; without divisors the first quarter of their pairs turns. */
+rotation gemma4_global_rotation(const graph *g, const hparams *h, const weights *w)
+{
+    return graph_rotation(g, h->head_dim_global, h->rope_base_global, w->rope_divisors, h->head_dim_global / 8);
+}
+
+/* Local layers turn every pair. */
 static void set_rotations(builder *b)
 {
     const hparams *h = b->h;
-    b->rotations[0] =
-        graph_rotation(&b->g, h->head_dim_global, h->rope_base_global, b->g.w->rope_divisors, h->head_dim_global / 8);
+    b->rotations[0] = gemma4_global_rotation(&b->g, h, b->g.w);
     b->rotations[1] = graph_rotation(&b->g, h->head_dim_local, h->rope_base_local, NULL, h->head_dim_local / 2);
 }
 
@@ -262,4 +267,22 @@ facet_status gemma4_kv_desc(const hparams *h, kv_type k, kv_type v, kv_desc *out
     *out = (kv_desc){.n_groups = 2, .n_layers = n, .layers = layers};
     out->groups[1].window = h->window;
     return FACET_OK;
+}
+
+static bool can_rebuild(const hparams *h, const weights *w, int layer)
+{
+    return !h->layers[layer].is_local && w->layers[layer].v < 0;
+}
+
+int gemma4_n_rebuilds(const hparams *h, const weights *w)
+{
+    int n = 0;
+    for (int l = 0; l < h->first_shared; l++) n += can_rebuild(h, w, l);
+    return n;
+}
+
+void gemma4_rebuild_keys(const hparams *h, const weights *w, kv_desc *d)
+{
+    for (int l = 0; l < h->first_shared; l++)
+        if (can_rebuild(h, w, l)) kv_layer_rebuild_k(&d->layers[l]);
 }

@@ -4,7 +4,7 @@
 
 #include "compute/kv.h"
 #include "compute/sparse.h"
-#include "model/weights.h"
+#include "model/graph.h"
 
 enum { MAX_CAPTURES = 16 };
 
@@ -25,5 +25,10 @@ facet_status gemma4_plan(const hparams *h, const weights *w, const gemma4_option
  * to the kv layer it reads. layers of *out is allocated (mem_free). Page counts are left 0. */
 facet_status gemma4_kv_desc(const hparams *h, kv_type k, kv_type v, kv_desc *out, facet_error *err);
 int gemma4_kv_layer(const hparams *h, int layer);
+/* Global layers whose V is their K projection: how many there are; they keep V alone. */
+int gemma4_n_rebuilds(const hparams *h, const weights *w);
+void gemma4_rebuild_keys(const hparams *h, const weights *w, kv_desc *d);
+/* How the keys of global layers turn. */
+rotation gemma4_global_rotation(const graph *g, const hparams *h, const weights *w);
 
 #endif

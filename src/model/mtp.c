@@ -289,7 +289,9 @@ typedef struct builder {
     graph g; /* the assistant's weights */
     const hparams *h;
     const mtp_hparams *m;
+    const weights *target;
     rotation rotations[2]; /* [is_local] */
+    rotation donor;        /* of the target's global layers */
 } builder;
 
 static void set_heads(const builder *b, plan_op *op, int l)
@@ -301,6 +303,16 @@ static void set_heads(const builder *b, plan_op *op, int l)
     op->eps = b->m->norm_eps;
     op->kv_layer = gemma4_kv_layer(b->h, y->donor);
     op->window = y->is_local ? b->m->window : 0;
+}
+
+/* A donor that keeps V alone makes its keys with its own norm and rotation. */
+static void set_donor_keys(const builder *b, plan_op *op, int l)
+{
+    const mtp_layer *y = &b->m->layer[l];
+    const layer_weights *donor = &b->target->layers[y->donor];
+    if (y->is_local || donor->v >= 0) return;
+    op->w0 = donor->k_norm; /* the target's weights stand first in the joined list */
+    graph_rotate(op, &b->donor);
 }
 
 static int attention(const builder *b, int x, int l)
@@ -323,6 +335,7 @@ static int attention(const builder *b, int x, int l)
     op->o = o;
     op->attn_scale = 1.0f;
     op->sight = SIGHT_COMMITTED;
+    set_donor_keys(b, op, l);
     int out = graph_linear(g, o, w->attn_out, "attn_out", l);
     return graph_norm_add(g, out, x, w->post_attn_norm, n_embd, 1.0f, "r", l);
 }
@@ -360,9 +373,10 @@ static int centroid_logits(const builder *b, int y, bool is_output)
     return o;
 }
 
-static void build(const builder *b, const weights *target, const mtp_options *o)
+static void build(const builder *b, const mtp_options *o)
 {
     const graph *g = &b->g;
+    const weights *target = b->target;
     const graph from_target = {.p = g->p, .w = target, .rows = ROWS_ALL};
     const uint32_t n_target = b->h->n_embd, k = (uint32_t)o->top_k;
     plan *p = g->p;
@@ -390,14 +404,16 @@ facet_status mtp_plan(const drafter *d, const facet_model *target, const mtp_opt
     const mtp_hparams *m = &d->mtp;
     builder b = {.g = {.p = p, .w = &d->w, .first = d->first_weight, .eps = m->norm_eps, .rows = ROWS_ALL},
                  .h = &target->h,
-                 .m = m};
+                 .m = m,
+                 .target = &target->w};
     int n_suppress;
     const int32_t *suppress = tokenizer_suppressed(target->tok, &n_suppress);
     plan_keep_suppress(p, suppress, n_suppress);
     b.rotations[0] =
         graph_rotation(&b.g, m->head_dim_global, m->rope_base_global, m->rope_divisors, m->head_dim_global / 8);
     b.rotations[1] = graph_rotation(&b.g, m->head_dim_local, m->rope_base_local, NULL, m->head_dim_local / 2);
-    build(&b, &target->w, o);
+    b.donor = gemma4_global_rotation(&b.g, &target->h, &target->w);
+    build(&b, o);
     facet_status status = plan_finish(p, err);
     if (status == FACET_OK)
         *out = p;

@@ -438,6 +438,12 @@ static facet_status write_pieces(synth *y, const item *t, uint8_t *chunk, size_t
     return FACET_OK;
 }
 
+static facet_status write_holes(synth *y)
+{
+    for (size_t i = 0; i < y->n_items; i++) FACET_TRY(gguf_write_hole(y->w, y->err));
+    return FACET_OK;
+}
+
 static facet_status write_tensors(synth *y)
 {
     size_t chunk_bytes = (size_t)1 << 20;
@@ -462,7 +468,7 @@ static facet_status write_file(synth *y, const char *path)
         FACET_TRY(gguf_add_tensor(y->w, t->name, t->type, t->n_dims, t->ne, y->err));
     }
     FACET_TRY(gguf_begin_data(y->w, path, y->err));
-    FACET_TRY(write_tensors(y));
+    FACET_TRY(y->p->is_hollow ? write_holes(y) : write_tensors(y));
     return gguf_finish(y->w, y->err);
 }
 

@@ -31,9 +31,10 @@ static void transform(float *x)
         for (int i = 0; i < ROTATE_GROUP; i += 2 * h) add_and_subtract(x + i, x + i + h, h);
 }
 
+static const float factor = 0.08838834764831845f; /* 1 / sqrt(128) */
+
 static void turn(float *x, size_t n, const uint32_t first[4], const uint32_t last[4])
 {
-    const float factor = 0.08838834764831845f; /* 1 / sqrt(128) */
     for (size_t g = 0; g < n; g += ROTATE_GROUP, x += ROTATE_GROUP) {
         flip_signs(x, first);
         transform(x);
@@ -50,4 +51,14 @@ void rotate_values(float *x, size_t n)
 void unrotate_values(float *x, size_t n)
 {
     turn(x, n, after, before);
+}
+
+void unrotate_signs(float *first, float *last)
+{
+    for (int i = 0; i < ROTATE_GROUP; i++) {
+        first[i] = 1;
+        last[i] = factor;
+    }
+    flip_signs(first, after);
+    flip_signs(last, before);
 }

@@ -16,4 +16,7 @@ enum { ROTATE_GROUP = 128 };
 void rotate_values(float *x, size_t n);
 void unrotate_values(float *x, size_t n);
 
+/* For vector code: unrot(y) = last * (H sqrt(128) (first * y)), each [ROTATE_GROUP]; the factor is in last. */
+void unrotate_signs(float *first, float *last);
+
 #endif

@@ -62,7 +62,7 @@ static inline attn_world world_open(rng *r, shape s)
     }
     w.table = order;
     for (int32_t i = 0; i < s.n_slots; i++) world_put(&w, r, i);
-    size_t n = attn_scratch_floats(s.n_kv_heads * s.heads_per_kv, s.n_kv_heads, s.head_dim);
+    size_t n = attn_scratch_floats(s.n_kv_heads * s.heads_per_kv, s.n_kv_heads, s.head_dim, false);
     w.scratch = malloc(n * sizeof *w.scratch); /* exact: the address sanitizer watches the end */
     return w;
 }

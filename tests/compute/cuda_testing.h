@@ -19,7 +19,7 @@
 #ifndef CUDA_TEST_ROWS
 #define CUDA_TEST_ROWS 96
 #endif
-enum { MAX_WEIGHTS = 8, MAX_ROWS = CUDA_TEST_ROWS, N_PAGES = 80, SEED = 20 };
+enum { MAX_WEIGHTS = 20, MAX_ROWS = CUDA_TEST_ROWS, N_PAGES = 80, SEED = 20 };
 /* Where the scalar backend makes int8 of the activations, and elsewhere. */
 #define TOLERANCE_INT8 2e-2
 #define TOLERANCE_F32 1e-4

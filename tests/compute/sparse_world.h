@@ -50,7 +50,7 @@ static inline void sparse_summarise(const sparse_world *w, const sparse_rule *ru
 {
     int32_t first, end;
     attn_select_range(rule, row, &first, &end);
-    for (int32_t b = first; b < end; b++) attn_summary_make(&w->w.layer, row->table[b], w->w.scratch);
+    for (int32_t b = first; b < end; b++) attn_summary_make(&w->w.layer, NULL, row->table[b], b, w->w.scratch);
 }
 
 static inline bool sparse_reads(const uint8_t *mask, int32_t pos)

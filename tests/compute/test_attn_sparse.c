@@ -124,7 +124,7 @@ static void test_masks(void **state)
                 const attn_row *row = &m.rows.row[j];
                 truth t = truth_open(&work, row);
                 for (int h = 0; h < work.n_heads; h++) {
-                    const uint8_t *mask = attn_blocks(row, h / w.w.s.heads_per_kv);
+                    const uint8_t *mask = attn_row_blocks(row, h / w.w.s.heads_per_kv);
                     const double *logits = t.head[h];
                     const double max = exact_max(logits, row->pos + 1);
                     const double z = max + log(exact_mass(logits, row->pos + 1, max, mask, true));
@@ -168,7 +168,7 @@ static void test_mask_bits(void **state)
         attn_row *row = m.rows.row;
         for (int32_t b = 0; b < w.w.n_pages; b++) {
             bool is_read = false;
-            for (int h = 0; h < w.w.s.n_kv_heads; h++) is_read |= sparse_reads(attn_blocks(row, h), b * KV_PAGE_LEN);
+            for (int h = 0; h < w.w.s.n_kv_heads; h++) is_read |= sparse_reads(attn_row_blocks(row, h), b * KV_PAGE_LEN);
             if (!is_read)
                 memset(w.w.layer.pages + (size_t)w.w.table[b] * w.w.layer.page_bytes, 0xff, w.w.layer.page_bytes);
         }
@@ -224,7 +224,7 @@ static void test_probe(void **state)
         truth t = truth_open(&work, row);
         for (int s = 0; s < n_sets; s++)
             for (int kv = 0; kv < w.w.s.n_kv_heads; kv++) {
-                const uint8_t *mask = attn_blocks(row, kv);
+                const uint8_t *mask = attn_row_blocks(row, kv);
                 float z[16 * 2], means[16 * 64];
                 int n_means = 0;
                 for (int32_t b = 0; b < sparse_n_blocks(n); b++) n_means += sparse_reads(mask, b * KV_PAGE_LEN);
@@ -309,7 +309,7 @@ static void test_summaries(void **state)
         const attn_layer *l = &w.w.layer;
         for (int32_t b = 0; b < 3; b++)
             for (int h = 0; h < 2; h++) {
-                attn_summary_make(l, w.w.table[b], w.w.scratch);
+                attn_summary_make(l, NULL, w.w.table[b], b, w.w.scratch);
                 check_summary(l, w.w.table[b], h);
             }
         /* a key that stands out gets a ball of its own */
@@ -318,17 +318,17 @@ static void test_summaries(void **state)
         float far[DIM], *near = world_floats(&r, DIM, 0.01f);
         for (int j = 0; j < DIM; j++) far[j] = j % 3 ? 5.0f : -4.0f;
         attn_put_k(l, page, 17, 0, far);
-        attn_summary_make(l, page, w.w.scratch); /* it was not told */
+        attn_summary_make(l, NULL, page, 1, w.w.scratch); /* it was not told */
         assert_memory_equal(&before, attn_figures(l, page, 0), sizeof before);
         attn_summary_forget(l, page);
-        attn_summary_make(l, page, w.w.scratch);
+        attn_summary_make(l, NULL, page, 1, w.w.scratch);
         check_summary(l, page, 0);
         check_summary(l, page, 1);
         assert_true(attn_figures(l, page, 0)->ball[1].n == 1 && attn_figures(l, page, 0)->ball[1].radius < 0.6f);
         /* equal keys: one ball is enough */
         for (int slot = 0; slot < KV_PAGE_LEN; slot++) attn_put_k(l, page, slot, 0, near);
         attn_summary_forget(l, page);
-        attn_summary_make(l, page, w.w.scratch);
+        attn_summary_make(l, NULL, page, 1, w.w.scratch);
         check_summary(l, page, 0);
         free(near);
         sparse_close(&w);

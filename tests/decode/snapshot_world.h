@@ -17,7 +17,7 @@ typedef struct snap_setup {
     int32_t n_ctx;              /* 0: 1024 */
     int n_sessions;             /* 0: 4 */
     uint64_t cache_bytes;
-    bool reuse_prompts, auto_unpark;
+    bool reuse_prompts, auto_unpark, rebuild_keys;
     int32_t draft_ctx;
 } snap_setup;
 
@@ -35,6 +35,7 @@ static inline spec_world snap_open(const snap_setup *o)
     p.n_ctx = o->n_ctx ? o->n_ctx : 1024;
     p.n_sessions = o->n_sessions ? o->n_sessions : 4;
     p.draft_ctx = o->draft_ctx;
+    p.rebuild_keys = o->rebuild_keys;
     if (o->k) p.cache_type_k = o->k;
     if (o->v) p.cache_type_v = o->v;
     p.cache_bytes = o->cache_bytes;

@@ -60,12 +60,11 @@
 
 /* ---- engine ---- */
 
-/* Cache types below 8 bits are the CPU backends' so far. */
-static inline bool spec_has_cache_type(const char *type)
+/* Only the CPU backends can, so far. */
+static inline bool spec_can_rebuild_keys(void)
 {
     const char *device = getenv("FACET_TEST_DEVICE");
-    if (!device || strncmp(device, "cuda", 4) != 0) return true;
-    return strcmp(type, "f16") == 0 || strcmp(type, "q8_0") == 0 || strcmp(type, "f32") == 0;
+    return !device || strncmp(device, "cuda", 4) != 0;
 }
 
 typedef struct spec_setup {
@@ -77,6 +76,7 @@ typedef struct spec_setup {
     float sparse_alpha, sparse_mass, sparse_prefill, sparse_hard; /* sparse_hard 0: 1 */
     int32_t sparse_min;                                           /* 0: as the engine has it */
     bool sparse_check;
+    bool rebuild_keys;
 } spec_setup;
 
 typedef struct spec_world {
@@ -106,6 +106,7 @@ static inline spec_world spec_open(const spec_setup *o)
     p.n_ctx = o->n_ctx ? o->n_ctx : 2048;
     p.n_sessions = o->n_sessions ? o->n_sessions : 4;
     p.draft_ctx = o->draft_ctx;
+    p.rebuild_keys = o->rebuild_keys;
     if (o->k) p.cache_type_k = o->k;
     if (o->v) p.cache_type_v = o->v;
     p.sparse_alpha = o->sparse_alpha;

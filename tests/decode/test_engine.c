@@ -53,12 +53,21 @@ static void the_estimate_is_what_is_taken(void **state)
         int n_drafters;
         const char *device;
         int n_threads;
+        bool rebuild_keys;
     } cases[] = {
-        {1, 1, "f16", "f16", false, 0, "cpu", 2},       {1000, 1, "f16", "q8_0", false, 0, "cpu", 1},
-        {1000, 1, "f32", "f32", true, 0, "cpu", 0},     {4096, 3, "q8_0", "q8_0", false, 0, "cpu", 2},
-        {32768, 1, "f16", "f16", false, 0, "cpu", 13},  {2048, 2, "f16", "f16", false, 2, "cpu", 2},
-        {2048, 1, "q8_0", "f16", true, 2, "cpu", 5},    {512, 1, "f16", "f16", false, 2, "ref", 2},
-        {4096, 1, "q4_0", "tq3_0", false, 2, "cpu", 2}, {512, 2, "tq3_0", "rot_q4_0", false, 0, "ref", 1},
+        {1, 1, "f16", "f16", false, 0, "cpu", 2, false},
+        {1000, 1, "f16", "q8_0", false, 0, "cpu", 1, false},
+        {1000, 1, "f32", "f32", true, 0, "cpu", 0, false},
+        {4096, 3, "q8_0", "q8_0", false, 0, "cpu", 2, false},
+        {32768, 1, "f16", "f16", false, 0, "cpu", 13, false},
+        {2048, 2, "f16", "f16", false, 2, "cpu", 2, false},
+        {2048, 1, "q8_0", "f16", true, 2, "cpu", 5, false},
+        {512, 1, "f16", "f16", false, 2, "ref", 2, false},
+        {4096, 1, "q4_0", "tq3_0", false, 2, "cpu", 2, false},
+        {512, 2, "tq3_0", "rot_q4_0", false, 0, "ref", 1, false},
+        {4096, 1, "f16", "f16", false, 0, "cpu", 2, true},
+        {2048, 2, "q8_0", "q4_0", false, 2, "cpu", 3, true},
+        {512, 1, "rot_q4_0", "rot_q4_0", false, 2, "ref", 2, true},
     };
     facet_model *m = open_model(MODEL);
     facet_drafter *drafters[2];
@@ -71,6 +80,7 @@ static void the_estimate_is_what_is_taken(void **state)
         p.cache_type_k = cases[i].k;
         p.cache_type_v = cases[i].v;
         p.use_mmap = cases[i].use_mmap;
+        p.rebuild_keys = cases[i].rebuild_keys;
         p.drafters = drafters;
         p.n_drafters = cases[i].n_drafters;
         p.draft_ctx = 512;
@@ -109,12 +119,13 @@ static void inspect_says_what_run_takes(void **state)
                *after = strstr(out, "\"memory\"");
     assert_true(before && after);
     double loaded, kv, compute, sum;
-    long long weight_bytes, kv_bytes, compute_bytes;
+    long long per_token, weight_bytes, kv_bytes, compute_bytes;
     assert_int_equal(sscanf(before,
-                            "context of 4096 tokens, K q8_0, V f16: weights %lf MiB, KV cache %lf MiB, activations %lf "
-                            "MiB, together %lf GiB",
-                            &loaded, &kv, &compute, &sum),
-                     4);
+                            "context of 4096 tokens, K q8_0, V f16: weights %lf MiB, KV cache %lf MiB (%lld bytes per "
+                            "further token), activations %lf MiB, together %lf GiB",
+                            &loaded, &kv, &per_token, &compute, &sum),
+                     5);
+    assert_int_equal(per_token, 2 * (512 / 32 * 34 + 512 * 2)); /* two global layers, K q8_0, V f16 */
     assert_int_equal(sscanf(after, "\"memory\":{\"weights\":%lld,\"kv\":%lld,\"compute\":%lld,", &weight_bytes,
                             &kv_bytes, &compute_bytes),
                      3);
@@ -273,6 +284,8 @@ static void parameters_out_of_range(void **state)
     BAD(cache_layers, "local", FACET_ERR_ARG, "cache layers: 'local': wanted");
     BAD(cache_layers, "3-2=f16", FACET_ERR_ARG, "cache layers: '3-2=f16'");
     BAD(cache_layers, "0=f16,1=f16/q3", FACET_ERR_ARG, "cache layers: type of V 'q3': supported are f16");
+    BAD(device, "cuda", FACET_ERR_UNSUPPORTED, "rebuild_keys: the CUDA backend reads keys and values that are both");
+    bad[n - 1].p.rebuild_keys = true;
     BAD(n_captures, -1, FACET_ERR_ARG, "n_captures is -1, wanted 0 to 16");
     BAD(n_captures, 17, FACET_ERR_ARG, "n_captures is 17");
     BAD(n_drafters, 3, FACET_ERR_ARG, "n_drafters is 3, wanted 0 to 2");

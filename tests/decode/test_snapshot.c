@@ -118,7 +118,7 @@ static void every_strategy_and_cache_type_goes_on_the_same(void **state)
 {
     (void)state;
     enum { N = 250 };
-    static const char *const types[] = {"f16", "q8_0", "f32", "q4_0", "tq3_0"};
+    static const char *const types[] = {"f16", "q8_0", "f32", "q4_0", "tq3_0", "f16", "rot_q4_0"};
     int32_t text[N];
     facet_sampling warm = facet_sampling_default();
     warm.temperature = 0.9f;
@@ -127,9 +127,11 @@ static void every_strategy_and_cache_type_goes_on_the_same(void **state)
     warm.repeat_penalty = 1.1f;
     warm.penalty_last_n = 64;
     snap_text(text, N, 4);
-    for (int t = 0; t < 5; t++) {
-        if (!spec_has_cache_type(types[t])) continue;
-        spec_world w = snap_open_bundled(types[t], 0, false);
+    for (int t = 0; t < 7; t++) {
+        const bool rebuild_keys = t >= 5;
+        if (rebuild_keys && !spec_can_rebuild_keys()) continue;
+        spec_world w = snap_open(&(snap_setup){
+            .mtp = SPEC_MTP, .dflash = SPEC_DFLASH, .k = types[t], .v = types[t], .rebuild_keys = rebuild_keys});
         const facet_sampling *const samplings[] = {NULL, &warm};
         for (int i = 0; i < 2; i++) {
             facet_session *s = spec_session(w.engine);

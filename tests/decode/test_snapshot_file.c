@@ -20,8 +20,8 @@ static char self[1024]; /* this program */
 
 /* ---- another process ----
  *
- * test_snapshot_file resume FILE K V VARIANT IS_WARM N_PROMPT: reads the token ids of the prompt from standard input
- * and writes those of the answer to standard output. */
+ * test_snapshot_file resume FILE K V VARIANT IS_WARM N_PROMPT REBUILD_KEYS: reads the token ids of the prompt from
+ * standard input and writes those of the answer to standard output. */
 
 static facet_sampling sampling_of(bool is_warm)
 {
@@ -49,7 +49,8 @@ static int resume(char **arg)
     const int32_t n = atoi(arg[5]);
     const facet_sampling sampling = sampling_of(atoi(arg[4]));
     if (n > 512 || fread(prompt, sizeof *prompt, (size_t)n, stdin) != (size_t)n) return 3;
-    spec_world w = snap_open(&(snap_setup){.k = arg[1], .v = arg[2], .mtp = SPEC_MTP, .dflash = SPEC_DFLASH});
+    spec_world w = snap_open(
+        &(snap_setup){.k = arg[1], .v = arg[2], .mtp = SPEC_MTP, .dflash = SPEC_DFLASH, .rebuild_keys = atoi(arg[6])});
     spec_variants v = variants_of(w.engine);
     facet_session *s = spec_session(w.engine);
     assert_ok(snapshot_load(w.engine, 9, arg[0], &err), err);
@@ -64,16 +65,16 @@ static int resume(char **arg)
 }
 
 /* The answer of another process to `prompt`. Returns the tokens that it evaluated. */
-static int32_t ask_other(const char *file, const char *k, const char *v, int variant, bool is_warm,
-                         const int32_t *prompt, int32_t n, int32_t ids[HALF])
+static int32_t ask_other(const char *file, const snap_setup *o, int variant, bool is_warm, const int32_t *prompt,
+                         int32_t n, int32_t ids[HALF])
 {
     char in[600], out[600], command[4096];
     int32_t n_evaluated;
     snprintf(in, sizeof in, "%s/in", temp_dir);
     snprintf(out, sizeof out, "%s/out", temp_dir);
     write_file(in, prompt, (size_t)n * sizeof *prompt);
-    snprintf(command, sizeof command, "'%s' resume '%s' %s %s %d %d %d < '%s' > '%s'", self, file, k, v, variant,
-             is_warm, n, in, out);
+    snprintf(command, sizeof command, "'%s' resume '%s' %s %s %d %d %d %d < '%s' > '%s'", self, file, o->k, o->v,
+             variant, is_warm, n, o->rebuild_keys, in, out);
     if (system(command) != 0) fail_msg("failed: %s", command);
     FILE *f = fopen(out, "rb");
     assert_non_null(f);
@@ -86,15 +87,25 @@ static int32_t ask_other(const char *file, const char *k, const char *v, int var
 static void another_process_goes_on_the_same(void **state)
 {
     (void)state;
-    static const char *const types[][2] = {{"f16", "f16"},  {"q8_0", "q8_0"},  {"f32", "f32"},
-                                           {"q8_0", "f16"}, {"q4_0", "tq3_0"}, {"tq3_0", "rot_q4_0"}};
+    static const snap_setup setups[] = {
+        {.k = "f16", .v = "f16"},
+        {.k = "q8_0", .v = "q8_0"},
+        {.k = "f32", .v = "f32"},
+        {.k = "q8_0", .v = "f16"},
+        {.k = "q4_0", .v = "tq3_0"},
+        {.k = "tq3_0", .v = "rot_q4_0"},
+        {.k = "f16", .v = "f16", .rebuild_keys = true},
+        {.k = "rot_q8_0", .v = "q4_0", .rebuild_keys = true},
+    };
     facet_error err;
     int32_t all[N + HALF], ids[HALF];
     snap_text(all, N, 21);
-    for (int t = 0; t < 6; t++) {
-        if (!spec_has_cache_type(types[t][0]) || !spec_has_cache_type(types[t][1])) continue;
-        spec_world w =
-            snap_open(&(snap_setup){.mtp = SPEC_MTP, .dflash = SPEC_DFLASH, .k = types[t][0], .v = types[t][1]});
+    for (int t = 0; t < (int)(sizeof setups / sizeof *setups); t++) {
+        snap_setup o = setups[t];
+        o.mtp = SPEC_MTP;
+        o.dflash = SPEC_DFLASH;
+        if (o.rebuild_keys && !spec_can_rebuild_keys()) continue;
+        spec_world w = snap_open(&o);
         const spec_variants v = variants_of(w.engine);
         for (int i = 0; i < v.n; i++) {
             const bool is_warm = (i + t) % 2;
@@ -108,7 +119,7 @@ static void another_process_goes_on_the_same(void **state)
             assert_ok(snapshot_store(s, 0, -1, NULL, &err), err);
             assert_ok(snapshot_save(w.engine, 0, file, &err), err);
             facet_session_close(s);
-            const int32_t n_evaluated = ask_other(file, types[t][0], types[t][1], i, is_warm, all, N + HALF, ids);
+            const int32_t n_evaluated = ask_other(file, &o, i, is_warm, all, N + HALF, ids);
             assert_in_range(n_evaluated, 1, 2);
             snap_assert_ids(ids, want.ids + HALF, HALF, v.list[i].name);
         }
@@ -268,6 +279,44 @@ static void other_engines_refuse_it(void **state)
     assert_false(session_has_draft_context(s));
     facet_session_close(s);
     snap_close(&w);
+}
+
+/* Full and thin files of engines that rebuild keys, and of those that store them, are of no use to each other. */
+static void keys_must_be_kept_the_same_way(void **state)
+{
+    (void)state;
+    if (!spec_can_rebuild_keys()) return;
+    static const char *const words[] = {
+        "types are none (keys are rebuilt) for K and f16 for V (layer 2), this engine's are f16 and f16",
+        "types are f16 for K and f16 for V (layer 2), this engine's are none (keys are rebuilt) and f16"};
+    facet_error err;
+    int32_t text[420];
+    snap_text(text, 420, 25);
+    for (int from = 0; from < 2; from++) {
+        spec_world w = snap_open(&(snap_setup){.rebuild_keys = from == 0});
+        facet_session *s = snap_session(w.engine, text, 290);
+        assert_ok(snapshot_store(s, 0, -1, NULL, &err), err);
+        assert_ok(facet_session_sync(s, text, 420, &err), err);
+        assert_ok(snapshot_store_thin(s, 1, 290, 420, NULL, &err), err);
+        spec_state want = spec_look(s);
+        assert_ok(snapshot_save(w.engine, 0, temp_file("thick"), &err), err);
+        assert_ok(snapshot_save(w.engine, 1, temp_file("thin"), &err), err);
+        snapshot_free_all(w.engine);
+        assert_ok(snapshot_load(w.engine, 5, temp_file("thick"), &err), err);
+        assert_ok(snapshot_load(w.engine, 6, temp_file("thin"), &err), err);
+        assert_ok(snapshot_restore_chain(s, 5, (int[]){6}, 1, &err), err);
+        spec_assert_holds(s, &want, "a chain from disk");
+        spec_free_state(&want);
+        facet_session_close(s);
+        snap_close(&w);
+        w = snap_open(&(snap_setup){.rebuild_keys = from != 0});
+        static const char *const files[] = {"thick", "thin"};
+        for (int i = 0; i < 2; i++)
+            snap_assert_error(snapshot_load(w.engine, 0, temp_file(files[i]), &err), FACET_ERR_UNSUPPORTED, &err,
+                              words[from]);
+        assert_int_equal(snapshot_list(w.engine, NULL), 0);
+        snap_close(&w);
+    }
 }
 
 static void another_model_refuses_it(void **state)
@@ -574,7 +623,7 @@ static int clear(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc == 8 && strcmp(argv[1], "resume") == 0) return resume(argv + 2);
+    if (argc == 9 && strcmp(argv[1], "resume") == 0) return resume(argv + 2);
     const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     if (n < 0) return 1;
     self[n] = 0;
@@ -583,6 +632,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_teardown(what_is_loaded_is_what_was_saved, clear),
         cmocka_unit_test_teardown(thin_ones_are_saved_too, clear),
         cmocka_unit_test_teardown(other_engines_refuse_it, clear),
+        cmocka_unit_test_teardown(keys_must_be_kept_the_same_way, clear),
         cmocka_unit_test_teardown(another_model_refuses_it, clear),
         cmocka_unit_test_teardown(identity_is_of_what_matters, clear),
         cmocka_unit_test_teardown(fields_out_of_range_are_refused, clear),

@@ -41,6 +41,12 @@ static facet_sparse_stats stats_of(const spec_world *w)
 static const spec_setup rules[] = {
     {.sparse_alpha = 0.6f, .sparse_min = 256, .k = "f16", .v = "f16"},
     {.sparse_alpha = 0.7f, .sparse_min = 1991, .k = "q8_0", .v = "q4_0"}, /* begins in the middle of the text */
+    {.sparse_alpha = 0.7f,
+     .sparse_prefill = 0.5f,
+     .sparse_min = 256,
+     .k = "rot_q8_0",
+     .v = "q8_0",
+     .rebuild_keys = true},
     {.sparse_alpha = 0.8f, .sparse_prefill = 0.4f, .sparse_min = 256, .k = "tq3_0", .v = "tq3_0"},
     {.sparse_alpha = 0.9f, .sparse_hard = 0.5f, .sparse_min = 256, .k = "rot_q8_0", .v = "rot_q4_0", .n_threads = 3},
 };

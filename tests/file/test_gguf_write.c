@@ -353,6 +353,46 @@ static void writes_into_memory(void **state)
     mem_unmap(image, n);
 }
 
+/* A hole reads as the zeros that would have been written, in a file and in memory, padding and all. */
+static void holes_are_zeros(void **state)
+{
+    (void)state;
+    static const uint8_t zeros[60];
+    facet_error err = {0};
+    char *bytes[2];
+    size_t n[2], n_image = 0;
+    void *image = NULL;
+    for (int with_holes = 0; with_holes < 2; with_holes++) {
+        gguf_writer *w = new_writer();
+        assert_ok(put_tensors(w, &err), err);
+        expect_arg(gguf_write_hole(w, &err), &err, "no file is being written");
+        assert_ok(gguf_begin_data(w, temp_file("a.gguf"), &err), err);
+        assert_ok(with_holes ? gguf_write_hole(w, &err) : gguf_write_data(w, zeros, 60, &err), err);
+        assert_ok(gguf_write_data(w, pattern, 100, &err), err);
+        expect_arg(gguf_write_hole(w, &err), &err, "a hole in the middle of a tensor");
+        assert_ok(gguf_write_data(w, pattern + 100, 104, &err), err);
+        assert_ok(with_holes ? gguf_write_hole(w, &err) : gguf_write_data(w, zeros, 1, &err), err);
+        expect_arg(gguf_write_hole(w, &err), &err, "after the last one");
+        assert_ok(gguf_finish(w, &err), err);
+        gguf_writer_free(w);
+        assert_ok(file_read_all(temp_file("a.gguf"), 1 << 20, &bytes[with_holes], &n[with_holes], &err), err);
+    }
+    assert_int_equal(n[0], n[1]);
+    assert_memory_equal(bytes[0], bytes[1], n[0]);
+    gguf_writer *w = new_writer();
+    assert_ok(put_tensors(w, &err), err);
+    assert_ok(gguf_begin_memory(w, &err), err);
+    assert_ok(gguf_write_hole(w, &err), err);
+    assert_ok(gguf_write_data(w, pattern, 204, &err), err);
+    assert_ok(gguf_write_hole(w, &err), err);
+    assert_ok(gguf_finish_memory(w, &image, &n_image, &err), err);
+    gguf_writer_free(w);
+    assert_int_equal(n_image, n[0]);
+    assert_memory_equal(image, bytes[0], n_image);
+    mem_unmap(image, n_image);
+    for (int i = 0; i < 2; i++) mem_free(bytes[i]);
+}
+
 static void leaves_nothing_of_an_interrupted_file(void **state)
 {
     (void)state;
@@ -438,6 +478,7 @@ int main(void)
         cmocka_unit_test_setup(refuses_what_its_reader_would_refuse, empty_folder),
         cmocka_unit_test_setup(refuses_calls_out_of_order, empty_folder),
         cmocka_unit_test_setup(writes_into_memory, empty_folder),
+        cmocka_unit_test_setup(holes_are_zeros, empty_folder),
         cmocka_unit_test_setup(leaves_nothing_of_an_interrupted_file, empty_folder),
         cmocka_unit_test_setup(reports_a_full_disk, empty_folder),
         cmocka_unit_test_setup(reports_a_missing_folder, empty_folder),

@@ -2,6 +2,7 @@
 #include "testing.h"
 
 #include <math.h>
+#include <sys/stat.h>
 
 #include "base/mem.h"
 #include "model/synth.h"
@@ -141,6 +142,38 @@ static void target_loads(void **state)
     unlink(path);
 }
 
+/* Every key and tensor of the file with weights, nothing on the disk. */
+static void hollow_files(void **state)
+{
+    (void)state;
+    facet_error err = {0};
+    char path[2][80];
+    gguf_file *f[2] = {NULL};
+    struct stat st;
+    for (int i = 0; i < 2; i++) {
+        const synth_params p = {
+            .arch = "e2b", .mix = TYPEMIX_Q4_K_M, .n_layers = 3, .n_vocab = SYNTH_MIN_VOCAB, .is_hollow = i};
+        snprintf(path[i], sizeof path[i], "%s/hollow%d.gguf", folder, i);
+        assert_ok(synth_write(&p, path[i], &err), err);
+        assert_ok(gguf_open(path[i], &f[i], &err), err);
+    }
+    assert_int_equal(stat(path[1], &st), 0);
+    assert_true(st.st_blocks * 512 < st.st_size / 10); /* /tmp can have holes */
+    assert_int_equal(f[0]->n_tensors, f[1]->n_tensors);
+    for (size_t t = 0; t < f[0]->n_tensors; t++) {
+        const gguf_tensor *a = &f[0]->tensors[t], *b = &f[1]->tensors[t];
+        assert_string_equal(a->name, b->name);
+        assert_int_equal(a->type, b->type);
+        assert_int_equal(a->bytes, b->bytes);
+        assert_memory_equal(a->ne, b->ne, sizeof a->ne);
+        for (size_t i = 0; i < b->bytes; i += 997) assert_int_equal(b->data[i], 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        gguf_close(f[i]);
+        unlink(path[i]);
+    }
+}
+
 static void expect_matrix(const gguf_file *f, const char *name, uint64_t n_in, uint64_t n_out)
 {
     const gguf_tensor *t = gguf_find_tensor(f, name);
@@ -260,8 +293,9 @@ static void survives_short_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(has_public_sizes), cmocka_unit_test(target_loads), cmocka_unit_test(drafters_load),
-        cmocka_unit_test(seed_decides),     cmocka_unit_test(refuses),      cmocka_unit_test(survives_short_memory),
+        cmocka_unit_test(has_public_sizes),      cmocka_unit_test(target_loads), cmocka_unit_test(hollow_files),
+        cmocka_unit_test(drafters_load),         cmocka_unit_test(seed_decides), cmocka_unit_test(refuses),
+        cmocka_unit_test(survives_short_memory),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -29,10 +29,10 @@ void attn_fold(const float *parts, int n, size_t stride, int head_dim, bool is_r
     attn_fold_end(out, &state, head_dim, is_rotated);
 }
 
-size_t attn_scratch_floats(int n_heads, int n_kv_heads, int head_dim)
+size_t attn_scratch_floats(int n_heads, int n_kv_heads, int head_dim, bool rebuilds_k)
 {
     size_t ref = ATTN_SPLIT + 3 * (size_t)head_dim + 2,
-           drive = attn_drive_scratch_floats(n_heads / n_kv_heads, head_dim);
+           drive = attn_drive_scratch_floats(n_heads / n_kv_heads, head_dim, rebuilds_k);
     const size_t summary = attn_summary_scratch_floats(head_dim), most = ref > drive ? ref : drive;
     return summary > most ? summary : most;
 }

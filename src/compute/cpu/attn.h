@@ -1,13 +1,16 @@
 /* attn.h: pages of the KV cache in host memory and attention over them.
  *
  * Per layer a page holds, for each KV head, the K part and the V part of KV_PAGE_LEN slots, laid out for the kernels
- * (attn_page.c draws it): K in tiles of 32 keys, transposed; V in tiles of 32 keys by 32 dims. */
+ * (attn_page.c draws it): K in tiles of 32 keys, transposed; V in tiles of 32 keys by 32 dims. Layers that rebuild keys
+ * have the V part alone. */
 #ifndef FACET_COMPUTE_CPU_ATTN_H
 #define FACET_COMPUTE_CPU_ATTN_H
 
 #include <stdatomic.h>
 
 #include "compute/batch.h"
+
+typedef struct attn_rebuild attn_rebuild; /* attn_rebuild.h */
 
 /* Storage of one layer: page i at pages + i * page_bytes (kv_layer_page_bytes). */
 typedef struct attn_layer {
@@ -20,13 +23,13 @@ typedef struct attn_layer {
     atomic_uchar *is_summarised;   /* [page] its summary fits its content */
 } attn_layer;
 
-/* One slot of one KV head: x [head_dim] f32. `slot` is within the page. */
+/* One slot of one KV head: x [head_dim] f32. `slot` is within the page. Layers that rebuild keys have no K. */
 void attn_put_k(const attn_layer *l, int32_t page, int slot, int kv_head, const float *x);
 void attn_put_v(const attn_layer *l, int32_t page, int slot, int kv_head, const float *x);
 /* The decoded values as the cache holds them (rotated where the type is), for the reference kernel and tests. */
 void attn_get_k(const attn_layer *l, int32_t page, int slot, int kv_head, float *x);
 void attn_get_v(const attn_layer *l, int32_t page, int slot, int kv_head, float *x);
-/* Raw move of a slot (all heads, K and V). */
+/* Raw move of a slot (all heads, what there is of K and V). */
 void attn_move_slot(const attn_layer *l, int32_t src_page, int src_slot, int32_t dst_page, int dst_slot);
 
 /* One query row: what it sees (batch.h): logical positions pos - window < p < end (window 0: all), those below base in
@@ -54,7 +57,8 @@ typedef struct attn_work {
     const attn_layer *layer;
     int n_heads, window;
     float scale;
-    float *scratch; /* per thread, attn_scratch_floats() */
+    float *scratch;              /* per thread, attn_scratch_floats() */
+    const attn_rebuild *rebuild; /* how keys are made of values where the layer rebuilds them; else NULL */
 } attn_work;
 /* Visible logical positions [first, last) of a row; none when last <= first. */
 static inline void attn_visible(const attn_row *row, int window, int32_t *first, int32_t *last)
@@ -63,11 +67,11 @@ static inline void attn_visible(const attn_row *row, int window, int32_t *first,
     *last = row->end ? row->end : row->pos + 1;
 }
 /* The row's blocks for a KV head; NULL: all. */
-static inline const uint8_t *attn_blocks(const attn_row *row, int kv_head)
+static inline const uint8_t *attn_row_blocks(const attn_row *row, int kv_head)
 {
     return row->blocks ? row->blocks + (size_t)kv_head * row->blocks_stride : NULL;
 }
-size_t attn_scratch_floats(int n_heads, int n_kv_heads, int head_dim);
+size_t attn_scratch_floats(int n_heads, int n_kv_heads, int head_dim, bool rebuilds_k);
 
 /* First and one past the last split that the row sees. */
 void attn_split_range(const attn_row *row, int window, int *begin, int *end);

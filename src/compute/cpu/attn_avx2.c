@@ -65,6 +65,29 @@ V vec v_load_i8(const void *p)
 {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p)));
 }
+V vec v_neg(vec v)
+{
+    return -v;
+}
+V vec v_swap(vec v, int h)
+{
+    switch (h) {
+    case 1: return _mm256_permute_ps(v, 0xb1);
+    case 2: return _mm256_permute_ps(v, 0x4e);
+    default: return _mm256_permute2f128_ps(v, v, 1);
+    }
+}
+/* Lane i is the sum of the lanes of a[i], added in halves. */
+V vec v_sums(vec a[8])
+{
+    for (int i = 0; i < 4; i++)
+        a[i] =
+            _mm256_add_ps(_mm256_permute2f128_ps(a[i], a[i + 4], 0x20), _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
+    for (int i = 0; i < 2; i++) /* a[i]: a half of i, of i + 4 */
+        a[i] = _mm256_add_ps(_mm256_shuffle_ps(a[i], a[i + 2], 0x44), _mm256_shuffle_ps(a[i], a[i + 2], 0xee));
+    const vec s = _mm256_add_ps(_mm256_shuffle_ps(a[0], a[1], 0x88), _mm256_shuffle_ps(a[0], a[1], 0xdd));
+    return _mm256_permutevar8x32_ps(s, _mm256_setr_epi32(0, 2, 1, 3, 4, 6, 5, 7));
+}
 V words v_words(const void *p)
 {
     return (words)_mm256_loadu_si256(p);
@@ -122,7 +145,10 @@ V vec v_exp(vec x)
 
 #include "compute/cpu/attn_simd.inc"
 
-const attn_simd attn_simd_avx2 = {.score = score, .value = value, .softmax = softmax, .centre = centre};
+#include "compute/cpu/attn_rebuild.inc"
+
+const attn_simd attn_simd_avx2 = {
+    .score = score, .value = value, .turn = turn, .score_values = score_values, .softmax = softmax, .centre = centre};
 
 static void split_avx2(const attn_work *w, const attn_row *row, int kv_head, int split, float *part)
 {

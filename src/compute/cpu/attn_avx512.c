@@ -61,6 +61,32 @@ V vec v_load_i8(const void *p)
 {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
 }
+V vec v_neg(vec v)
+{
+    return -v;
+}
+V vec v_swap(vec v, int h)
+{
+    switch (h) {
+    case 1: return _mm512_permute_ps(v, 0xb1);
+    case 2: return _mm512_permute_ps(v, 0x4e);
+    case 4: return _mm512_shuffle_f32x4(v, v, 0xb1);
+    default: return _mm512_shuffle_f32x4(v, v, 0x4e);
+    }
+}
+/* Lane i is the sum of the lanes of a[i], added in halves. */
+V vec v_sums(vec a[16])
+{
+    for (int i = 0; i < 8; i++)
+        a[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a[i], a[i + 8], 0x44), _mm512_shuffle_f32x4(a[i], a[i + 8], 0xee));
+    for (int i = 0; i < 4; i++) /* a[i]: two quarters of i, of i + 8 */
+        a[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a[i], a[i + 4], 0x88), _mm512_shuffle_f32x4(a[i], a[i + 4], 0xdd));
+    for (int i = 0; i < 2; i++) /* quarters of i, i + 8, i + 4, i + 12 */
+        a[i] = _mm512_add_ps(_mm512_shuffle_ps(a[i], a[i + 2], 0x44), _mm512_shuffle_ps(a[i], a[i + 2], 0xee));
+    const vec s = _mm512_add_ps(_mm512_shuffle_ps(a[0], a[1], 0x88), _mm512_shuffle_ps(a[0], a[1], 0xdd));
+    /* in quarter j = 0, 8, 4, 12: the sums of j, j + 2, j + 1, j + 3 */
+    return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15), s);
+}
 V words v_words(const void *p)
 {
     return (words)_mm512_loadu_si512(p);
@@ -119,7 +145,10 @@ V vec v_exp(vec x)
 
 #include "compute/cpu/attn_simd.inc"
 
-const attn_simd attn_simd_avx512 = {.score = score, .value = value, .softmax = softmax, .centre = centre};
+#include "compute/cpu/attn_rebuild.inc"
+
+const attn_simd attn_simd_avx512 = {
+    .score = score, .value = value, .turn = turn, .score_values = score_values, .softmax = softmax, .centre = centre};
 
 static void split_avx512(const attn_work *w, const attn_row *row, int kv_head, int split, float *part)
 {

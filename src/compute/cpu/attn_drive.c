@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "compute/cpu/attn_fold.h"
+#include "compute/cpu/attn_rebuild.h"
 #include "quant/rotate.h"
 
 /* 32 queries make the products, not the memory, the limit; their scores (66 KiB) stay in the L2 cache. */
@@ -33,24 +34,35 @@ typedef struct block {
     int n_rows;
     const attn_row *rows[BLOCK_ROWS];
     int32_t first[BLOCK_ROWS], last[BLOCK_ROWS]; /* visible positions */
-    const uint8_t *blocks[BLOCK_ROWS];           /* attn_blocks */
+    const uint8_t *blocks[BLOCK_ROWS];           /* attn_row_blocks */
     bool is_begun[BLOCK_ROWS];                   /* its state holds a split */
     const float *q;                              /* [n_rows * n_heads] rows, q_stride apart */
     size_t q_stride, o_stride;
     float *s, *o, *sums; /* [query][ATTN_SCORE_STRIDE], [query][o_stride], [query][max, sum] */
     uint8_t *tile;       /* room for a gathered tile of the widest type (f32) */
+    /* Where keys are rebuilt (NULL: they are stored): room for a tile and its scales in f32, and attn_rebuild_bases of
+     * the split. */
+    const attn_rebuild *rebuild;
+    float *turned, *bases;
 } block;
 
-size_t attn_drive_scratch_floats(int heads_per_kv, int head_dim)
+/* All that does not serve rebuilt keys. */
+static size_t common_floats(int heads_per_kv, int head_dim)
 {
     size_t queries = (size_t)block_rows(heads_per_kv) * (size_t)heads_per_kv, dim = (size_t)head_dim;
     return dim * ATTN_TILE + queries * (ATTN_SCORE_STRIDE + 2 * (dim + ATTN_PAD) + 4);
 }
 
+size_t attn_drive_scratch_floats(int heads_per_kv, int head_dim, bool rebuilds_k)
+{
+    const size_t rebuild = (size_t)head_dim * (ATTN_TILE + 1 + SPLIT_TILES);
+    return common_floats(heads_per_kv, head_dim) + (rebuilds_k ? rebuild : 0);
+}
+
 static block block_open(const attn_simd *simd, const attn_work *w, int kv_head)
 {
     const kv_layer_desc *d = &w->layer->desc;
-    block b = {.simd = simd, .layer = w->layer, .kv_head = kv_head, .head_dim = d->head_dim};
+    block b = {.simd = simd, .layer = w->layer, .kv_head = kv_head, .head_dim = d->head_dim, .rebuild = w->rebuild};
     b.n_heads = w->n_heads / d->n_kv_heads;
     b.q_stride = b.o_stride = (size_t)d->head_dim + ATTN_PAD;
     size_t queries = (size_t)block_rows(b.n_heads) * (size_t)b.n_heads;
@@ -58,13 +70,15 @@ static block block_open(const attn_simd *simd, const attn_work *w, int kv_head)
     b.s = w->scratch + (size_t)d->head_dim * ATTN_TILE;
     b.o = b.s + queries * ATTN_SCORE_STRIDE;
     b.sums = b.o + 2 * queries * b.o_stride; /* the queries' copy lies between */
+    b.turned = w->scratch + common_floats(b.n_heads, d->head_dim);
+    b.bases = b.turned + (size_t)d->head_dim * (ATTN_TILE + 1);
     return b;
 }
 
 static void block_add(block *b, const attn_row *row, int window)
 {
     attn_visible(row, window, &b->first[b->n_rows], &b->last[b->n_rows]);
-    b->blocks[b->n_rows] = attn_blocks(row, b->kv_head);
+    b->blocks[b->n_rows] = attn_row_blocks(row, b->kv_head);
     b->rows[b->n_rows++] = row;
 }
 
@@ -150,6 +164,14 @@ static int run_end(const row_tile *t, int r, int n, bool is_v)
     return end;
 }
 
+static void score_rebuilt(const block *b, attn_tile v, int index, const float *q, int n, float *s)
+{
+    const bool is_rotated = kv_type_get(b->layer->desc.v_type)->is_rotated;
+    const float *base = b->bases + (size_t)index * 2 * (size_t)b->rebuild->n_turn;
+    b->simd->turn(v, b->rebuild, is_rotated, base, b->turned);
+    b->simd->score_values(v, b->rebuild, b->turned, q, b->q_stride, n, s);
+}
+
 /* Scores (or values) of the tile at pos0, the index'th of its split, for every row that sees it. */
 static void do_tile(const block *b, int32_t pos0, int index, bool is_v)
 {
@@ -159,12 +181,14 @@ static void do_tile(const block *b, int32_t pos0, int index, bool is_v)
         end = r + 1;
         if (t[r].lo >= t[r].hi) continue;
         end = run_end(t, r, b->n_rows, is_v);
-        attn_tile tile = find_tile(b, r, t[r], pos0, is_v);
+        attn_tile tile = find_tile(b, r, t[r], pos0, is_v || b->rebuild);
         size_t query = (size_t)(r * b->n_heads);
         int n = (end - r) * b->n_heads;
         float *s = b->s + query * ATTN_SCORE_STRIDE + index * ATTN_TILE, *o = b->o + query * b->o_stride;
         if (is_v)
             b->simd->value(tile, b->head_dim, t[r].lo, t[r].hi, s, n, o, b->o_stride);
+        else if (b->rebuild)
+            score_rebuilt(b, tile, index, b->q + query * b->q_stride, n, s);
         else
             b->simd->score(tile, b->head_dim, b->q + query * b->q_stride, b->q_stride, n, s);
     }
@@ -186,7 +210,10 @@ static void copy_queries(block *b, float *q)
     for (size_t i = 0; i < (size_t)b->n_rows * n; i++) {
         const float *src = b->rows[i / n]->q + ((size_t)b->kv_head * n + i % n) * dim;
         memcpy(q + i * b->q_stride, src, dim * sizeof *q);
-        if (is_rotated) rotate_values(q + i * b->q_stride, dim);
+        if (b->rebuild)
+            attn_rebuild_query(b->rebuild, is_rotated, q + i * b->q_stride);
+        else if (is_rotated)
+            rotate_values(q + i * b->q_stride, dim);
     }
     b->q = q;
 }
@@ -217,6 +244,7 @@ static void weigh(const block *b, int32_t pos0, float scale)
 
 static void do_scores(const block *b, int split)
 {
+    if (b->rebuild) attn_rebuild_bases(b->rebuild, split * ATTN_SPLIT, b->bases);
     for (int t = 0; t < SPLIT_TILES; t++) do_tile(b, split * ATTN_SPLIT + t * ATTN_TILE, t, false);
 }
 

@@ -2,6 +2,7 @@
  *
  *   page    = [KV head 0][KV head 1] ...
  *   KV head = [K tile: slots 0-31][K tile: slots 32-63][V tile: slots 0-31][V tile: slots 32-63]
+ *             the V tiles alone where keys are rebuilt (attn_rebuild.h)
  *   tile    = head_dim / 32 blocks, each of 32 keys x 32 dims
  *
  *   K block   f16:   d  0: | key 0 | key 1 | ... | key 31 |   f16, transposed: a vector load gives one dim of 16 or 32
@@ -254,8 +255,9 @@ void attn_move_slot(const attn_layer *l, int32_t src_page, int src_slot, int32_t
     if (src_page == dst_page && src_slot == dst_slot) return;
     const kv_layer_desc *d = &l->desc;
     for (int h = 0; h < d->n_kv_heads; h++) {
-        attn_copy_key_k(d->k_type, d->head_dim, attn_k_tile(l, src_page, src_slot / N, h), src_slot % N,
-                        attn_k_tile(l, dst_page, dst_slot / N, h), dst_slot % N);
+        if (!d->rebuilds_k)
+            attn_copy_key_k(d->k_type, d->head_dim, attn_k_tile(l, src_page, src_slot / N, h), src_slot % N,
+                            attn_k_tile(l, dst_page, dst_slot / N, h), dst_slot % N);
         attn_copy_key_v(d->v_type, d->head_dim, attn_v_tile(l, src_page, src_slot / N, h), src_slot % N,
                         attn_v_tile(l, dst_page, dst_slot / N, h), dst_slot % N);
     }

@@ -17,6 +17,7 @@ typedef struct selection {
     const attn_row *row;
     const sparse_rule *rule;
     int kv_head, n_heads, head_dim;
+    bool is_rotated; /* keys are */
     float scale;
     int32_t n_blocks, first, end, n; /* candidates: [first, end), n of them */
     int n_probed;
@@ -91,12 +92,11 @@ static void probe(selection *s, const attn_work *w, const attn_kernels *k)
 static void copy_queries(selection *s)
 {
     const size_t dim = (size_t)s->head_dim;
-    const bool is_rotated = kv_type_get(s->layer->desc.k_type)->is_rotated;
     for (int h = 0; h < s->n_heads; h++) {
         float *q = s->q + (size_t)h * dim;
         double sum = 0;
         memcpy(q, s->row->q + (size_t)(s->kv_head * s->n_heads + h) * dim, dim * sizeof *q);
-        if (is_rotated) rotate_values(q, dim);
+        if (s->is_rotated) rotate_values(q, dim);
         for (size_t i = 0; i < dim; i++) sum += (double)q[i] * (double)q[i];
         s->q_norm[h] = (float)(sqrt(sum) * (1 + 1e-6)) * fabsf(s->scale);
     }
@@ -273,6 +273,7 @@ static selection open_selection(const attn_work *w, const sparse_rule *rule, con
     selection s = {.layer = w->layer, .row = row, .rule = rule, .kv_head = kv_head, .n_heads = n_heads};
     s.head_dim = d->head_dim;
     s.scale = w->scale;
+    s.is_rotated = !w->rebuild && kv_type_get(d->k_type)->is_rotated;
     s.mask = mask;
     s.n_blocks = sparse_n_blocks(row->pos + 1);
     attn_select_range(rule, row, &s.first, &s.end);

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "compute/cpu/attn_rebuild.h"
+
 enum { N = KV_PAGE_LEN, BALLS = KV_SUMMARY_BALLS };
 
 _Static_assert(sizeof(block_figures) == KV_SUMMARY_FIGURES * sizeof(float), "kv.c counts these floats");
@@ -120,7 +122,23 @@ static float longest_value(const attn_layer *l, int32_t page, int kv_head, float
     return rounded_up(sqrt(max));
 }
 
-void attn_summary_make(const attn_layer *l, int32_t page, float *scratch)
+/* The keys of a page as rows multiply them. */
+static void read_keys(const attn_layer *l, const attn_rebuild *rebuild, int32_t page, int32_t b, int kv_head,
+                      float *keys)
+{
+    const size_t dim = (size_t)l->desc.head_dim;
+    for (int slot = 0; slot < N; slot++, keys += dim) {
+        if (!rebuild) {
+            attn_get_k(l, page, slot, kv_head, keys);
+            continue;
+        }
+        attn_get_v(l, page, slot, kv_head, keys);
+        if (kv_type_get(l->desc.v_type)->is_rotated) unrotate_values(keys, dim);
+        attn_rebuild_key(rebuild, b * N + slot, keys);
+    }
+}
+
+void attn_summary_make(const attn_layer *l, const attn_rebuild *rebuild, int32_t page, int32_t b, float *scratch)
 {
     const size_t dim = (size_t)l->desc.head_dim;
     float *keys = scratch, *centre = keys + N * dim;
@@ -129,10 +147,10 @@ void attn_summary_make(const attn_layer *l, int32_t page, float *scratch)
     for (int h = 0; h < l->desc.n_kv_heads; h++) {
         const size_t at = (size_t)page * (size_t)l->desc.n_kv_heads + (size_t)h;
         block_figures *f = &l->figures[at];
-        for (int slot = 0; slot < N; slot++) attn_get_k(l, page, slot, h, keys + (size_t)slot * dim);
+        read_keys(l, rebuild, page, b, h, keys);
         assign(keys, dim, centre, ball_of);
-        for (int b = 0; b < BALLS; b++)
-            make_ball(keys, dim, ball_of, b, centre, l->centres + (at * BALLS + (size_t)b) * dim, &f->ball[b]);
+        for (int i = 0; i < BALLS; i++)
+            make_ball(keys, dim, ball_of, i, centre, l->centres + (at * BALLS + (size_t)i) * dim, &f->ball[i]);
         f->v_max = longest_value(l, page, h, centre);
     }
     atomic_store_explicit(&l->is_summarised[page], 1, memory_order_relaxed);

@@ -34,16 +34,21 @@ static inline size_t attn_tile_bytes(kv_type t, int head_dim)
     return (size_t)head_dim / ATTN_TILE * attn_block_bytes(t);
 }
 
+static inline size_t attn_k_tile_bytes(const kv_layer_desc *d)
+{
+    return d->rebuilds_k ? 0 : attn_tile_bytes(d->k_type, d->head_dim);
+}
+
 /* Tile `tile` (0 or 1) of K and of V of one KV head in a page. */
 static inline uint8_t *attn_k_tile(const attn_layer *l, int32_t page, int tile, int kv_head)
 {
-    size_t k = attn_tile_bytes(l->desc.k_type, l->desc.head_dim), v = attn_tile_bytes(l->desc.v_type, l->desc.head_dim);
+    size_t k = attn_k_tile_bytes(&l->desc), v = attn_tile_bytes(l->desc.v_type, l->desc.head_dim);
     return l->pages + (size_t)page * l->page_bytes + (size_t)kv_head * ATTN_PAGE_TILES * (k + v) + (size_t)tile * k;
 }
 
 static inline uint8_t *attn_v_tile(const attn_layer *l, int32_t page, int tile, int kv_head)
 {
-    size_t k = attn_tile_bytes(l->desc.k_type, l->desc.head_dim), v = attn_tile_bytes(l->desc.v_type, l->desc.head_dim);
+    size_t k = attn_k_tile_bytes(&l->desc), v = attn_tile_bytes(l->desc.v_type, l->desc.head_dim);
     return attn_k_tile(l, page, 0, kv_head) + ATTN_PAGE_TILES * k + (size_t)tile * v;
 }
 

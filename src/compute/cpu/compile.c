@@ -79,7 +79,8 @@ static void size_scratch(const surroundings *x, compiled *c)
         if (op->kind == OP_MOE_ROUTE) own = p->values[op->i0].width + (size_t)op->n_experts;
         if (op->kind == OP_KV_WRITE) own = (size_t)op->head_dim;
         if (op->kind == OP_ATTN) {
-            own = attn_scratch_floats(op->n_heads, op->n_kv_heads, op->head_dim);
+            own =
+                attn_scratch_floats(op->n_heads, op->n_kv_heads, op->head_dim, x->kv->layers[op->kv_layer].rebuilds_k);
             const int split_rows = 2 * x->n_threads / op->n_kv_heads + 1;
             const int64_t n_splits =
                 (int64_t)x->kv->groups[x->kv->layers[op->kv_layer].group].n_pages * KV_PAGE_LEN / ATTN_SPLIT + 2;
@@ -172,9 +173,40 @@ static facet_status collect_freqs(compiled *c, facet_error *err)
     return FACET_OK;
 }
 
+/* How the keys of each layer that rebuilds them are made; the tables get their memory later. */
+static facet_status collect_rebuilds(const surroundings *x, compiled *c, facet_error *err)
+{
+    for (int i = 0; i < c->plan->n_ops; i++) {
+        const plan_op *op = &c->plan->ops[i];
+        if (op->kind != OP_ATTN || !x->kv->layers[op->kv_layer].rebuilds_k) continue;
+        if (op->w0 < 0)
+            return error_set(err, FACET_ERR_ARG, "plan %s: cache layer %d holds V alone, and its keys have no norm",
+                             c->plan->name, op->kv_layer);
+        const int n_turn = attn_rebuild_turns(op->head_dim, op->n_rot, x->kv->layers[op->kv_layer].v_type);
+        if (exec_rebuild(c, op, n_turn)) continue;
+        if (c->n_rebuilds == MAX_REBUILDS)
+            return error_set(err, FACET_ERR_LIMIT, "plan %s: more than %d ways to rebuild keys", c->plan->name,
+                             MAX_REBUILDS);
+        c->rebuild[c->n_rebuilds++] =
+            (attn_rebuild){.inv_freq = op->inv_freq, .head_dim = op->head_dim, .n_rot = op->n_rot, .n_turn = n_turn};
+        c->rebuild_bytes += attn_rebuild_bytes(n_turn);
+    }
+    return FACET_OK;
+}
+
+static void fill_rebuilds(compiled *c)
+{
+    uint8_t *at = c->rebuild_tables;
+    for (int i = 0; i < c->n_rebuilds; i++) {
+        attn_rebuild_init(&c->rebuild[i], at);
+        at += attn_rebuild_bytes(c->rebuild[i].n_turn);
+    }
+}
+
 static uint64_t compiled_bytes(const compiled *c)
 {
-    uint64_t sum = c->memory_bytes + c->scratch_bytes + c->parts_bytes + c->thread_scratch_bytes + c->sparse_bytes;
+    uint64_t sum = c->memory_bytes + c->scratch_bytes + c->parts_bytes + c->thread_scratch_bytes + c->rebuild_bytes +
+                   c->sparse_bytes;
     for (int t = 0; t < c->n_freqs; t++) sum += c->rope_bytes[t];
     return sum;
 }
@@ -185,6 +217,7 @@ static facet_status measure(const surroundings *x, compiled *c, layout *l, facet
     FACET_TRY(layout_measure(x, c, l, err));
     c->memory_bytes = l->total;
     size_scratch(x, c);
+    FACET_TRY(collect_rebuilds(x, c, err));
     return collect_freqs(c, err);
 }
 
@@ -209,6 +242,7 @@ void cpu_release(backend *b, compiled *c)
     mem_unmap(c->parts, c->parts_bytes);
     mem_unmap(c->thread_scratch, c->thread_scratch_bytes);
     mem_unmap(c->sparse, c->sparse_bytes);
+    mem_unmap(c->rebuild_tables, c->rebuild_bytes);
     for (int t = 0; t < c->n_freqs; t++) mem_unmap(c->rope[t], c->rope_bytes[t]);
     mem_free(c->values);
     mem_free(c->barrier_before);
@@ -228,8 +262,10 @@ static facet_status take_memory(compiled *c, facet_error *err)
     c->scratch = mem_map(c->scratch_bytes);
     c->parts = mem_map(c->parts_bytes);
     c->thread_scratch = mem_map(c->thread_scratch_bytes);
+    if (c->rebuild_bytes) c->rebuild_tables = mem_map(c->rebuild_bytes);
     if (c->sparse_bytes) c->sparse = mem_map(c->sparse_bytes);
-    bool ok = c->scratch && c->parts && c->thread_scratch && (c->sparse || !c->sparse_bytes);
+    bool ok = c->scratch && c->parts && c->thread_scratch && (c->rebuild_tables || !c->rebuild_bytes) &&
+              (c->sparse || !c->sparse_bytes);
     for (int t = 0; t < c->n_freqs; t++) ok &= (c->rope[t] = mem_map(c->rope_bytes[t])) != NULL;
     return ok ? FACET_OK
               : error_memory(err, "scratch memory",
@@ -252,6 +288,7 @@ static facet_status compile_into(cpu_backend *be, compiled *c, facet_error *err)
     if (status == FACET_OK) status = take_memory(c, err);
     if (status == FACET_OK) {
         place_values(c, &l);
+        fill_rebuilds(c);
         place_barriers(c, &l);
         be->compute_bytes += compiled_bytes(c);
     }

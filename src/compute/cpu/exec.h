@@ -11,11 +11,11 @@
 #include "base/cpu.h"
 #include "base/team.h"
 #include "compute/backend.h"
-#include "compute/cpu/attn.h"
+#include "compute/cpu/attn_rebuild.h"
 #include "compute/cpu/linear.h"
 #include "compute/cpu/rows.h"
 
-enum { MAX_FREQ_TABLES = 4 };
+enum { MAX_FREQ_TABLES = 4, MAX_REBUILDS = 4 };
 
 typedef struct cpu_backend {
     backend base;
@@ -63,6 +63,10 @@ struct compiled {
     size_t rope_bytes[MAX_FREQ_TABLES];
     uint8_t *sparse; /* op_attn_sparse.c; NULL where no op is sparse */
     size_t sparse_bytes;
+    int n_rebuilds;
+    attn_rebuild rebuild[MAX_REBUILDS]; /* without norms: one per rotation and number of pairs decoded */
+    uint8_t *rebuild_tables;            /* NULL: no layer rebuilds keys */
+    size_t rebuild_bytes;
 };
 
 /* One run. */
@@ -73,6 +77,16 @@ typedef struct exec {
 } exec;
 
 typedef void (*op_fn)(const exec *x, const plan_op *op, int thread, int n_threads);
+
+/* How a compiled plan makes the keys that the op reads; NULL: it knows no such way. */
+static inline attn_rebuild *exec_rebuild(compiled *c, const plan_op *op, int n_turn)
+{
+    for (int i = 0; i < c->n_rebuilds; i++) {
+        attn_rebuild *r = &c->rebuild[i];
+        if (r->inv_freq == op->inv_freq && r->head_dim == op->head_dim && r->n_turn == n_turn) return r;
+    }
+    return NULL;
+}
 
 static inline int exec_n_rows(const exec *x, int value)
 {

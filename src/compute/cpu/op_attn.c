@@ -53,9 +53,11 @@ void op_kv_write(const exec *x, const plan_op *op, int thread, int n_threads)
         const int32_t page = x->batch->seqs[x->batch->seq[b]].table[l->desc.group][slot / KV_PAGE_LEN];
         attn_summary_forget(l, page);
         for (int h = 0; h < op->n_kv_heads; h++) {
-            k->rms_norm(exec_row(x, op->i0, r) + (size_t)h * d, exec_vector(x, op->w0), d, op->eps, y);
-            k->rotate(y, op->head_dim, op->n_rot, rope_row(x, op, b));
-            attn_put_k(l, page, slot % KV_PAGE_LEN, h, y);
+            if (!l->desc.rebuilds_k) {
+                k->rms_norm(exec_row(x, op->i0, r) + (size_t)h * d, exec_vector(x, op->w0), d, op->eps, y);
+                k->rotate(y, op->head_dim, op->n_rot, rope_row(x, op, b));
+                attn_put_k(l, page, slot % KV_PAGE_LEN, h, y);
+            }
             const float *v = exec_row(x, op->i1, r) + (size_t)h * d;
             if (op->has_v_norm) {
                 k->rms_norm(v, NULL, d, op->eps, y);
@@ -93,7 +95,7 @@ static bool sees_nothing(const attn_row *row, int window)
 /* Whether the row reads something of a split that it sees. */
 static bool reads_split(const attn_row *row, int kv_head, int split)
 {
-    const uint8_t *blocks = attn_blocks(row, kv_head);
+    const uint8_t *blocks = attn_row_blocks(row, kv_head);
     return !blocks || blocks[split];
 }
 
@@ -171,11 +173,17 @@ static void attn_by_rows(const exec *x, const plan_op *op, const attn_work *w, c
 void op_attn(const exec *x, const plan_op *op, int thread, int n_threads)
 {
     const attn_layer *l = &x->be->kv_layers[op->kv_layer];
-    const attn_work w = {.layer = l,
-                         .n_heads = op->n_heads,
-                         .window = op->window,
-                         .scale = op->attn_scale,
-                         .scratch = exec_thread_scratch(x, thread)};
+    attn_rebuild rebuild;
+    attn_work w = {.layer = l,
+                   .n_heads = op->n_heads,
+                   .window = op->window,
+                   .scale = op->attn_scale,
+                   .scratch = exec_thread_scratch(x, thread)};
+    if (l->desc.rebuilds_k) {
+        rebuild = *exec_rebuild(x->c, op, attn_rebuild_turns(op->head_dim, op->n_rot, l->desc.v_type));
+        rebuild.norm = exec_vector(x, op->w0);
+        w.rebuild = &rebuild;
+    }
     const attn_kernels k = x->be->is_ref ? attn_ref() : attn_best(l->desc.k_type, l->desc.v_type);
     const int n_rows = exec_n_rows(x, op->o);
     for (int r = thread; r < n_rows; r += n_threads) { /* a row that sees no key keeps these zeros */

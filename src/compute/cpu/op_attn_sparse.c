@@ -122,7 +122,7 @@ static void make_summaries(const exec *x, const plan_op *op, const attn_work *w,
         int32_t first, end;
         attn_select_range(rule, &row, &first, &end);
         for (int32_t b = first; b < end; b++)
-            if (row.table[b] % n_threads == thread) attn_summary_make(w->layer, row.table[b], w->scratch);
+            if (row.table[b] % n_threads == thread) attn_summary_make(w->layer, w->rebuild, row.table[b], b, w->scratch);
     }
 }
 
@@ -201,7 +201,7 @@ static void settle(const exec *x, const plan_op *op, const attn_work *w, const a
     const attn_row row = exec_query_row(x, op, r);
     if (u->choice.n_selected == u->choice.n_blocks) return;
     attn_row rest = row;
-    attn_complement(&row, attn_blocks(&row, kv_head), s->rest_mask);
+    attn_complement(&row, attn_row_blocks(&row, kv_head), s->rest_mask);
     rest.blocks = s->rest_mask;
     rest.blocks_stride = 0; /* one KV head at a time */
     rest.out = s->rest;

@@ -62,7 +62,7 @@ static void cuda_info(const backend *base, backend_info *out)
                           .kv_bytes = b->kv_bytes,
                           .compute_bytes = b->compute_bytes};
     snprintf(out->name, sizeof out->name, "cuda");
-    snprintf(out->page_layout, sizeof out->page_layout, "rows");
+    snprintf(out->page_layout, sizeof out->page_layout, "rows-apart"); /* q8_0 rows: codes, then scales */
     snprintf(out->description, sizeof out->description, "%s", b->description);
 }
 
@@ -121,6 +121,9 @@ facet_status backend_cuda_open(const backend_config *cfg, backend **out, facet_e
         status = cuda_check(b, cudaStreamCreateWithFlags(&b->stream, cudaStreamNonBlocking), "making a stream", err);
     if (status == FACET_OK) status = cuda_products_open(b, err);
     if (status == FACET_OK) status = cuda_wide_open(b, err);
+    if (status == FACET_OK) status = cuda_attn_open(b, err);
+    if (status == FACET_OK) status = cuda_moe_open(b, err);
+    if (status == FACET_OK) status = cuda_moe_products_open(b, err);
     if (status == FACET_OK)
         *out = &b->base;
     else

@@ -1,4 +1,5 @@
 /* centroids.cu: OP_CENTROIDS: logits of the ids that belong to the best centroids. */
+#include "compute/cuda/async.cuh"
 #include "compute/cuda/gather.cuh"
 
 typedef struct centroid_args {
@@ -15,12 +16,17 @@ static __global__ void fill_kernel(const int32_t *live, uint32_t width, float *o
 {
     int row = (int)blockIdx.y;
     uint32_t k = blockIdx.x * BLOCK + threadIdx.x;
+    release_dependents();
+    wait_for_predecessors();
     if (live[row] >= 0 && k < width) out[(size_t)row * width + k] = -CUDART_INF_F;
 }
 
-/* Which centroid has exactly `rank` better ones (a lower index is better among equals). */
+/* Which centroid has exactly `rank` better ones (a lower index is better among equals); -1 when a NaN leaves a rank
+ * empty. */
 static __device__ int find_ranked(const float *score, int n, int rank, int *found)
 {
+    if (threadIdx.x == 0) *found = -1;
+    __syncthreads();
     for (int c = (int)threadIdx.x; c < n; c += BLOCK) {
         int better = 0;
         for (int i = 0; i < n; i++) better += score[i] > score[c] || (score[i] == score[c] && i < c);
@@ -42,8 +48,11 @@ static __global__ void centroid_kernel(centroid_args a)
 {
     __shared__ int found;
     int row = (int)blockIdx.y;
+    release_dependents();
+    wait_for_predecessors();
     if (a.live[row] < 0) return;
     int c = find_ranked(a.scores + (size_t)row * a.n_centroids, a.n_centroids, (int)blockIdx.x, &found);
+    if (c < 0) return;
     for (int i = warp_id(); i < a.group; i += BLOCK_WARPS) {
         int32_t id = a.order[(size_t)c * a.group + i];
         if (is_suppressed(a, id)) continue;
@@ -76,6 +85,6 @@ void launch_centroids(const cuda_pass *p, const plan_op *op)
                        p->c->suppress,      x.width,   out.width,   op->n_experts, (int)op->group,
                        p->c->p->n_suppress, op->scale, out.data};
     dim3 fill(n_blocks(out.width, BLOCK), (unsigned)out.n), grid((unsigned)op->n_used, (unsigned)out.n);
-    fill_kernel<<<fill, BLOCK, 0, p->b->stream>>>(out.live, out.width, out.data);
-    centroid_kernel<<<grid, BLOCK, 0, p->b->stream>>>(a);
+    launch_overlapped(p->b, fill_kernel, fill, BLOCK, 0, out.live, out.width, out.data);
+    launch_overlapped(p->b, centroid_kernel, grid, BLOCK, 0, a);
 }

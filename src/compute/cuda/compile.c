@@ -58,7 +58,7 @@ static facet_status alloc_values(compiled *c, facet_error *err)
 enum { BATCH_ARRAYS = 8 }; /* of one int32 per row */
 
 /* The arrays of a dev_batch inside one block, the paths last. */
-static dev_batch lay_batch(uint8_t *block, size_t max_rows)
+static dev_batch lay_batch(uint8_t *block, size_t max_rows, size_t path_at)
 {
     int32_t *at = (int32_t *)(void *)block;
     return (dev_batch){.token = at,
@@ -69,20 +69,36 @@ static dev_batch lay_batch(uint8_t *block, size_t max_rows)
                        .base = at + 5 * max_rows,
                        .committed = at + 6 * max_rows,
                        .end = at + 7 * max_rows,
-                       .path = block + BATCH_ARRAYS * max_rows * sizeof *at};
+                       .path = block + path_at};
 }
 
+/* The arrays, then lists and items of attention, then the paths. */
 static facet_status alloc_batch(compiled *c, facet_error *err)
 {
-    size_t n = (size_t)(c->max_rows > c->max_out ? c->max_rows : c->max_out);
-    c->batch_bytes = n * (BATCH_ARRAYS * sizeof(int32_t) + BATCH_MAX_TREE);
+    const size_t n = (size_t)(c->max_rows > c->max_out ? c->max_rows : c->max_out);
+    const size_t lists_at = BATCH_ARRAYS * n * sizeof(int32_t);
+    c->items_at = lists_at + (size_t)c->n_attn_classes * ATTN_MAX_WAVES * sizeof(attn_list);
+    c->path_at = c->items_at + c->attn_items_cap * sizeof(attn_item);
+    c->batch_bytes = c->path_at + n * BATCH_MAX_TREE;
     FACET_TRY(alloc_pinned(c, c->batch_bytes, "a batch", (void **)&c->host_batch, err));
     FACET_TRY(alloc_device(c, c->batch_bytes, "a batch", (void **)&c->device_batch, err));
     if (c->is_dry) return FACET_OK;
     memset(c->host_batch, 0, c->batch_bytes);
-    c->in_host = lay_batch(c->host_batch, n);
-    c->in = lay_batch(c->device_batch, n);
+    c->in_host = lay_batch(c->host_batch, n, c->path_at);
+    c->in = lay_batch(c->device_batch, n, c->path_at);
+    c->attn_host_lists = (attn_list *)(void *)(c->host_batch + lists_at);
+    c->attn_lists = (attn_list *)(void *)(c->device_batch + lists_at);
+    c->attn_host_items = (attn_item *)(void *)(c->host_batch + c->items_at);
+    c->attn_items = (attn_item *)(void *)(c->device_batch + c->items_at);
     return clear(c, c->device_batch, c->batch_bytes, err);
+}
+
+static facet_status alloc_attn(compiled *c, facet_error *err)
+{
+    if (!c->n_attn_classes) return FACET_OK;
+    FACET_TRY(alloc_device(c, c->attn_parts_bytes, "parts of attention", (void **)&c->attn_parts, err));
+    FACET_TRY(alloc_device(c, c->attn_counters_bytes, "parts of attention", (void **)&c->attn_counters, err));
+    return clear(c, c->attn_counters, c->attn_counters_bytes, err);
 }
 
 /* The table of an earlier op with the same rotation, or NULL. */
@@ -165,12 +181,32 @@ static facet_status alloc_packed(compiled *c, facet_error *err)
     return most ? alloc_device(c, most, "activations", (void **)&c->packed, err) : FACET_OK;
 }
 
+static facet_status alloc_moe(compiled *c, facet_error *err)
+{
+    size_t at[6];
+    const size_t bytes = cuda_moe_room(c, at);
+    if (!bytes) return FACET_OK;
+    FACET_TRY(alloc_device(c, bytes, "the workspace of experts", (void **)&c->moe_memory, err));
+    c->moe = (moe_work){.logits = (float *)(void *)(c->moe_memory + at[0]),
+                        .pairs = (int32_t *)(void *)(c->moe_memory + at[1]),
+                        .batches = (moe_batch *)(void *)(c->moe_memory + at[2]),
+                        .n_batches = (int32_t *)(void *)(c->moe_memory + at[3]),
+                        .counters = (int32_t *)(void *)(c->moe_memory + at[4]),
+                        .sums = (float *)(void *)(c->moe_memory + at[5])};
+    cuda_moe_columns(c);
+    return clear(c, c->moe_memory, bytes, err);
+}
+
 static facet_status compile_into(compiled *c, facet_error *err)
 {
-    if (!c->is_dry) FACET_TRY(check_ops(c, err)); /* there is no cache yet for the ops to fit */
+    FACET_TRY(check_ops(c, err));
     FACET_TRY(cuda_join_ops(c, err));
+    FACET_TRY(cuda_moe_join(c, err));
+    FACET_TRY(alloc_moe(c, err));
     FACET_TRY(alloc_values(c, err));
+    FACET_TRY(cuda_attn_classes(c, err));
     FACET_TRY(alloc_batch(c, err));
+    FACET_TRY(alloc_attn(c, err));
     FACET_TRY(alloc_turns(c, err));
     FACET_TRY(alloc_host_rows(c, err));
     FACET_TRY(upload_order(c, err));
@@ -225,6 +261,9 @@ static void free_device(compiled *c)
     (void)cudaFree(c->suppress);
     (void)cudaFree(c->order);
     (void)cudaFree(c->packed);
+    (void)cudaFree(c->attn_parts);
+    (void)cudaFree(c->attn_counters);
+    (void)cudaFree(c->moe_memory);
     (void)cudaFreeHost(c->host_batch);
 }
 
@@ -235,6 +274,10 @@ static void free_host(compiled *c)
     mem_free(c->host_rows_of);
     mem_free(c->offsets);
     mem_free(c->covers);
+    mem_free(c->attn_classes);
+    mem_free(c->attn_class_of);
+    mem_free(c->moe_blocks);
+    mem_free(c->moe_block_of);
 }
 
 void cuda_release(backend *base, compiled *c)
@@ -258,15 +301,18 @@ static facet_status describe_weights(const weight *weights, int n, cuda_backend 
     return FACET_OK;
 }
 
-facet_status backend_cuda_plan_bytes(const weight *weights, int n, const plan *p, int max_rows, int max_out,
-                                     uint64_t *out, facet_error *err)
+facet_status backend_cuda_plan_bytes(const weight *weights, int n, const plan *p, const kv_desc *kv, int max_rows,
+                                     int max_out, uint64_t *out, facet_error *err)
 {
-    cuda_backend b = {0};
+    /* Of a card's sizes only this one has a part in what is allocated; no card has more. */
+    cuda_backend b = {.shared_bytes = 227 << 10};
     compiled c = {.b = &b, .p = p, .max_rows = max_rows, .max_out = max_out, .is_dry = true};
     facet_status status = describe_weights(weights, n, &b, err);
+    if (status == FACET_OK) status = cuda_pages_describe(&b, kv, err);
     if (status == FACET_OK) status = compile_into(&c, err);
     if (status == FACET_OK) *out = c.device_bytes;
     free_host(&c);
+    mem_free(b.layers);
     mem_free(b.weights);
     return status;
 }

@@ -39,8 +39,14 @@ facet_status check_embed(const compiled *c, const plan_op *op, facet_error *err)
     const dev_weight *w = weight_of(c->b, op->w0);
     FACET_TRY(op_expect(c, op, w && w->n_in == width_of(c, op->o), "the table is as wide as the output", err));
     if (op->i0 < 0) return FACET_OK;
-    const bool ok = op->i0 < c->p->n_values && width_of(c, op->i0) == 1 && op_same_rows(c, op->i0, op->o) && w->data;
-    return op_expect(c, op, ok, "a token per row, and a table on the device", err);
+    const bool ok = op->i0 < c->p->n_values && c->p->values[op->i0].type == VALUE_I32 && width_of(c, op->i0) == 1 &&
+                    op_same_rows(c, op->i0, op->o);
+    FACET_TRY(op_expect(c, op, ok, "one integer for every row", err));
+    if (w->data) return FACET_OK;
+    return error_set(err, FACET_ERR_UNSUPPORTED,
+                     "tensor %s stays in host memory, since it is no head: plan %s looks up tokens that the device "
+                     "finds, and needs it on the device",
+                     w->host->name, c->p->name);
 }
 
 void launch_embed(const cuda_pass *p, const plan_op *op)

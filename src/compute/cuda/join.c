@@ -28,7 +28,7 @@ static bool joins_norms(const compiled *c, const plan_op *first, const plan_op *
 static bool joins_heads(const compiled *c, const plan_op *first, const plan_op *op)
 {
     return first->kind == OP_ROPE_Q && op->kind == OP_KV_WRITE && first->inv_freq == op->inv_freq &&
-           first->n_rot == op->n_rot && first->eps == op->eps &&
+           first->n_rot == op->n_rot && first->eps == op->eps && first->head_dim == op->head_dim &&
            c->p->values[first->i0].rows == c->p->values[op->i0].rows;
 }
 
@@ -71,6 +71,14 @@ facet_status cuda_layout(const compiled *c, size_t *offsets, size_t *total, face
             extend(values, p->ops[i + k].i1, i, i + c->covers[i] - 1);
             extend(values, p->ops[i + k].o, i, i + c->covers[i] - 1);
         }
+    for (int i = 0; i < p->n_ops; i++) {
+        if (c->moe_block_of[i] < 0) continue;
+        const moe_block *m = &c->moe_blocks[c->moe_block_of[i]];
+        const int first = m->dense_gated, last = m->next_norm >= 0 ? m->next_norm : m->norm_add;
+        extend(values, p->ops[i].i0, first, last);
+        extend(values, p->ops[i].i1, first, last);
+        extend(values, p->ops[i].o, first, last);
+    }
     plan longer = *p;
     longer.values = values;
     facet_status status = plan_layout(&longer, c->max_rows, c->max_out, offsets, total, err);

@@ -1,6 +1,7 @@
-/* moe_gated.cu: OP_MOE_GATED. One warp per output, used expert and row. */
+/* moe_gated.cu: OP_MOE_GATED. Experts in tile records go to moe_product.cu, in a block of ops together with the gated
+ * product of the dense branch; for raw ones one warp takes an output of a used expert and a row. */
 #include "compute/cuda/decode.cuh"
-#include "compute/cuda/ops.cuh"
+#include "compute/cuda/moe_ops.cuh"
 
 typedef struct moe_gated_args {
     const uint8_t *gate, *up; /* row 0 of expert 0 */
@@ -34,7 +35,8 @@ facet_status check_moe_gated(const compiled *c, const plan_op *op, facet_error *
         fits = fits && op_has_matrix(c, op->w1, n_in, n_ff, n_experts) &&
                weight_of(c->b, op->w0)->type == weight_of(c->b, op->w1)->type;
     FACET_TRY(op_expect(c, op, fits, "gate and up of every expert, in one type", err));
-    FACET_TRY(op_expect(c, op, op_is_raw(c, op->w0) && op_is_raw(c, op->w1), "two or more experts", err));
+    FACET_TRY(op_expect(c, op, op->w1 < 0 || op_is_raw(c, op->w0) == op_is_raw(c, op->w1), "gate and up alike", err));
+    FACET_TRY(op_expect(c, op, op_is_raw(c, op->w0) || n_experts > 1, "two or more experts", err));
     FACET_TRY(op_expect(c, op, width_of(c, op->o) == (uint32_t)op->n_used * n_ff && op_same_rows(c, op->i0, op->o),
                         "the output is n_used * n_ff wide", err));
     FACET_TRY(op_expect(c, op, width_of(c, op->i1) == 2u * (uint32_t)op->n_used && op_same_rows(c, op->i1, op->o),
@@ -42,8 +44,53 @@ facet_status check_moe_gated(const compiled *c, const plan_op *op, facet_error *
     return op_expect(c, op, op_has_vector(c, op->w2, n_experts), "one scale per expert", err);
 }
 
+/* The gated product of the dense branch, along with the experts or on its own. */
+static void add_dense(const cuda_pass *p, const plan_op *op, moe_args *a)
+{
+    const dev_weight *gate = weight_of(p->b, op->w0), *up = weight_of(p->b, op->w1);
+    const bool joins = a->n_rows <= MOE_DENSE_ROWS && moe_product_fits(gate) && moe_product_fits(up) &&
+                       gate->type == up->type && op->activation == a->activation;
+    if (!joins) {
+        launch_gated(p, op);
+        return;
+    }
+    moe_part *d = &a->parts[MOE_DENSE];
+    *d = moe_part_of(gate, up, (int)gate->n_out);
+    d->scale[0] *= op->scale;
+    d->scale[1] *= op->scale2;
+    d->x = view_of(p, op->i0).data;
+    d->out = view_of(p, op->o).data;
+}
+
+static void launch_tiles(const cuda_pass *p, const plan_op *op)
+{
+    const rows_view x = view_of(p, op->i0), route = view_of(p, op->i1), out = view_of(p, op->o);
+    const dev_weight *w = weight_of(p->b, op->w0);
+    const moe_block *block = moe_block_of(p, op);
+    moe_args a = {};
+    moe_part *e = &a.parts[MOE_EXPERTS];
+    *e = moe_part_of(w, op->w1 < 0 ? w : weight_of(p->b, op->w1), op->n_ff);
+    e->expert_scale = vector_of(p->b, op->w2);
+    e->x = x.data;
+    e->pairs_per_row = op->n_used;
+    e->out = out.data;
+    a.is_gated = true;
+    a.activation = op->activation;
+    a.n_rows = x.n;
+    a.n_used = op->n_used;
+    a.n_experts = op->n_experts;
+    a.live = x.live;
+    a.route = (const int32_t *)route.data;
+    if (block) add_dense(p, &p->c->p->ops[block->dense_gated], &a);
+    moe_launch(p, &a);
+}
+
 void launch_moe_gated(const cuda_pass *p, const plan_op *op)
 {
+    if (!op_is_raw(p->c, op->w0)) {
+        launch_tiles(p, op);
+        return;
+    }
     rows_view x = view_of(p, op->i0), route = view_of(p, op->i1), out = view_of(p, op->o);
     const dev_weight *w = weight_of(p->b, op->w0);
     const uint8_t *up = op->w1 < 0 ? w->data + (size_t)op->n_ff * w->row_bytes : weight_of(p->b, op->w1)->data;

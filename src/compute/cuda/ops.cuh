@@ -66,6 +66,9 @@ typedef struct linear_epilogue {
 void linear_launch(const cuda_pass *p, const dev_weight *w, const rows_view *x, const rows_view *out, float scale,
                    const linear_epilogue *e);
 
+/* attn_any.cu: OP_ATTN of the layers that have no class (attn.h). */
+void attn_any_launch(const cuda_pass *p, const plan_op *op);
+
 #define CUDA_OP(name)                                                                                                  \
     facet_status check_##name(const compiled *c, const plan_op *op, facet_error *err);                                 \
     void launch_##name(const cuda_pass *p, const plan_op *op);

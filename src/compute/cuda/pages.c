@@ -13,23 +13,28 @@ static size_t row_bytes(kv_type t, int head_dim)
 static facet_status check_layer(const kv_desc *desc, int layer, facet_error *err)
 {
     const kv_layer_desc *d = &desc->layers[layer];
-    if (d->head_dim > 0 && d->head_dim % 32 == 0 && d->head_dim <= CUDA_MAX_HEAD_DIM && d->n_kv_heads > 0 &&
+    if (d->rebuilds_k)
+        return error_set(err, FACET_ERR_UNSUPPORTED, "KV layer %d holds V alone: the CUDA backend cannot rebuild keys",
+                         layer);
+    if (cuda_has_head_dim(d->head_dim) && d->n_kv_heads > 0 &&
         d->group >= 0 && d->group < desc->n_groups)
         return FACET_OK;
     return error_set(
         err, FACET_ERR_UNSUPPORTED,
-        "KV layer %d: head_dim %d, %d KV heads, group %d: wanted head_dim a multiple of 32 up to %d, a group "
-        "below %d",
-        layer, d->head_dim, d->n_kv_heads, d->group, CUDA_MAX_HEAD_DIM, desc->n_groups);
+        "KV layer %d: head_dim %d, %d KV heads, group %d: wanted head_dim 64, 128, 256 or 512, a group below %d", layer,
+        d->head_dim, d->n_kv_heads, d->group, desc->n_groups);
 }
 
+/* attn_any.cu reads f16, q8_0 and f32 alone. */
 static facet_status check_type(const kv_layer_desc *d, int layer, kv_type t, facet_error *err)
 {
-    if (t == KV_F16 || t == KV_Q8_0 || t == KV_F32) return FACET_OK;
-    return error_set(err, FACET_ERR_UNSUPPORTED,
-                     "KV layer %d (K %s, V %s): the CUDA backend has no cache type %s: use f16, q8_0 or f32, or "
-                     "--device cpu",
-                     layer, kv_type_get(d->k_type)->name, kv_type_get(d->v_type)->name, kv_type_get(t)->name);
+    if (t == KV_F16 || t == KV_Q8_0 || t == KV_F32 || cuda_attn_has_kernel(d->head_dim, d->k_type, d->v_type))
+        return FACET_OK;
+    return error_set(
+        err, FACET_ERR_UNSUPPORTED,
+        "KV layer %d (K %s, V %s, head_dim %d): on CUDA devices type %s wants heads of 128, 256 or 512 and "
+        "no f32 beside it: use f16 or q8_0, or --device cpu",
+        layer, kv_type_get(d->k_type)->name, kv_type_get(d->v_type)->name, d->head_dim, kv_type_get(t)->name);
 }
 
 static dev_pages layout_of(const kv_layer_desc *d)
@@ -60,13 +65,20 @@ static facet_status alloc_storage(cuda_backend *b, dev_pages *l, facet_error *er
     return cuda_check(b, cudaMemsetAsync(l->data, 0, bytes, b->stream), "clearing the KV cache", err);
 }
 
-static facet_status alloc_layer(cuda_backend *b, const kv_desc *desc, int layer, facet_error *err)
+facet_status cuda_pages_describe(cuda_backend *b, const kv_desc *desc, facet_error *err)
 {
-    FACET_TRY(check_layer(desc, layer, err));
-    FACET_TRY(check_type(&desc->layers[layer], layer, desc->layers[layer].k_type, err));
-    FACET_TRY(check_type(&desc->layers[layer], layer, desc->layers[layer].v_type, err));
-    b->layers[layer] = layout_of(&desc->layers[layer]);
-    return alloc_storage(b, &b->layers[layer], err);
+    b->layers = mem_calloc((size_t)desc->n_layers + 1, sizeof *b->layers);
+    if (!b->layers) return error_memory(err, "the cache layout", (size_t)desc->n_layers * sizeof *b->layers);
+    b->n_layers = desc->n_layers;
+    b->n_groups = desc->n_groups;
+    memcpy(b->groups, desc->groups, sizeof b->groups);
+    for (int i = 0; i < desc->n_layers; i++) {
+        FACET_TRY(check_layer(desc, i, err));
+        FACET_TRY(check_type(&desc->layers[i], i, desc->layers[i].k_type, err));
+        FACET_TRY(check_type(&desc->layers[i], i, desc->layers[i].v_type, err));
+        b->layers[i] = layout_of(&desc->layers[i]);
+    }
+    return FACET_OK;
 }
 
 static facet_status alloc_tables(cuda_backend *b, facet_error *err)
@@ -85,13 +97,9 @@ facet_status cuda_kv_alloc(backend *base, const kv_desc *desc, facet_error *err)
     cuda_backend *b = (cuda_backend *)base;
     FACET_TRY(cuda_enter(b, err));
     cuda_pages_free(b);
-    b->layers = mem_calloc((size_t)desc->n_layers + 1, sizeof *b->layers);
-    if (!b->layers) return error_memory(err, "the cache layout", (size_t)desc->n_layers * sizeof *b->layers);
-    b->n_layers = desc->n_layers;
-    b->n_groups = desc->n_groups;
-    memcpy(b->groups, desc->groups, sizeof b->groups);
-    facet_status status = alloc_tables(b, err);
-    for (int i = 0; i < desc->n_layers && status == FACET_OK; i++) status = alloc_layer(b, desc, i, err);
+    facet_status status = cuda_pages_describe(b, desc, err);
+    if (status == FACET_OK) status = alloc_tables(b, err);
+    for (int i = 0; i < b->n_layers && status == FACET_OK; i++) status = alloc_storage(b, &b->layers[i], err);
     if (status == FACET_OK) status = cuda_check(b, cudaStreamSynchronize(b->stream), "clearing the KV cache", err);
     if (status != FACET_OK) cuda_pages_free(b);
     return status;

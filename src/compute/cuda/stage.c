@@ -184,10 +184,10 @@ facet_status cuda_batch_stage(compiled *c, const batch *in, int n_rows, int n_ou
 {
     cuda_backend *b = c->b;
     put_rows(c, in, n_rows, n_out);
-    /* The paths lie last and travel only when there is a tree. */
-    bool has_tree = c->uses_kv && in->path;
-    size_t bytes = has_tree ? c->batch_bytes : (size_t)((uint8_t *)c->in_host.path - c->host_batch);
-    FACET_TRY(send(b, c->device_batch, c->host_batch, bytes, err));
+    const size_t n_items = c->n_attn_classes ? (size_t)cuda_attn_make_lists(c, in, n_rows, n_out) : 0;
+    FACET_TRY(send(b, c->device_batch, c->host_batch, c->items_at + n_items * sizeof(attn_item), err));
+    if (c->uses_kv && in->path)
+        FACET_TRY(send(b, c->in.path, c->in_host.path, (size_t)in->n_rows * BATCH_MAX_TREE, err));
     for (int s = 0; c->uses_kv && s < in->n_seqs; s++)
         for (int g = 0; g < b->n_groups; g++) FACET_TRY(send_table(c, in, s, g, err));
     for (int i = 0; i < c->n_host_rows; i++) FACET_TRY(send_host_rows(c, &c->host_rows_of[i], in, err));

@@ -4,7 +4,9 @@
 
 #include <cuda_runtime_api.h>
 
+#include "compute/cuda/attn.h"
 #include "compute/cuda/host.h"
+#include "compute/cuda/moe.h"
 
 enum {
     CUDA_MAX_SEQS = 64,      /* sequences in one batch */
@@ -108,13 +110,26 @@ struct compiled {
     const plan *p; /* borrowed, as plans outlive what was compiled from them */
     int max_rows, max_out;
     bool uses_kv, sees_committed; /* sees_committed: no row sees or writes a slot from its sequence's base on */
+    int n_attn_classes;
+    attn_class *attn_classes;
+    int16_t *attn_class_of; /* [n_ops], -1: no attention, or of a layer that attn_any.cu serves */
+    size_t attn_items_cap, attn_parts_bytes, attn_counters_bytes;
+    attn_list *attn_host_lists, *attn_lists; /* [class][ATTN_MAX_WAVES], in the batch blocks */
+    attn_item *attn_host_items, *attn_items; /* [attn_items_cap], likewise */
+    float *attn_parts;
+    int *attn_counters; /* zero between launches */
+    int n_moe_blocks;
+    moe_block *moe_blocks;
+    int16_t *moe_block_of; /* [n_ops], -1: none */
+    uint8_t *moe_memory;
+    moe_work moe;    /* in that memory */
     uint8_t *covers; /* [n_ops] ops that the op's launch does: itself and neighbours; 0: an earlier one does */
     size_t *offsets; /* [n_values] into values */
     uint8_t *values;
-    size_t values_bytes, batch_bytes;
-    uint8_t *host_batch, *device_batch; /* batch_bytes each; host is pinned */
-    dev_batch in_host, in;              /* the arrays inside them */
-    dev_turns *tables_of_turns;         /* [n_tables] */
+    size_t values_bytes, batch_bytes, items_at, path_at; /* the latter three: of the batch blocks */
+    uint8_t *host_batch, *device_batch;                  /* batch_bytes each; host is pinned */
+    dev_batch in_host, in;                               /* the arrays inside them */
+    dev_turns *tables_of_turns;                          /* [n_tables] */
     int n_tables;
     dev_turns **turns;         /* [n_ops] into those, NULL where the op has no rotation */
     int32_t *suppress, *order; /* device; order: of OP_CENTROIDS */
@@ -173,6 +188,16 @@ facet_status cuda_products_open(cuda_backend *b, facet_error *err);
 /* wide.cu: products of many rows, after cuda_products_open(); what the activations of one take. */
 facet_status cuda_wide_open(cuda_backend *b, facet_error *err);
 size_t cuda_wide_bytes(int max_rows, uint32_t n_in, tensor_type type);
+/* attn.cu: the shared memory that its kernels may have. */
+facet_status cuda_attn_open(cuda_backend *b, facet_error *err);
+/* moe_join.c, after cuda_join_ops(): fills moe_blocks and moe_block_of, and sets covers of their ops. */
+facet_status cuda_moe_join(compiled *c, facet_error *err);
+void cuda_moe_columns(compiled *c); /* sets those of c->moe */
+/* moe_route.cu, moe_product.cu: the shared memory that their kernels may have. */
+facet_status cuda_moe_open(cuda_backend *b, facet_error *err);
+facet_status cuda_moe_products_open(cuda_backend *b, facet_error *err);
+/* Bytes of the workspace, 0 without experts, and where its arrays lie in the order of moe_work. */
+size_t cuda_moe_room(const compiled *c, size_t at[6]);
 /* join.c: fills c->covers. */
 facet_status cuda_join_ops(compiled *c, facet_error *err);
 /* plan_layout() in which everything that a launch touches keeps its own memory. */
@@ -181,6 +206,8 @@ facet_status cuda_layout(const compiled *c, size_t *offsets, size_t *total, face
 /* A weight whose bytes lie, or will lie, at data. */
 dev_weight cuda_describe_weight(const weight *w, const uint8_t *data);
 void cuda_weights_free(cuda_backend *b);
+/* pages.c: layers and groups of a cache without memory; FACET_ERR_UNSUPPORTED tells what this backend lacks. */
+facet_status cuda_pages_describe(cuda_backend *b, const kv_desc *desc, facet_error *err);
 void cuda_pages_free(cuda_backend *b);
 /* Page copies and slot moves of the batch, in order, on the stream. */
 facet_status cuda_pages_prepare(cuda_backend *b, const batch *in, facet_error *err);
@@ -189,6 +216,16 @@ facet_status cuda_pages_prepare(cuda_backend *b, const batch *in, facet_error *e
 facet_status cuda_batch_check(const compiled *c, const batch *in, facet_error *err);
 facet_status cuda_copies_check(const cuda_backend *b, const batch *in, facet_error *err);
 facet_status cuda_batch_stage(compiled *c, const batch *in, int n_rows, int n_out, facet_error *err);
+
+/* attn_work.c: fills attn_classes, attn_class_of and the sizes. */
+static inline bool cuda_has_head_dim(int d)
+{
+    return d == 64 || d == 128 || d == 256 || d == 512;
+}
+bool cuda_attn_has_kernel(int head_dim, kv_type k, kv_type v);
+facet_status cuda_attn_classes(compiled *c, facet_error *err);
+/* The lists and items of a step of n_rows and n_out rows, padding included; returns how many items. */
+int cuda_attn_make_lists(compiled *c, const batch *in, int n_rows, int n_out);
 
 /* ops.cu: an op's shape check (once, at compile), and its launch, whose error is left in cudaGetLastError(). */
 facet_status cuda_op_check(const compiled *c, int op, facet_error *err);

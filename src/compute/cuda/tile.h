@@ -36,6 +36,8 @@ static inline uint32_t tile_record_bytes(tensor_type type)
     }
 }
 
+enum { TILE_MAX_RECORD = 4352 }; /* bytes, of types that are no floats */
+
 /* Records along a row of n_in inputs; the last one is filled up with zeros. */
 static inline uint32_t tile_n_records(uint32_t n_in)
 {

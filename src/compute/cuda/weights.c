@@ -2,7 +2,7 @@
  * the buffers: one thread alone copies more slowly than the bus does.
  *
  * Matrices whose type has tile records (tile.h) are sent in slices of rows and packed there; their raw blocks are not
- * kept. Other matrices, and experts, stay as the file holds them. Vectors become f32. Tables that are only gathered by
+ * kept. Other matrices stay as the file holds them. Vectors become f32. Tables that are only gathered by
  * row (the per-layer embeddings: several GB of which a step reads a few KB) stay on the host mapping. */
 #include <string.h>
 
@@ -127,17 +127,30 @@ static size_t n_elements(const weight *w)
     return (size_t)(w->ne[0] * w->ne[1] * w->ne[2]);
 }
 
+/* Experts are packed as rows that follow each other: every expert has whole tiles, and so have the gate and the up rows
+ * of a common tensor. Floats, whose products need two planes of activations, and very long rows stay raw. */
+static bool are_tiled_experts(const weight *w)
+{
+    return w->type != TYPE_F16 && w->type != TYPE_BF16 && w->ne[1] % (2 * TILE_M) == 0 &&
+           tile_n_records((uint32_t)w->ne[0]) <= MOE_MAX_RECORDS && w->ne[1] * w->ne[2] <= INT32_MAX;
+}
+
 static bool is_tiled(const weight *w)
 {
-    return w->is_matrix && w->ne[2] == 1 && tile_record_bytes(w->type) > 0;
+    return w->is_matrix && tile_record_bytes(w->type) > 0 && (w->ne[2] == 1 || are_tiled_experts(w));
+}
+
+/* Of all experts. */
+static uint32_t n_rows(const weight *w)
+{
+    return (uint32_t)(w->ne[1] * w->ne[2]);
 }
 
 static size_t device_bytes(const weight *w)
 {
     if (stays_on_host(w)) return 0;
     if (is_tiled(w))
-        return (size_t)tile_n_rows((uint32_t)w->ne[1]) * tile_n_records((uint32_t)w->ne[0]) *
-               tile_record_bytes(w->type);
+        return (size_t)tile_n_rows(n_rows(w)) * tile_n_records((uint32_t)w->ne[0]) * tile_record_bytes(w->type);
     return is_vector(w) ? n_elements(w) * sizeof(float) : w->bytes;
 }
 
@@ -185,12 +198,12 @@ static facet_status send_vector(stager *s, const weight *w, uint8_t *dst, facet_
 static uint32_t slice_rows(const weight *w)
 {
     size_t row = type_bytes(type_get(w->type), w->ne[0]), rows = STAGE_BYTES / row / TILE_M * TILE_M;
-    return rows < TILE_M ? TILE_M : rows < w->ne[1] ? (uint32_t)rows : (uint32_t)w->ne[1];
+    return rows < TILE_M ? TILE_M : rows < n_rows(w) ? (uint32_t)rows : n_rows(w);
 }
 
 static facet_status send_tiles(stager *s, const weight *w, int index, uint8_t *dst, facet_error *err)
 {
-    const uint32_t n_in = (uint32_t)w->ne[0], n_out = (uint32_t)w->ne[1], step = slice_rows(w);
+    const uint32_t n_in = (uint32_t)w->ne[0], n_out = n_rows(w), step = slice_rows(w);
     const size_t row = type_bytes(type_get(w->type), n_in);
     const size_t tile = (size_t)tile_n_records(n_in) * tile_record_bytes(w->type);
     for (uint32_t at = 0; at < n_out; at += step) {

@@ -4,13 +4,15 @@
  *   w[p] = exp(s[p] - max s)
  *   o    = sum w[p] v[p],  l = sum w[p];   out = o / l after the splits are folded in order
  *
- * In rotated types k[p] is the rotated key, and so is q here; sums of rotated values are turned back at the end. */
+ * In rotated types k[p] is the rotated key, and so is q here; sums of rotated values are turned back at the end. Where
+ * keys are rebuilt, k[p] is made of v[p], and neither it nor q is rotated. */
 #include "compute/cpu/attn.h"
 
 #include <math.h>
 #include <string.h>
 
 #include "compute/cpu/attn_fold.h"
+#include "compute/cpu/attn_rebuild.h"
 #include "quant/rotate.h"
 
 /* The slot that holds logical position p for this row (batch.h). */
@@ -19,10 +21,23 @@ static int32_t slot_of(const attn_row *row, int32_t p)
     return row->path && p >= row->base ? row->base + row->path[p - row->base] : p;
 }
 
+/* The key of position p, in slot `slot`. */
+static void read_key(const attn_work *w, const attn_row *row, int32_t p, int32_t slot, int kv_head, float *x)
+{
+    const int32_t page = row->table[slot / KV_PAGE_LEN];
+    if (!w->rebuild) {
+        attn_get_k(w->layer, page, slot % KV_PAGE_LEN, kv_head, x);
+        return;
+    }
+    attn_get_v(w->layer, page, slot % KV_PAGE_LEN, kv_head, x);
+    if (kv_type_get(w->layer->desc.v_type)->is_rotated) unrotate_values(x, (size_t)w->layer->desc.head_dim);
+    attn_rebuild_key(w->rebuild, p, x);
+}
+
 /* Whether the row reads position p, which it sees. */
 static bool reads(const attn_row *row, int kv_head, int32_t p)
 {
-    const uint8_t *blocks = attn_blocks(row, kv_head);
+    const uint8_t *blocks = attn_row_blocks(row, kv_head);
     return !blocks || blocks[p / ATTN_SPLIT] >> p % ATTN_SPLIT / KV_PAGE_LEN & 1;
 }
 
@@ -33,11 +48,11 @@ static float score_head(const attn_work *w, const attn_row *row, int kv_head, in
     int head_dim = w->layer->desc.head_dim;
     float *s = w->scratch, *x = s + ATTN_SPLIT, *q = x + head_dim, max = -INFINITY;
     memcpy(q, row->q + (size_t)head * (size_t)head_dim, (size_t)head_dim * sizeof *q);
-    if (kv_type_get(w->layer->desc.k_type)->is_rotated) rotate_values(q, (size_t)head_dim);
+    if (!w->rebuild && kv_type_get(w->layer->desc.k_type)->is_rotated) rotate_values(q, (size_t)head_dim);
     for (int32_t p = first; p < last; p++) {
         if (!reads(row, kv_head, p)) continue;
         int32_t slot = slot_of(row, p);
-        attn_get_k(w->layer, row->table[slot / KV_PAGE_LEN], slot % KV_PAGE_LEN, kv_head, x);
+        read_key(w, row, p, slot, kv_head, x);
         float dot = 0;
         for (int i = 0; i < head_dim; i++) dot += q[i] * x[i];
         s[p - first] = dot * w->scale;
@@ -87,7 +102,7 @@ static void ref_head(const attn_work *w, const attn_row *row, int kv_head, int h
     float *out = row->out + (size_t)head * (size_t)head_dim, *part = w->scratch + ATTN_SPLIT + 2 * head_dim;
     attn_fold_state state = {0};
     attn_split_range(row, w->window, &begin, &end);
-    const uint8_t *blocks = attn_blocks(row, kv_head);
+    const uint8_t *blocks = attn_row_blocks(row, kv_head);
     bool is_begun = false;
     for (int s = begin; s < end; s++) {
         int32_t first, last;
@@ -132,7 +147,7 @@ static int add_means(const attn_row *row, int kv_head, const float *s, int32_t f
 static void ref_probe(const attn_work *w, const attn_row *row, int kv_head, float *z, float *means, int n_means)
 {
     const int n = w->n_heads / w->layer->desc.n_kv_heads;
-    const uint8_t *blocks = attn_blocks(row, kv_head);
+    const uint8_t *blocks = attn_row_blocks(row, kv_head);
     int begin, end;
     attn_split_range(row, w->window, &begin, &end);
     for (int h = 0; h < n; h++, z += 2) {
