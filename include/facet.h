@@ -139,6 +139,15 @@ typedef struct facet_engine_params {
      * they are read: half of what each further token takes. FACET_ERR_UNSUPPORTED for models without such layers, and
      * on CUDA devices. docs/long-context.md */
     bool rebuild_keys;
+    /* Sparse attention: global layers read some of the keys (docs/sparse-attention.md). 0 = off everywhere. CPU only.
+     */
+    float sparse_alpha;   /* decoding: blocks whose mean key has this share of the best one's weight; 1 = all */
+    float sparse_mass;    /* decoding: blocks until this much of the softmax is read by estimate, as 0.999; 1 = all */
+    int32_t sparse_min;   /* rows that see fewer keys read all of them; by default 16384 */
+    float sparse_hard;    /* a row reads the rest when more may have been dropped, by certificate; 1 = never */
+    float sparse_prefill; /* prompts, too: blocks until this much is read by estimate, as 0.95; 1 = all */
+    float sparse_prefill_alpha; /* or: blocks with this share of the best one's weight, as 0.1 */
+    bool sparse_check;          /* also measures what was dropped, which reads everything; output stays the same */
 } facet_engine_params;
 
 FACET_API facet_engine_params facet_engine_params_default(void);
@@ -167,6 +176,20 @@ typedef struct facet_engine_info {
     uint64_t cached_bytes, n_prompt_hits, n_reused_tokens;
 } facet_engine_info;
 FACET_API void facet_engine_describe(const facet_engine *e, facet_engine_info *out);
+
+/* What sparse attention did so far; a choice is that of one row, layer and KV head which may leave keys out. */
+typedef struct facet_sparse_stats {
+    uint64_t choices;
+    uint64_t dense, rescued;   /* choices that read all: too many blocks were wanted; too much might be missing */
+    uint64_t blocks, selected; /* blocks of 64 keys there were, and that were read */
+    uint64_t probed;           /* blocks whose keys were read once more to choose */
+    double share;              /* selected / blocks */
+    double certified_mean, certified_max; /* of the softmax at most this share was dropped, in the worst head */
+    double estimated_max;
+    double measured_mean, measured_max; /* what was dropped (sparse_check) */
+    double error_max;                   /* certified bound of the output's relative error */
+} facet_sparse_stats;
+FACET_API void facet_engine_sparse(const facet_engine *e, facet_sparse_stats *out);
 
 FACET_API facet_status facet_session_open(facet_engine *e, facet_session **out, facet_error *err);
 FACET_API void facet_session_close(facet_session *s);

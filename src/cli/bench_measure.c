@@ -57,7 +57,7 @@ facet_status bench_fill(bench_run *run, int32_t depth, facet_error *err)
     int32_t *tokens = random_tokens(run, n, err);
     if (!tokens) return FACET_ERR_MEMORY;
     const facet_status status = run->o->has_blank_depth ? session_append_blank(run->base, tokens, (size_t)n, err)
-                                                        : session_append(run->base, tokens, (size_t)n, err);
+                                                        : session_append_prompt(run->base, tokens, (size_t)n, err);
     mem_free(tokens);
     return status;
 }
@@ -74,7 +74,7 @@ facet_status bench_prefill(bench_run *run, int32_t n, bench_result *out, facet_e
         status = facet_session_fork(run->base, &s, err);
         if (status != FACET_OK) break;
         const uint64_t t0 = clock_ns();
-        status = session_append(s, tokens, (size_t)n, err);
+        status = session_append_prompt(s, tokens, (size_t)n, err);
         if (i >= 0) ms[i] = (double)(clock_ns() - t0) * 1e-6;
         facet_session_close(s);
     }

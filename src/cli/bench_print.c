@@ -5,6 +5,7 @@
 
 #include "base/file_map.h"
 #include "cli/cmd_bench.h"
+#include "cli/sparse_report.h"
 #include "cli/spec_report.h"
 #include "serve/spec_json.h"
 
@@ -198,6 +199,9 @@ void bench_print_ops(const bench_run *run, int32_t rows, int32_t depth, const be
 
 void bench_print_end(const bench_run *run)
 {
+    facet_sparse_stats sparse;
+    facet_engine_sparse(run->engine, &sparse);
+    if (run->o->format == BENCH_MD) cli_print_sparse(stdout, "\nsparse attention: ", &sparse);
     if (run->o->format != BENCH_JSON) return;
     backend_info info;
     facet_memory memory;
@@ -205,10 +209,11 @@ void bench_print_end(const bench_run *run)
     cli_cache_types(&run->o->common.engine, cache);
     run->engine->be->ops->info(run->engine->be, &info);
     facet_engine_memory(run->engine, &memory);
-    json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:s, s:{s:f, s:f}, s:I, s:o}", "model", model_name(run), "device",
-                          info.name, "description", info.description, "cache_type_k", cache[0], "cache_type_v",
-                          cache[1], "ceilings", "read_gbps", run->ceilings.read_gbps, "dot_gops",
-                          run->ceilings.dot_gops, "peak_rss", (json_int_t)memory.peak_rss, "results", results);
+    json_t *j =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:{s:f, s:f}, s:I, s:o, s:o}", "model", model_name(run), "device",
+                  info.name, "description", info.description, "cache_type_k", cache[0], "cache_type_v", cache[1],
+                  "ceilings", "read_gbps", run->ceilings.read_gbps, "dot_gops", run->ceilings.dot_gops, "peak_rss",
+                  (json_int_t)memory.peak_rss, "sparse", cli_sparse_json(&sparse), "results", results);
     json_dumpf(j, stdout, JSON_COMPACT);
     putchar('\n');
     json_decref(j);

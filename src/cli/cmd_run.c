@@ -9,6 +9,7 @@
 #include "base/utf8.h"
 #include "cli/cli.h"
 #include "cli/grammar_options.h"
+#include "cli/sparse_report.h"
 #include "cli/spec_report.h"
 #include "model/model.h"
 #include "serve/spec_json.h"
@@ -128,6 +129,7 @@ typedef struct run_report {
     double load_ms;
     facet_generate_result r;
     facet_memory memory;
+    facet_sparse_stats sparse;
 } run_report;
 
 /* A path may hold any bytes, a JSON string only UTF-8: the others become U+FFFD. */
@@ -154,15 +156,15 @@ static int print_json(const run_report *p, run_output *out)
     static const char *const stops[] = {"limit", "eos", "stop", "cancelled"};
     const double prefill_tps = p->r.prefill_ms > 0 ? p->r.n_prefill * 1000.0 / p->r.prefill_ms : 0;
     const double decode_tps = p->r.decode_ms > 0 ? p->r.n_tokens * 1000.0 / p->r.decode_ms : 0;
-    json_t *j =
-        json_pack("{s:o, s:o, s:o, s:s%, s:s, s:{s:f, s:f, s:f, s:f, s:f}, s:o, s:{s:I, s:I, s:I, s:I, s:I}}", "model",
-                  json_path(p->model), "prompt_tokens", id_array(p->prompt, p->n_prompt), "tokens",
-                  id_array(out->tokens, out->n_tokens), "text", out->text.data ? out->text.data : "", out->text.len,
-                  "stop", stops[p->r.stop], "timings", "load_ms", p->load_ms, "prefill_ms", p->r.prefill_ms,
-                  "prefill_tps", prefill_tps, "decode_ms", p->r.decode_ms, "decode_tps", decode_tps, "speculation",
-                  spec_json(&p->r.spec), "memory", "weights", (json_int_t)p->memory.weights, "kv",
-                  (json_int_t)p->memory.kv, "compute", (json_int_t)p->memory.compute, "peak_rss",
-                  (json_int_t)p->memory.peak_rss, "device", (json_int_t)p->memory.device);
+    json_t *j = json_pack(
+        "{s:o, s:o, s:o, s:s%, s:s, s:{s:f, s:f, s:f, s:f, s:f}, s:o, s:o, s:{s:I, s:I, s:I, s:I, s:I}}", "model",
+        json_path(p->model), "prompt_tokens", id_array(p->prompt, p->n_prompt), "tokens",
+        id_array(out->tokens, out->n_tokens), "text", out->text.data ? out->text.data : "", out->text.len, "stop",
+        stops[p->r.stop], "timings", "load_ms", p->load_ms, "prefill_ms", p->r.prefill_ms, "prefill_tps", prefill_tps,
+        "decode_ms", p->r.decode_ms, "decode_tps", decode_tps, "speculation", spec_json(&p->r.spec), "sparse",
+        cli_sparse_json(&p->sparse), "memory", "weights", (json_int_t)p->memory.weights, "kv", (json_int_t)p->memory.kv,
+        "compute", (json_int_t)p->memory.compute, "peak_rss", (json_int_t)p->memory.peak_rss, "device",
+        (json_int_t)p->memory.device);
     const bool ok = j && json_dumpf(j, stdout, JSON_COMPACT) == 0 && putchar('\n') != EOF && fflush(stdout) == 0;
     json_decref(j);
     return ok ? EXIT_OK : EXIT_FAILED;
@@ -194,6 +196,7 @@ static facet_status complete(facet_model *m, run_options *o, const char *text, s
         cli_watch_interrupt(NULL);
     }
     if (engine) facet_engine_memory(engine, &report->memory);
+    if (engine) facet_engine_sparse(engine, &report->sparse);
     report->prompt = ids;
     facet_session_close(session);
     cli_close_engine(&o->common, engine);
@@ -231,6 +234,7 @@ int cmd_run(int argc, char **argv)
         putchar('\n');
         fflush(stdout);
         cli_print_spec(stderr, "facet: speculation by ", o.common.generate.speculation.method, &report.r.spec);
+        cli_print_sparse(stderr, "facet: sparse attention: ", &report.sparse);
     }
     if (status == FACET_OK && report.r.stop == FACET_STOP_CANCELLED)
         code = out.is_broken ? EXIT_FAILED : EXIT_INTERRUPTED;

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "cli/eval.h"
+#include "cli/sparse_report.h"
 #include "cli/words.h"
 
 enum { OPT_HELP = 300, OPT_A, OPT_B, MAX_WORDS = 64 };
@@ -118,25 +119,27 @@ static void side_close(side *s)
     mem_free(s->words);
 }
 
-static bool print_json(const score_kl_result *r, int32_t n_ctx)
+static bool print_json(const score_kl_result *r, int32_t n_ctx, const facet_sparse_stats sparse[2])
 {
-    json_t *j =
-        json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:i}", "mean_kl", r->mean, "mean_kl_error",
-                  r->mean_error, "median_kl", r->median, "p99_kl", r->p99, "max_kl", r->max, "same_argmax",
-                  r->same_argmax, "rms_delta_p", r->rms_delta_p, "ppl_a", r->ppl_a, "ppl_b", r->ppl_b, "tokens",
-                  (json_int_t)r->n_scored, "chunks", (json_int_t)r->n_chunks, "ctx", (int)n_ctx);
+    json_t *j = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:i, s:o, s:o}", "mean_kl", r->mean,
+                          "mean_kl_error", r->mean_error, "median_kl", r->median, "p99_kl", r->p99, "max_kl", r->max,
+                          "same_argmax", r->same_argmax, "rms_delta_p", r->rms_delta_p, "ppl_a", r->ppl_a, "ppl_b",
+                          r->ppl_b, "tokens", (json_int_t)r->n_scored, "chunks", (json_int_t)r->n_chunks, "ctx",
+                          (int)n_ctx, "sparse_a", cli_sparse_json(&sparse[0]), "sparse_b", cli_sparse_json(&sparse[1]));
     const bool ok = j && json_dumpf(j, stdout, JSON_COMPACT) == 0 && putchar('\n') != EOF;
     json_decref(j);
     return ok && fflush(stdout) == 0;
 }
 
-static bool print(const score_kl_result *r, int32_t n_ctx)
+static bool print(const score_kl_result *r, int32_t n_ctx, const facet_sparse_stats sparse[2])
 {
     printf("mean KL      %.3e +/- %.1e\nmedian KL    %.3e\n99 %% KL      %.3e\nmax KL       %.3e\n", r->mean,
            r->mean_error, r->median, r->p99, r->max);
     printf("same argmax  %.3f %%\nRMS delta p  %.4f %%\nperplexity   %.4f (a), %.4f (b)\n", 100 * r->same_argmax,
            100 * r->rms_delta_p, r->ppl_a, r->ppl_b);
     printf("scored       %zu tokens: the second halves of %zu chunks of %d\n", r->n_scored, r->n_chunks, n_ctx);
+    cli_print_sparse(stdout, "sparse (a)   ", &sparse[0]);
+    cli_print_sparse(stdout, "sparse (b)   ", &sparse[1]);
     return fflush(stdout) == 0;
 }
 
@@ -169,10 +172,14 @@ int eval_kl(int argc, char **argv)
     int32_t n_ctx = 0;
     int exit_status = EXIT_USAGE;
     if (parse_side(&a, &o) && parse_side(&b, &o)) {
-        if (compare(&a, &b, &t, &n_ctx, &r, &err) != FACET_OK)
+        facet_sparse_stats sparse[2] = {0};
+        const facet_status status = compare(&a, &b, &t, &n_ctx, &r, &err);
+        if (a.engine) facet_engine_sparse(a.engine, &sparse[0]);
+        if (b.engine) facet_engine_sparse(b.engine, &sparse[1]);
+        if (status != FACET_OK)
             exit_status = cli_fail(&err);
         else
-            exit_status = (o.is_json ? print_json(&r, n_ctx) : print(&r, n_ctx)) ? EXIT_OK : EXIT_FAILED;
+            exit_status = (o.is_json ? print_json : print)(&r, n_ctx, sparse) ? EXIT_OK : EXIT_FAILED;
     }
     side_close(&a);
     side_close(&b);

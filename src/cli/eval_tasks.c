@@ -7,6 +7,7 @@
 #include "base/file_map.h"
 #include "base/mem.h"
 #include "cli/eval.h"
+#include "cli/sparse_report.h"
 #include "cli/spec_report.h"
 #include "serve/spec_json.h"
 
@@ -112,14 +113,14 @@ static facet_status run_file(facet_model *m, facet_session *s, const cli_options
     return status;
 }
 
-static void print(const tally *t, const cli_options *o)
+static void print(const tally *t, const cli_options *o, const facet_sparse_stats *sparse)
 {
     if (o->is_json) {
         json_t *by_task = json_object();
         for (int i = 0; i < t->n_tasks; i++)
             json_object_set_new(by_task, t->tasks[i].name, json_pack("[ii]", t->tasks[i].right, t->tasks[i].total));
-        json_t *j = json_pack("{s:i, s:i, s:o, s:o}", "total", t->total, "right", t->right, "by_task", by_task,
-                              "speculation", spec_json(&t->spec));
+        json_t *j = json_pack("{s:i, s:i, s:o, s:o, s:o}", "total", t->total, "right", t->right, "by_task", by_task,
+                              "speculation", spec_json(&t->spec), "sparse", cli_sparse_json(sparse));
         json_dumpf(j, stdout, JSON_COMPACT);
         putchar('\n');
         json_decref(j);
@@ -129,6 +130,7 @@ static void print(const tally *t, const cli_options *o)
         printf("%-16s %d of %d\n", t->tasks[i].name, t->tasks[i].right, t->tasks[i].total);
     printf("%-16s %d of %d\n", "right", t->right, t->total);
     cli_print_spec(stdout, "speculation      ", o->generate.speculation.method, &t->spec);
+    cli_print_sparse(stdout, "sparse attention ", sparse);
 }
 
 int eval_tasks(int argc, char **argv)
@@ -149,14 +151,16 @@ int eval_tasks(int argc, char **argv)
     facet_engine *e = NULL;
     facet_session *s = NULL;
     tally t = {0};
+    facet_sparse_stats sparse = {0};
     facet_status status = cli_open_model(&o, &m, &err);
     if (status == FACET_OK) status = cli_open_engine(&o, m, &e, &err);
     if (status == FACET_OK) status = facet_session_open(e, &s, &err);
     if (status == FACET_OK) status = run_file(m, s, &o, argv[optind], &t, &err);
     facet_session_close(s);
+    if (e) facet_engine_sparse(e, &sparse);
     cli_close_engine(&o, e);
     facet_model_close(m);
     if (status != FACET_OK) return cli_fail(&err);
-    print(&t, &o);
+    print(&t, &o, &sparse);
     return fflush(stdout) == 0 ? EXIT_OK : EXIT_FAILED;
 }

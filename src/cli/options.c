@@ -154,6 +154,23 @@ static int spec_option(cli_options *o, int val, const char *arg)
     return ok ? 1 : -1;
 }
 
+static int sparse_option(cli_options *o, int val, const char *arg)
+{
+    facet_engine_params *e = &o->engine;
+    bool ok = true;
+    switch (val) {
+    case 330: ok = set_float("sparse-mass", arg, 0, 1, &e->sparse_mass); break;
+    case 331: ok = set_float("sparse-alpha", arg, -1e9, 1e9, &e->sparse_alpha); break;
+    case 332: ok = set_int("sparse-min", arg, 0, INT_MAX, &e->sparse_min); break;
+    case 333: ok = set_float("sparse-hard", arg, 0, 1, &e->sparse_hard); break;
+    case 334: ok = set_float("sparse-prefill", arg, 0, 1, &e->sparse_prefill); break;
+    case 335: ok = set_float("sparse-prefill-alpha", arg, -1e9, 1e9, &e->sparse_prefill_alpha); break;
+    case 336: e->sparse_check = true; break;
+    default: return spec_option(o, val, arg);
+    }
+    return ok ? 1 : -1;
+}
+
 /* A type of an axis overrules a preset, wherever it stands; but not one that only the environment names. */
 static void set_preset(cli_options *o, const char *arg)
 {
@@ -194,7 +211,7 @@ int cli_option(cli_options *o, int val, const char *arg)
     case 279: ok = add_bias(o, arg); break;
     case 280: ok = add_stop(o, arg); break;
     case 281: o->generate.ignore_eos = true; break;
-    default: return spec_option(o, val, arg);
+    default: return sparse_option(o, val, arg);
     }
     return ok ? 1 : -1;
 }
@@ -205,7 +222,7 @@ typedef struct option_text {
 } option_text;
 
 #define ROW(val, name, value, help) {val, name, value, help},
-static const option_text common[] = {CLI_COMMON_OPTIONS(ROW)};
+static const option_text common[] = {CLI_COMMON_OPTIONS(ROW) CLI_SPARSE_OPTIONS(ROW)};
 static const option_text sampling[] = {CLI_SAMPLING_OPTIONS(ROW)};
 static const option_text speculation[] = {CLI_SPEC_OPTIONS(ROW)};
 enum {

@@ -3,6 +3,7 @@
 #define FACET_COMPUTE_BATCH_H
 
 #include "compute/kv.h"
+#include "compute/sparse.h"
 
 enum { BATCH_MAX_TREE = 64 };
 
@@ -10,8 +11,10 @@ enum { BATCH_MAX_TREE = 64 };
 typedef struct batch_seq {
     const int32_t *table[KV_MAX_GROUPS];
     int32_t base;
-    int32_t end;   /* SIGHT_BLOCK: one past the last position of its rows in this batch; other plans do not read it */
-    int32_t begin; /* positions before it are seen by none of its rows; the CUDA backend takes 0 alone */
+    int32_t end;    /* SIGHT_BLOCK: one past the last position of its rows in this batch; other plans do not read it */
+    int32_t begin;  /* positions before it are seen by none of its rows; the CUDA backend takes 0 alone */
+    bool is_prompt; /* sparse attention: which rule its rows follow, ... */
+    int32_t prompt_end; /* ... and where the prompt ends */
 } batch_seq;
 
 /* Rows of plain decoding, prefill and chain verification: slot[r] == pos[r], path == NULL.
@@ -37,6 +40,7 @@ typedef struct batch {
     const struct batch_move {
         int32_t seq, src, dst;
     } * moves;
+    sparse_stats *sparse; /* NULL, or what sparse attention did is added here */
 } batch;
 
 #endif

@@ -83,11 +83,19 @@ size_t kv_layer_page_bytes(const kv_layer_desc *l)
     return (size_t)l->n_kv_heads * KV_PAGE_LEN * slot;
 }
 
+/* For each head the centres of balls of keys, a byte a dimension, and figures about them; and a mark. */
+size_t kv_layer_summary_bytes(const kv_layer_desc *l)
+{
+    if (!l->has_summaries) return 0;
+    return (size_t)l->n_kv_heads * ((size_t)l->head_dim * KV_SUMMARY_BALLS + KV_SUMMARY_FIGURES * sizeof(float)) + 1;
+}
+
 uint64_t kv_total_bytes(const kv_desc *d)
 {
     uint64_t sum = 0;
     for (int i = 0; i < d->n_layers; i++)
-        sum += (uint64_t)kv_layer_page_bytes(&d->layers[i]) * (uint64_t)d->groups[d->layers[i].group].n_pages;
+        sum += (uint64_t)(kv_layer_page_bytes(&d->layers[i]) + kv_layer_summary_bytes(&d->layers[i])) *
+               (uint64_t)d->groups[d->layers[i].group].n_pages;
     return sum;
 }
 
@@ -96,6 +104,14 @@ size_t kv_group_page_bytes(const kv_desc *d, int group)
     size_t sum = 0;
     for (int i = 0; i < d->n_layers; i++)
         if (d->layers[i].group == group) sum += kv_layer_page_bytes(&d->layers[i]);
+    return sum;
+}
+
+size_t kv_group_summary_bytes(const kv_desc *d, int group)
+{
+    size_t sum = 0;
+    for (int i = 0; i < d->n_layers; i++)
+        if (d->layers[i].group == group) sum += kv_layer_summary_bytes(&d->layers[i]);
     return sum;
 }
 

@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 
-enum { KV_PAGE_LEN = 64, KV_MAX_GROUPS = 3 };
+enum { KV_PAGE_LEN = 64, KV_MAX_GROUPS = 3, KV_SUMMARY_BALLS = 4, KV_SUMMARY_FIGURES = 5 * KV_SUMMARY_BALLS + 1 };
 enum { KV_GROUP_GLOBAL, KV_GROUP_LOCAL, KV_GROUP_DRAFT };
 
 /* KV_F32 keeps what the model computed: exact, and twice as large as KV_F16. The numbers stand in snapshots. */
@@ -42,6 +42,7 @@ typedef struct kv_layer_desc {
     /* Of a layer whose V is made of the K projection: pages hold V alone, and who reads a key makes it of the value
      * (plan.h, OP_ATTN). k_type is v_type then. */
     bool rebuilds_k;
+    bool has_summaries; /* the backend keeps a summary of every page beside it (compute/sparse.h) */
 } kv_layer_desc;
 
 typedef struct kv_group_desc {
@@ -61,11 +62,14 @@ void kv_layer_rebuild_k(kv_layer_desc *l);
 /* FACET_ERR_UNSUPPORTED where a layer's heads are no multiple of what its types want. */
 facet_status kv_desc_check(const kv_desc *d, facet_error *err);
 
-/* Bytes of one page of a layer (K and V or V alone, all heads), and of the whole cache. */
+/* Bytes of one page of a layer (K and V or V alone, all heads), of its summary (0: it has none), and of the whole
+ * cache. */
 size_t kv_layer_page_bytes(const kv_layer_desc *l);
+size_t kv_layer_summary_bytes(const kv_layer_desc *l);
 uint64_t kv_total_bytes(const kv_desc *d);
-/* Bytes of one page in all layers of a group. */
+/* Bytes of one page in all layers of a group, without summaries. */
 size_t kv_group_page_bytes(const kv_desc *d, int group);
+size_t kv_group_summary_bytes(const kv_desc *d, int group);
 
 /* Pages that one sequence of n_ctx positions needs in a group when at most max_rows rows are written per step. */
 int32_t kv_pages_needed(int window, int64_t n_ctx, int max_rows);

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/file_map.h"
+#include "compute/sparse.h"
 #include "quant/type.h"
 
 typedef enum row_set { ROWS_ALL, ROWS_OUT } row_set;
@@ -87,6 +88,8 @@ typedef struct plan_op {
     int n_heads, n_kv_heads, head_dim, kv_layer, window;
     bool has_v_norm;
     attn_sight sight;
+    const sparse_config *sparse; /* of OP_ATTN that sees all positions before (no window, SIGHT_CAUSAL): the plan's;
+                                    NULL reads all */
     /* Rotation: pair i < n_rot of (i, i + head_dim / 2) turns by pos * inv_freq[i]; the other pairs pass through. */
     int n_rot;
     const double *inv_freq; /* owned by the plan */
@@ -121,6 +124,7 @@ typedef struct plan {
     int32_t *order; /* of OP_CENTROIDS */
     int32_t *suppress;
     int n_suppress;
+    sparse_config sparse;
     /* Values that the engine asks for; -1 when the plan lacks them. */
     int v_logits, v_argmax, v_hidden; /* v_hidden: post-norm hidden of the wanted rows */
     int v_capture[16], n_captures;

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "decode/engine_draft.h"
 #include "decode/engine_memory.h"
+#include "decode/engine_sparse.h"
 #include "decode/park.h"
 #include "decode/prefix.h"
 #include "decode/snapshot.h"
@@ -16,7 +17,9 @@ facet_engine_params facet_engine_params_default(void)
                                  .device = "auto",
                                  .n_sessions = 1,
                                  .tree_temp = 1,
-                                 .block_mask = "auto"};
+                                 .block_mask = "auto",
+                                 .sparse_min = SPARSE_MIN_KEYS,
+                                 .sparse_hard = 1};
 }
 
 static facet_status check_params(const facet_engine_params *p, facet_error *err)
@@ -51,14 +54,14 @@ static int merge_captures(const facet_engine *e, const facet_engine_params *p, i
     return n;
 }
 
-static facet_status make_plan(facet_engine *e, const facet_engine_params *p, facet_error *err)
+static facet_status make_plan(facet_engine *e, const facet_engine_params *p, const engine_config *c, facet_error *err)
 {
     int capture[2 * MAX_CAPTURES], n_suppress;
     const int n = merge_captures(e, p, capture);
     if (n > MAX_CAPTURES)
         return error_set(err, FACET_ERR_LIMIT, "%d layers to capture, the drafter's included: at most %d", n,
                          MAX_CAPTURES);
-    gemma4_options o = {.wants_hidden = p->wants_hidden || e->mtp, .n_captures = n};
+    gemma4_options o = {.wants_hidden = p->wants_hidden || e->mtp, .n_captures = n, .sparse = c->sparse};
     memcpy(o.capture_layer, capture, (size_t)n * sizeof *capture);
     const int32_t *suppress = tokenizer_suppressed(e->model->tok, &n_suppress);
     FACET_TRY(gemma4_plan(&e->model->h, &e->model->w, &o, suppress, n_suppress, &e->plan, err));
@@ -91,13 +94,14 @@ facet_status engine_prepare(facet_engine *e, const facet_engine_params *p, engin
     FACET_TRY(take_drafters(e, p, err));
     FACET_TRY(engine_layout_cache(e, c, err));
     FACET_TRY(drafter_join_weights(e->model, p->drafters, p->n_drafters, &e->weights, &e->n_weights, err));
-    FACET_TRY(make_plan(e, p, err));
+    FACET_TRY(make_plan(e, p, c, err));
     return engine_draft_open(e, p, err);
 }
 
 /* What the kernels of CUDA devices lack, told before anything is loaded. */
 static facet_status check_device(const engine_config *c, bool is_cuda, facet_error *err)
 {
+    FACET_TRY(engine_sparse_check_device(&c->sparse, is_cuda, err));
     if (!is_cuda || !c->rebuild_keys) return FACET_OK;
     return error_set(err, FACET_ERR_UNSUPPORTED,
                      "rebuild_keys: the CUDA backend reads keys and values that are both stored: leave it out, or use "
@@ -282,6 +286,8 @@ facet_status engine_step_add(facet_engine *e, engine_part *p, facet_error *err)
     /* beside trees a chain has no paths of its own: its keys lie in the slots of their positions, as those before base
      */
     st->view[st->n_parts] = engine_view(e, p->seq, p->tree ? p->start : p->start + p->n, p->start + p->n);
+    st->view[st->n_parts].is_prompt = p->prompt_end > 0;
+    st->view[st->n_parts].prompt_end = p->prompt_end;
     st->has_tree |= p->tree != NULL;
     st->part[st->n_parts++] = p;
     st->n_rows += p->n;
@@ -303,7 +309,8 @@ facet_status engine_step_run(facet_engine *e, double *op_ms, facet_error *err)
                       .n_out = st->n_out,
                       .out_row = st->out_row,
                       .n_copies = st->n_copies,
-                      .copies = e->copies};
+                      .copies = e->copies,
+                      .sparse = &e->sparse};
     facet_status status = engine_need(e, PARK_TARGET, err);
     e->n_runs++;
     if (status == FACET_OK)
@@ -319,6 +326,7 @@ facet_status engine_eval_timed(facet_engine *e, kv_seq *s, const int32_t *tokens
                                double *op_ms, facet_error *err)
 {
     engine_part part = {.seq = s, .start = start, .n = n, .n_out = n_out, .tokens = tokens};
+    if (e->plan->sparse.decode.kind == SPARSE_OFF) part.prompt_end = INT32_MAX;
     engine_step_begin(e);
     FACET_TRY(engine_step_add(e, &part, err));
     return engine_step_run(e, op_ms, err);

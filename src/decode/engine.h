@@ -14,6 +14,7 @@ enum { ENGINE_MAX_ROWS = 512, ENGINE_MAX_OUT = 64, ENGINE_MAX_PARTS = 64 };
 typedef struct engine_part {
     kv_seq *seq;
     int32_t start;          /* position of the first row */
+    int32_t prompt_end;     /* rows of a prompt: where it ends (sparse attention); 0 = generated tokens */
     int n, n_out;           /* rows, and how many of the last of them are wanted (a tree: all) */
     const int32_t *tokens;  /* [n] of a chain */
     const draft_tree *tree; /* NULL: a chain; else node j lies in slot start + j */
@@ -71,7 +72,8 @@ struct facet_engine {
     float *spare_features; /* of a session that was closed, for the next one (draft_feed.h) */
     draft_control control; /* what drafting costs here, and how well it goes */
     bool has_control;
-    uint64_t n_runs;  /* steps of the target so far: outputs can be read until the next one */
+    uint64_t n_runs; /* steps of the target so far: outputs can be read until the next one */
+    sparse_stats sparse;
     uint64_t n_drops; /* times that all pages were given up (FACET_PARK_KV_DROP) */
     engine_parking parking;
     facet_session *sessions;      /* all of them, in no order */
@@ -96,7 +98,8 @@ facet_status engine_step_add(facet_engine *e, engine_part *part, facet_error *er
 facet_status engine_step_run(facet_engine *e, double *op_ms, facet_error *err);
 
 /* Evaluates tokens at positions [start, start + n), n <= ENGINE_MAX_ROWS, of one sequence; the last n_out rows (<=
- * ENGINE_MAX_OUT) are wanted. Their values can then be read at rows 0 .. n_out - 1. */
+ * ENGINE_MAX_OUT) are wanted. Their values can then be read at rows 0 .. n_out - 1. For sparse attention they count as
+ * generated tokens where it is on for these, else as those of a prompt without an end. */
 facet_status engine_eval(facet_engine *e, kv_seq *s, const int32_t *tokens, int32_t start, int n, int n_out,
                          facet_error *err);
 

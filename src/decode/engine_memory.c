@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "decode/cache_types.h"
+#include "decode/engine_sparse.h"
 
 facet_status engine_config_read(const facet_engine_params *p, engine_config *out, facet_error *err)
 {
@@ -17,6 +18,7 @@ facet_status engine_config_read(const facet_engine_params *p, engine_config *out
     /* ref multiplies from the file's layout */
     c.copies_weights = !p->use_mmap && !(p->device && strcmp(p->device, "ref") == 0);
     FACET_TRY(cache_types_read(p, &c.k, &c.v, err));
+    FACET_TRY(engine_sparse_read(p, &c.sparse, err));
     *out = c;
     return FACET_OK;
 }
@@ -30,6 +32,7 @@ facet_status engine_layout_cache(facet_engine *e, const engine_config *c, facet_
                          "rebuild_keys: the global layers of this model have values of their own beside the keys: both "
                          "are kept");
     if (c->rebuild_keys) gemma4_rebuild_keys(&e->model->h, &e->model->w, &e->kv);
+    engine_sparse_layout(&c->sparse, &e->kv);
     if (e->mtp) FACET_TRY(drafter_extend_kv(e->mtp, &e->model->h, c->k, c->v, c->draft_ctx, &e->kv, err));
     if (e->dflash) FACET_TRY(drafter_extend_kv(e->dflash, &e->model->h, c->k, c->v, c->draft_ctx, &e->kv, err));
     return kv_desc_check(&e->kv, err);
@@ -106,7 +109,9 @@ static facet_status needs_of(const facet_engine *e, const engine_config *c, int3
     engine_count_pages(c, n_ctx, &d);
     *out = (engine_needs){.weights = c->is_cuda || c->copies_weights ? copied_bytes(e, c->is_cuda) : 0,
                           .kv = kv_total_bytes(&d),
-                          .kv_per_token = kv_group_page_bytes(&d, KV_GROUP_GLOBAL) / KV_PAGE_LEN};
+                          .kv_per_token =
+                              (kv_group_page_bytes(&d, KV_GROUP_GLOBAL) + kv_group_summary_bytes(&d, KV_GROUP_GLOBAL)) /
+                              KV_PAGE_LEN};
     return compute_bytes(e, c, &d, &out->compute, err);
 }
 

@@ -25,6 +25,7 @@ typedef struct engine_config {
     uint64_t cache_bytes;
     kv_type k, v;
     const char *cache_layers; /* borrowed from the parameters */
+    sparse_config sparse;
     bool rebuild_keys;
     bool copies_weights; /* of the CPU backend: into its own layout */
     bool is_cuda;        /* the device's layouts are counted; not set at first */

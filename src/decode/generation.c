@@ -232,8 +232,12 @@ static facet_status plan_prompt(generation *g, int max_rows, facet_error *err)
     const int n = session_rows(s, left, max_rows);
     FACET_TRY(report_prompt(g, err));
     if (atomic_exchange(&s->is_cancelled, false)) return error_set(err, FACET_ERR_CANCELLED, "cancelled");
-    g->part = (engine_part){
-        .seq = &s->kv, .start = s->n_tokens, .n = n, .n_out = (size_t)n == left, .tokens = g->prompt + s->n_tokens};
+    g->part = (engine_part){.seq = &s->kv,
+                            .start = s->n_tokens,
+                            .n = n,
+                            .n_out = (size_t)n == left,
+                            .tokens = g->prompt + s->n_tokens,
+                            .prompt_end = (int32_t)g->n_prompt};
     return FACET_OK;
 }
 

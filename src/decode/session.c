@@ -64,6 +64,7 @@ facet_status facet_session_fork(const facet_session *s, facet_session **out, fac
     }
     if (s->n_tokens) memcpy(f->tokens, s->tokens, (size_t)s->n_tokens * sizeof *f->tokens);
     f->n_tokens = s->n_tokens;
+    f->n_prompt = s->n_prompt;
     draft_feed_reset(&f->feed, draft_feed_gap(&s->feed), f->n_tokens);
     *out = f;
     return FACET_OK;
@@ -94,6 +95,7 @@ facet_status session_commit_part(facet_session *s, const engine_part *part, face
     for (int i = 0; i < part->n; i++) rows[i] = part->first_row + i;
     const int out_row = part->n_out ? part->first_out + part->n_out - 1 : -1;
     FACET_TRY(session_commit(s, part->tokens, rows, part->n, out_row, err));
+    if (part->prompt_end) s->n_prompt = part->prompt_end;
     if (s->n_tokens == s->branch) prefix_keep(s);
     return FACET_OK;
 }
@@ -114,17 +116,20 @@ facet_status session_add(facet_session *s, engine_part *part, facet_error *err)
 }
 
 /* One step of up to ENGINE_MAX_ROWS rows. */
-static facet_status step(facet_session *s, const int32_t *tokens, int n_rows, bool is_last, facet_error *err)
+static facet_status step(facet_session *s, const int32_t *tokens, int n_rows, bool is_last, int32_t prompt_end,
+                         facet_error *err)
 {
-    engine_part part = {.seq = &s->kv, .start = s->n_tokens, .n = n_rows, .n_out = is_last, .tokens = tokens};
+    engine_part part = {
+        .seq = &s->kv, .start = s->n_tokens, .n = n_rows, .n_out = is_last, .tokens = tokens, .prompt_end = prompt_end};
     engine_step_begin(s->engine);
     FACET_TRY(session_add(s, &part, err));
     FACET_TRY(engine_step_run(s->engine, NULL, err));
     return session_commit_part(s, &part, err);
 }
 
-static facet_status append(facet_session *s, const int32_t *tokens, size_t n, facet_progress_fn progress, void *ud,
-                           facet_error *err)
+/* prompt_end: of a prompt that the tokens belong to; 0 = generated tokens. */
+static facet_status append(facet_session *s, const int32_t *tokens, size_t n, int32_t prompt_end,
+                           facet_progress_fn progress, void *ud, facet_error *err)
 {
     FACET_TRY(session_reserve(s, (size_t)s->n_tokens + n, err));
     for (size_t done = 0; done < n;) {
@@ -132,7 +137,7 @@ static facet_status append(facet_session *s, const int32_t *tokens, size_t n, fa
         if (atomic_exchange(&s->is_cancelled, false) || !goes_on)
             return error_set(err, FACET_ERR_CANCELLED, "cancelled");
         const int rows = session_rows(s, n - done, ENGINE_MAX_ROWS);
-        FACET_TRY(step(s, tokens + done, rows, done + (size_t)rows == n, err));
+        FACET_TRY(step(s, tokens + done, rows, done + (size_t)rows == n, prompt_end, err));
         done += (size_t)rows;
     }
     if (progress) progress(ud, "prefill", n, n);
@@ -141,7 +146,12 @@ static facet_status append(facet_session *s, const int32_t *tokens, size_t n, fa
 
 facet_status session_append(facet_session *s, const int32_t *tokens, size_t n, facet_error *err)
 {
-    return append(s, tokens, n, NULL, NULL, err);
+    return append(s, tokens, n, 0, NULL, NULL, err);
+}
+
+facet_status session_append_prompt(facet_session *s, const int32_t *tokens, size_t n, facet_error *err)
+{
+    return append(s, tokens, n, s->n_tokens + (int32_t)n, NULL, NULL, err);
 }
 
 facet_status session_append_blank(facet_session *s, const int32_t *tokens, size_t n, facet_error *err)
@@ -183,6 +193,7 @@ static facet_status rewind_to(facet_session *s, int32_t n, facet_error *err)
     }
     kv_seq_truncate(pool, &s->kv, n);
     s->n_tokens = n;
+    if (s->n_prompt > n + 1) s->n_prompt = n; /* the last token of a prompt may be what is evaluated again */
     s->out_run = 0;
     draft_feed_cut(&s->feed, n);
     if (s->ngram && draft_ngram_n_tokens(s->ngram) > n) draft_ngram_truncate(s->ngram, n);
@@ -197,7 +208,7 @@ void session_clear(facet_session *s)
 {
     session_drop_mark(s);
     kv_seq_free(s->engine->pool, &s->kv);
-    s->n_tokens = s->n_kept = s->branch = 0;
+    s->n_tokens = s->n_prompt = s->n_kept = s->branch = 0;
     s->out_run = 0;
     draft_feed_reset(&s->feed, (draft_gap){0}, 0);
     if (s->ngram) draft_ngram_truncate(s->ngram, 0);
@@ -230,6 +241,7 @@ facet_status session_adopt(facet_session *s, const session_state *from, int32_t 
     s->kv = kv;
     if (n) memmove(s->tokens, from->tokens, (size_t)n * sizeof *s->tokens);
     s->n_tokens = n;
+    s->n_prompt = n;
     s->out_run = 0;
     s->branch = 0;
     draft_feed_reset(&s->feed, from->gap, n);
@@ -267,12 +279,12 @@ facet_status session_keep(facet_session *s, const int32_t *tokens, size_t n, fac
     return FACET_OK;
 }
 
-static facet_status sync_to(facet_session *s, const int32_t *tokens, size_t n, facet_progress_fn progress, void *ud,
-                            facet_error *err)
+static facet_status sync_to(facet_session *s, const int32_t *tokens, size_t n, int32_t prompt_end,
+                            facet_progress_fn progress, void *ud, facet_error *err)
 {
     FACET_TRY(session_keep(s, tokens, n, err));
     const size_t n_kept = (size_t)s->n_kept;
-    return n_kept == n ? FACET_OK : append(s, tokens + n_kept, n - n_kept, progress, ud, err);
+    return n_kept == n ? FACET_OK : append(s, tokens + n_kept, n - n_kept, prompt_end, progress, ud, err);
 }
 
 void session_set_mark(facet_session *s)
@@ -286,7 +298,7 @@ void session_set_mark(facet_session *s)
 facet_status session_sync(facet_session *s, const int32_t *tokens, size_t n, facet_progress_fn progress, void *ud,
                           facet_error *err)
 {
-    FACET_TRY(sync_to(s, tokens, n, progress, ud, err));
+    FACET_TRY(sync_to(s, tokens, n, (int32_t)n, progress, ud, err));
     session_set_mark(s);
     return FACET_OK;
 }
@@ -304,8 +316,9 @@ int32_t facet_session_n_tokens(const facet_session *s)
 facet_status session_read(facet_session *s, int value, void *out, facet_error *err)
 {
     if (!s->n_tokens) return error_set(err, FACET_ERR_ARG, "this session has no logits yet: sync it to a prompt first");
-    /* another session ran since: the last token is evaluated again */
-    if (!session_has_outputs(s)) FACET_TRY(sync_to(s, s->tokens, (size_t)s->n_tokens, NULL, NULL, err));
+    /* another session ran since: the last token is evaluated again, as what it was */
+    const int32_t prompt_end = s->n_tokens <= s->n_prompt ? s->n_prompt : 0;
+    if (!session_has_outputs(s)) FACET_TRY(sync_to(s, s->tokens, (size_t)s->n_tokens, prompt_end, NULL, NULL, err));
     return s->engine->be->ops->read(s->engine->be, s->engine->compiled, value, s->out_row, 1, out, err);
 }
 

@@ -22,7 +22,8 @@ struct facet_session {
     kv_seq kv;
     int32_t *tokens; /* [n_tokens], all evaluated */
     int32_t n_tokens, cap_tokens;
-    int32_t n_kept; /* tokens that the last sync took from the cache */
+    int32_t n_prompt; /* where the prompt that was evaluated last ends; what follows was generated */
+    int32_t n_kept;   /* tokens that the last sync took from the cache */
     /* Row of the engine's wanted values that belongs to the last token, while the engine's step out_run is its last one
      * (0 = none). */
     int out_row;
@@ -62,7 +63,9 @@ facet_status session_add(facet_session *s, engine_part *part, facet_error *err);
 /* facet_session_sync with progress ("prefill", before each step and at the end; NULL = none), which may cancel. */
 facet_status session_sync(facet_session *s, const int32_t *tokens, size_t n, facet_progress_fn progress, void *ud,
                           facet_error *err);
-/* Evaluates n further tokens; logits after the last one are wanted. */
+/* Evaluates n further tokens, generated ones or those of a prompt that ends with them (which matters to sparse
+ * attention); logits after the last one are wanted. */
+facet_status session_append_prompt(facet_session *s, const int32_t *tokens, size_t n, facet_error *err);
 facet_status session_append(facet_session *s, const int32_t *tokens, size_t n, facet_error *err);
 /* Takes n further tokens without evaluating them: their keys and values are whatever lies in the pages. For measuring
  * times at a depth alone. */

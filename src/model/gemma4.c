@@ -70,6 +70,7 @@ static int attention(builder *b, int x, int l)
     op->o = o;
     op->w0 = b->g.w->layers[y->kv_source].v < 0 ? b->g.w->layers[y->kv_source].k_norm : -1;
     op->attn_scale = 1.0f;
+    if (!y->is_local && sparse_is_on(&b->o->sparse)) op->sparse = &b->g.p->sparse;
     int out = graph_linear(&b->g, o, w->attn_out, "attn_out", l);
     return graph_norm_add(&b->g, out, x, w->post_attn_norm, b->h->n_embd, 1.0f, "r", l);
 }
@@ -233,6 +234,7 @@ facet_status gemma4_plan(const hparams *h, const weights *w, const gemma4_option
     plan *p;
     FACET_TRY(plan_new("gemma4", &p, err));
     builder b = {.g = {.p = p, .w = w, .eps = h->norm_eps, .rows = ROWS_ALL}, .h = h, .o = o, .ple = -1};
+    p->sparse = o->sparse;
     plan_keep_suppress(p, suppress, n_suppress);
     set_rotations(&b);
     build(&b);

@@ -3,6 +3,7 @@
 #define FACET_MODEL_GEMMA4_H
 
 #include "compute/kv.h"
+#include "compute/sparse.h"
 #include "model/graph.h"
 
 enum { MAX_CAPTURES = 16 };
@@ -11,6 +12,7 @@ typedef struct gemma4_options {
     bool wants_hidden; /* the post-norm hidden of every wanted row becomes an output (plan->v_hidden) */
     int n_captures;    /* residual streams after these layers become outputs, for every row (plan->v_capture) */
     int capture_layer[MAX_CAPTURES];
+    sparse_config sparse; /* of global layers; zeroes: they read all keys */
     bool keep_layers; /* tests: every layer's output is an output; v_layer of debug plans is values named "x.<layer>" */
 } gemma4_options;
 

@@ -19,7 +19,9 @@ class EngineParams(c.Structure):
                 ("draft_ctx", c.c_int32), ("tree_temp", c.c_float), ("block_mask", c.c_char_p),
                 ("progress", c.c_void_p), ("progress_ud", c.c_void_p), ("cache_bytes", c.c_uint64),
                 ("reuse_prompts", c.c_bool), ("auto_unpark", c.c_bool), ("cache_layers", c.c_char_p),
-                ("cache_preset", c.c_char_p), ("rebuild_keys", c.c_bool)]
+                ("cache_preset", c.c_char_p), ("rebuild_keys", c.c_bool), ("sparse_alpha", c.c_float), ("sparse_mass", c.c_float),
+                ("sparse_min", c.c_int32), ("sparse_hard", c.c_float), ("sparse_prefill", c.c_float),
+                ("sparse_prefill_alpha", c.c_float), ("sparse_check", c.c_bool)]
 
 
 class Sampling(c.Structure):

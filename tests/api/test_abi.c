@@ -53,9 +53,10 @@ static void structs_have_their_sizes(void **state)
 #define SIZE(type, bytes) assert_int_equal(sizeof(type), bytes)
     SIZE(facet_error, 516);
     SIZE(facet_model_info, 112);
-    SIZE(facet_engine_params, 152);
+    SIZE(facet_engine_params, 176);
     SIZE(facet_memory, 40);
     SIZE(facet_engine_info, 216);
+    SIZE(facet_sparse_stats, 104);
     SIZE(facet_logit_bias, 8);
     SIZE(facet_sampling, 64);
     SIZE(facet_speculation, 40);

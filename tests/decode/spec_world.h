@@ -68,11 +68,14 @@ static inline bool spec_can_rebuild_keys(void)
 }
 
 typedef struct spec_setup {
-    const char *target, *mtp, *dflash; /* drafters: NULL = none */
-    const char *device;                /* NULL: $FACET_TEST_DEVICE, or cpu */
-    const char *k, *v;                 /* cache types; NULL = f16 */
-    int32_t n_ctx, draft_ctx;          /* 0: 2048; the default */
-    int n_sessions, n_threads;         /* 0: 4; 1 */
+    const char *target, *mtp, *dflash;                            /* drafters: NULL = none */
+    const char *device;                                           /* NULL: $FACET_TEST_DEVICE, or cpu */
+    const char *k, *v;                                            /* cache types; NULL = f16 */
+    int32_t n_ctx, draft_ctx;                                     /* 0: 2048; the default */
+    int n_sessions, n_threads;                                    /* 0: 4; 1 */
+    float sparse_alpha, sparse_mass, sparse_prefill, sparse_hard; /* sparse_hard 0: 1 */
+    int32_t sparse_min;                                           /* 0: as the engine has it */
+    bool sparse_check;
     bool rebuild_keys;
 } spec_setup;
 
@@ -106,6 +109,12 @@ static inline spec_world spec_open(const spec_setup *o)
     p.rebuild_keys = o->rebuild_keys;
     if (o->k) p.cache_type_k = o->k;
     if (o->v) p.cache_type_v = o->v;
+    p.sparse_alpha = o->sparse_alpha;
+    p.sparse_mass = o->sparse_mass;
+    p.sparse_prefill = o->sparse_prefill;
+    p.sparse_check = o->sparse_check;
+    if (o->sparse_hard > 0) p.sparse_hard = o->sparse_hard;
+    if (o->sparse_min) p.sparse_min = o->sparse_min;
     p.drafters = w.drafters;
     p.n_drafters = w.n_drafters;
     assert_ok(facet_engine_open(w.model, &p, &w.engine, &err), err);

@@ -5,6 +5,7 @@
 
 #include "base/cpu.h"
 #include "compute/cpu/attn_fold.h"
+#include "compute/cpu/attn_summary.h"
 
 void attn_split_range(const attn_row *row, int window, int *begin, int *end)
 {
@@ -32,7 +33,8 @@ size_t attn_scratch_floats(int n_heads, int n_kv_heads, int head_dim, bool rebui
 {
     size_t ref = ATTN_SPLIT + 3 * (size_t)head_dim + 2,
            drive = attn_drive_scratch_floats(n_heads / n_kv_heads, head_dim, rebuilds_k);
-    return ref > drive ? ref : drive;
+    const size_t summary = attn_summary_scratch_floats(head_dim), most = ref > drive ? ref : drive;
+    return summary > most ? summary : most;
 }
 
 attn_kernels attn_best(kv_type k, kv_type v)

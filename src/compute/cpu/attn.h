@@ -6,6 +6,8 @@
 #ifndef FACET_COMPUTE_CPU_ATTN_H
 #define FACET_COMPUTE_CPU_ATTN_H
 
+#include <stdatomic.h>
+
 #include "compute/batch.h"
 
 typedef struct attn_rebuild attn_rebuild; /* attn_rebuild.h */
@@ -15,6 +17,10 @@ typedef struct attn_layer {
     kv_layer_desc desc;
     uint8_t *pages;
     size_t page_bytes;
+    /* Where desc.has_summaries (attn_summary.h): */
+    struct block_figures *figures; /* [page][KV head] */
+    int8_t *centres;               /* [page][KV head][ball][head_dim] */
+    atomic_uchar *is_summarised;   /* [page] its summary fits its content */
 } attn_layer;
 
 /* One slot of one KV head: x [head_dim] f32. `slot` is within the page. Layers that rebuild keys have no K. */
@@ -38,11 +44,16 @@ typedef struct attn_row {
     const uint8_t *path;
     const float *q; /* [n_heads, head_dim], rotated */
     float *out;     /* [n_heads, head_dim] */
+    /* Of what it sees, the blocks (compute/sparse.h) that it reads: NULL, all; else [KV head][blocks_stride], a byte
+     * for each split, the lowest bit its first block. One block at least that has a visible key; no others. */
+    const uint8_t *blocks;
+    size_t blocks_stride;
+    float *state; /* NULL, or [n_heads][max, sum] of the softmax */
 } attn_row;
 
 /* Keys are cut into splits of ATTN_SPLIT logical positions at fixed places. A split's partial result is (max, sum,
  * o[head_dim]) per head; partials are folded in order of position. A row's bits depend on its own keys alone. */
-enum { ATTN_SPLIT = 512 };
+enum { ATTN_SPLIT = 512, ATTN_SPLIT_BLOCKS = ATTN_SPLIT / KV_PAGE_LEN };
 
 typedef struct attn_work {
     const attn_layer *layer;
@@ -58,6 +69,11 @@ static inline void attn_visible(const attn_row *row, int window, int32_t *first,
     if (*first < row->begin) *first = row->begin;
     *last = row->end ? row->end : row->pos + 1;
 }
+/* The row's blocks for a KV head; NULL: all. */
+static inline const uint8_t *attn_row_blocks(const attn_row *row, int kv_head)
+{
+    return row->blocks ? row->blocks + (size_t)kv_head * row->blocks_stride : NULL;
+}
 size_t attn_scratch_floats(int n_heads, int n_kv_heads, int head_dim, bool rebuilds_k);
 
 /* First and one past the last split that the row sees. */
@@ -72,9 +88,19 @@ typedef void (*attn_rows_fn)(const attn_work *w, const attn_row *rows, int n_row
  * head, turned back when the cache's V is rotated (kv_type_info). */
 void attn_fold(const float *parts, int n, size_t stride, int head_dim, bool is_rotated, float *out);
 
+/* Only the softmax of what a row reads: z [heads_per_kv][max, sum]; and, where means is not NULL, [heads_per_kv]
+ * [n_means] the mean logit of each block that it reads, in order. */
+typedef void (*attn_probe_fn)(const attn_work *w, const attn_row *row, int kv_head, float *z, float *means,
+                              int n_means);
+/* out[i] = q[i * q_stride ..] . centre, i < n_q. */
+typedef void (*attn_centre_fn)(const int8_t *centre, int head_dim, const float *q, size_t q_stride, int n_q,
+                               float *out);
+
 typedef struct attn_kernels {
     attn_split_fn split;
     attn_rows_fn rows;
+    attn_probe_fn probe;
+    attn_centre_fn centre;
 } attn_kernels;
 /* Scalar, on attn_get_*; and the best for this CPU. */
 attn_kernels attn_ref(void);

@@ -148,7 +148,7 @@ V vec v_exp(vec x)
 #include "compute/cpu/attn_rebuild.inc"
 
 const attn_simd attn_simd_avx2 = {
-    .score = score, .value = value, .turn = turn, .score_values = score_values, .softmax = softmax};
+    .score = score, .value = value, .turn = turn, .score_values = score_values, .softmax = softmax, .centre = centre};
 
 static void split_avx2(const attn_work *w, const attn_row *row, int kv_head, int split, float *part)
 {
@@ -160,7 +160,12 @@ static void rows_avx2(const attn_work *w, const attn_row *rows, int n_rows, int 
     attn_drive_rows(&attn_simd_avx2, w, rows, n_rows, kv_head);
 }
 
+static void probe_avx2(const attn_work *w, const attn_row *row, int kv_head, float *z, float *means, int n_means)
+{
+    attn_drive_probe(&attn_simd_avx2, w, row, kv_head, z, means, n_means);
+}
+
 attn_kernels attn_avx2(void)
 {
-    return (attn_kernels){.split = split_avx2, .rows = rows_avx2};
+    return (attn_kernels){.split = split_avx2, .rows = rows_avx2, .probe = probe_avx2, .centre = centre};
 }

@@ -148,7 +148,7 @@ V vec v_exp(vec x)
 #include "compute/cpu/attn_rebuild.inc"
 
 const attn_simd attn_simd_avx512 = {
-    .score = score, .value = value, .turn = turn, .score_values = score_values, .softmax = softmax};
+    .score = score, .value = value, .turn = turn, .score_values = score_values, .softmax = softmax, .centre = centre};
 
 static void split_avx512(const attn_work *w, const attn_row *row, int kv_head, int split, float *part)
 {
@@ -160,7 +160,12 @@ static void rows_avx512(const attn_work *w, const attn_row *rows, int n_rows, in
     attn_drive_rows(&attn_simd_avx512, w, rows, n_rows, kv_head);
 }
 
+static void probe_avx512(const attn_work *w, const attn_row *row, int kv_head, float *z, float *means, int n_means)
+{
+    attn_drive_probe(&attn_simd_avx512, w, row, kv_head, z, means, n_means);
+}
+
 attn_kernels attn_avx512(void)
 {
-    return (attn_kernels){.split = split_avx512, .rows = rows_avx512};
+    return (attn_kernels){.split = split_avx512, .rows = rows_avx512, .probe = probe_avx512, .centre = centre};
 }

@@ -34,6 +34,8 @@ typedef struct block {
     int n_rows;
     const attn_row *rows[BLOCK_ROWS];
     int32_t first[BLOCK_ROWS], last[BLOCK_ROWS]; /* visible positions */
+    const uint8_t *blocks[BLOCK_ROWS];           /* attn_row_blocks */
+    bool is_begun[BLOCK_ROWS];                   /* its state holds a split */
     const float *q;                              /* [n_rows * n_heads] rows, q_stride apart */
     size_t q_stride, o_stride;
     float *s, *o, *sums; /* [query][ATTN_SCORE_STRIDE], [query][o_stride], [query][max, sum] */
@@ -76,7 +78,20 @@ static block block_open(const attn_simd *simd, const attn_work *w, int kv_head)
 static void block_add(block *b, const attn_row *row, int window)
 {
     attn_visible(row, window, &b->first[b->n_rows], &b->last[b->n_rows]);
+    b->blocks[b->n_rows] = attn_row_blocks(row, b->kv_head);
     b->rows[b->n_rows++] = row;
+}
+
+/* Whether the row reads something of the split. */
+static bool reads_split(const block *b, int r, int split)
+{
+    return b->first[r] / ATTN_SPLIT <= split && split <= (b->last[r] - 1) / ATTN_SPLIT &&
+           (!b->blocks[r] || b->blocks[r][split]);
+}
+
+static bool reads_block(const block *b, int r, int32_t pos)
+{
+    return !b->blocks[r] || b->blocks[r][pos / ATTN_SPLIT] >> pos % ATTN_SPLIT / KV_PAGE_LEN & 1;
 }
 
 /* ---- tiles ---- */
@@ -94,6 +109,7 @@ static row_tile look(const block *b, int r, int32_t pos0)
 {
     int32_t lo = b->first[r] - pos0, hi = b->last[r] - pos0;
     row_tile t = {.lo = lo > 0 ? lo : 0, .hi = hi < ATTN_TILE ? hi : ATTN_TILE};
+    if (t.lo < t.hi && !reads_block(b, r, pos0)) return (row_tile){0};
     if (t.lo < t.hi) t.gather = needs_gather(b->rows[r], pos0 + t.lo, pos0 + t.hi);
     return t;
 }
@@ -202,26 +218,40 @@ static void copy_queries(block *b, float *q)
     b->q = q;
 }
 
-/* Softmax of every query that sees the split; clears its sums. */
+/* Scores of the blocks that a row leaves out, of one query: their weights become zero. */
+static void leave_out(float *s, uint8_t blocks)
+{
+    for (int i = 0; i < ATTN_SPLIT_BLOCKS; i++)
+        for (int key = i * KV_PAGE_LEN; !(blocks >> i & 1) && key < (i + 1) * KV_PAGE_LEN; key++) s[key] = -INFINITY;
+}
+
+/* Softmax of every query that reads some of the split; clears its sums. */
 static void weigh(const block *b, int32_t pos0, float scale)
 {
     for (int r = 0; r < b->n_rows; r++) {
         int32_t lo = b->first[r] - pos0, hi = b->last[r] - pos0;
+        const uint8_t blocks = b->blocks[r] ? b->blocks[r][pos0 / ATTN_SPLIT] : 0xff;
         if (lo < 0) lo = 0;
         if (hi > ATTN_SPLIT) hi = ATTN_SPLIT;
-        if (lo >= hi) continue;
+        if (lo >= hi || !blocks) continue;
         for (size_t i = (size_t)(r * b->n_heads), end = i + (size_t)b->n_heads; i < end; i++) {
+            if (blocks != 0xff) leave_out(b->s + i * ATTN_SCORE_STRIDE, blocks);
             b->simd->softmax(b->s + i * ATTN_SCORE_STRIDE, lo, hi, scale, b->sums + 2 * i);
             memset(b->o + i * b->o_stride, 0, (size_t)b->head_dim * sizeof *b->o);
         }
     }
 }
 
+static void do_scores(const block *b, int split)
+{
+    if (b->rebuild) attn_rebuild_bases(b->rebuild, split * ATTN_SPLIT, b->bases);
+    for (int t = 0; t < SPLIT_TILES; t++) do_tile(b, split * ATTN_SPLIT + t * ATTN_TILE, t, false);
+}
+
 static void do_split(const block *b, int split, float scale)
 {
     int32_t pos0 = split * ATTN_SPLIT;
-    if (b->rebuild) attn_rebuild_bases(b->rebuild, pos0, b->bases);
-    for (int t = 0; t < SPLIT_TILES; t++) do_tile(b, pos0 + t * ATTN_TILE, t, false);
+    do_scores(b, split);
     weigh(b, pos0, scale);
     for (int t = 0; t < SPLIT_TILES; t++) do_tile(b, pos0 + t * ATTN_TILE, t, true);
 }
@@ -248,20 +278,37 @@ static float *out_of(const block *b, size_t query)
     return b->rows[query / n]->out + head * (size_t)b->head_dim;
 }
 
-/* Folds the results of a split into the states of the rows that see it. */
-static void fold_split(const block *b, int split, attn_fold_state *states)
+/* Folds the results of a split into the states of the rows that read some of it. */
+static void fold_split(block *b, int split, attn_fold_state *states)
 {
     for (int r = 0; r < b->n_rows; r++) {
-        if (b->first[r] / ATTN_SPLIT > split || (b->last[r] - 1) / ATTN_SPLIT < split) continue;
+        if (!reads_split(b, r, split)) continue;
         for (size_t i = (size_t)(r * b->n_heads), end = i + (size_t)b->n_heads; i < end; i++) {
             attn_fold_state part = {.max = b->sums[2 * i], .sum = b->sums[2 * i + 1]};
             const float *o = b->o + i * b->o_stride;
-            if (b->first[r] / ATTN_SPLIT == split)
+            if (!b->is_begun[r])
                 attn_fold_begin(out_of(b, i), &states[i], o, part, b->head_dim);
             else
                 attn_fold_next(out_of(b, i), &states[i], o, part, b->head_dim);
         }
+        b->is_begun[r] = true;
     }
+}
+
+static void tell_state(const block *b, size_t query, const attn_fold_state *s)
+{
+    const size_t n = (size_t)b->n_heads, head = (size_t)b->kv_head * n + query % n;
+    float *state = b->rows[query / n]->state;
+    if (!state) return;
+    state[2 * head] = s->max;
+    state[2 * head + 1] = s->sum;
+}
+
+static bool is_read_by_any(const block *b, int split)
+{
+    bool is_read = false;
+    for (int r = 0; r < b->n_rows; r++) is_read |= reads_split(b, r, split);
+    return is_read;
 }
 
 static void do_block(block *b, float scale, attn_fold_state *states)
@@ -275,11 +322,14 @@ static void do_block(block *b, float scale, attn_fold_state *states)
     }
     copy_queries(b, queries_of(b));
     for (int s = begin; s < end; s++) {
+        if (!is_read_by_any(b, s)) continue;
         do_split(b, s, scale);
         fold_split(b, s, states);
     }
-    for (size_t i = 0; i < (size_t)(b->n_rows * b->n_heads); i++)
+    for (size_t i = 0; i < (size_t)(b->n_rows * b->n_heads); i++) {
         attn_fold_end(out_of(b, i), &states[i], b->head_dim, is_rotated);
+        tell_state(b, i, &states[i]);
+    }
 }
 
 void attn_drive_rows(const attn_simd *simd, const attn_work *w, const attn_row *rows, int n_rows, int kv_head)
@@ -292,5 +342,43 @@ void attn_drive_rows(const attn_simd *simd, const attn_work *w, const attn_row *
             block_add(&b, &rows[r++], w->window);
         } while (r < n_rows && b.n_rows < max_rows && rows[r].table == rows[r - 1].table);
         do_block(&b, w->scale, (attn_fold_state *)(b.sums + 2 * queries));
+    }
+}
+
+/* ---- probes ---- */
+
+/* Mean logits of the blocks of a split that the row reads, from column `at` on. Returns the next column. */
+static int add_means(const block *b, int split, float scale, float *means, int n_means, int at)
+{
+    for (int i = 0; i < ATTN_SPLIT_BLOCKS; i++) {
+        const int32_t pos = split * ATTN_SPLIT + i * KV_PAGE_LEN;
+        const int lo = i * KV_PAGE_LEN, left = b->last[0] - pos, n = left < KV_PAGE_LEN ? left : KV_PAGE_LEN;
+        if (n < 1 || !reads_block(b, 0, pos)) continue;
+        for (int h = 0; h < b->n_heads; h++) {
+            const float *s = b->s + (size_t)h * ATTN_SCORE_STRIDE + lo;
+            float sum = 0;
+            for (int key = 0; key < n; key++) sum += s[key];
+            means[h * n_means + at] = sum * scale / (float)n;
+        }
+        at++;
+    }
+    return at;
+}
+
+void attn_drive_probe(const attn_simd *simd, const attn_work *w, const attn_row *row, int kv_head, float *z,
+                      float *means, int n_means)
+{
+    block b = block_open(simd, w, kv_head);
+    int begin, end, at = 0;
+    block_add(&b, row, w->window);
+    copy_queries(&b, queries_of(&b));
+    attn_split_range(row, w->window, &begin, &end);
+    for (int h = 0; h < b.n_heads; h++) z[2 * h] = -INFINITY, z[2 * h + 1] = 0;
+    for (int s = begin; s < end; s++) {
+        if (!reads_split(&b, 0, s)) continue;
+        do_scores(&b, s);
+        if (means) at = add_means(&b, s, w->scale, means, n_means, at);
+        weigh(&b, s * ATTN_SPLIT, w->scale);
+        for (int h = 0; h < b.n_heads; h++) attn_fold_mass(z + 2 * h, b.sums + 2 * h);
     }
 }

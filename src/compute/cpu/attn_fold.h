@@ -31,6 +31,15 @@ static inline void attn_fold_next(float *restrict o, attn_fold_state *s, const f
     *s = (attn_fold_state){.max = m, .sum = s->sum * w0 + part.sum * w1};
 }
 
+/* The same of (max, sum) alone; z begins as (-INFINITY, 0). */
+static inline void attn_fold_mass(float z[2], const float part[2])
+{
+    float m = z[0] > part[0] ? z[0] : part[0];
+    float w0 = z[0] == m ? 1.0f : expf(z[0] - m), w1 = part[0] == m ? 1.0f : expf(part[0] - m);
+    z[1] = z[1] * w0 + part[1] * w1;
+    z[0] = m;
+}
+
 /* is_rotated: of the cache's V (kv_type_info). */
 static inline void attn_fold_end(float *o, const attn_fold_state *s, int head_dim, bool is_rotated)
 {

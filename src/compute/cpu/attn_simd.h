@@ -32,11 +32,14 @@ typedef struct attn_simd {
     /* Scores s[lo..hi) of a split times scale become weights exp(s - max); max and sum come back in out[0..1]. The rest
      * of s[ATTN_SPLIT] may be anything before and after. */
     void (*softmax)(float *s, int lo, int hi, float scale, float out[2]);
+    attn_centre_fn centre;
 } attn_simd;
 
 void attn_drive_split(const attn_simd *simd, const attn_work *w, const attn_row *row, int kv_head, int split,
                       float *part);
 void attn_drive_rows(const attn_simd *simd, const attn_work *w, const attn_row *rows, int n_rows, int kv_head);
+void attn_drive_probe(const attn_simd *simd, const attn_work *w, const attn_row *row, int kv_head, float *z,
+                      float *means, int n_means);
 size_t attn_drive_scratch_floats(int heads_per_kv, int head_dim, bool rebuilds_k);
 
 extern const attn_simd attn_simd_avx2, attn_simd_avx512;

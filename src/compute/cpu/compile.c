@@ -87,6 +87,8 @@ static void size_scratch(const surroundings *x, compiled *c)
             const size_t parts = (size_t)split_rows * (size_t)n_splits * (size_t)op->n_heads *
                                  ((size_t)op->head_dim + 2) * sizeof(float);
             c->parts_bytes = max_size(c->parts_bytes, parts);
+            if (op->sparse)
+                c->sparse_bytes = max_size(c->sparse_bytes, sparse_space_bytes(op, x->kv, (int)rows, x->n_threads));
         }
         if (op->kind == OP_LINEAR || op->kind == OP_GATED) own = exec_pack_floats(&x->weights[op->w0]);
         if (op->kind == OP_GATED) own = max_size(own, exec_pack_floats(&x->weights[op->w1]));
@@ -201,7 +203,8 @@ static void fill_rebuilds(compiled *c)
 
 static uint64_t compiled_bytes(const compiled *c)
 {
-    uint64_t sum = c->memory_bytes + c->scratch_bytes + c->parts_bytes + c->thread_scratch_bytes + c->rebuild_bytes;
+    uint64_t sum = c->memory_bytes + c->scratch_bytes + c->parts_bytes + c->thread_scratch_bytes + c->rebuild_bytes +
+                   c->sparse_bytes;
     for (int t = 0; t < c->n_freqs; t++) sum += c->rope_bytes[t];
     return sum;
 }
@@ -236,6 +239,7 @@ void cpu_release(backend *b, compiled *c)
     mem_unmap(c->scratch, c->scratch_bytes);
     mem_unmap(c->parts, c->parts_bytes);
     mem_unmap(c->thread_scratch, c->thread_scratch_bytes);
+    mem_unmap(c->sparse, c->sparse_bytes);
     mem_unmap(c->rebuild_tables, c->rebuild_bytes);
     for (int t = 0; t < c->n_freqs; t++) mem_unmap(c->rope[t], c->rope_bytes[t]);
     mem_free(c->values);
@@ -257,10 +261,13 @@ static facet_status take_memory(compiled *c, facet_error *err)
     c->parts = mem_map(c->parts_bytes);
     c->thread_scratch = mem_map(c->thread_scratch_bytes);
     if (c->rebuild_bytes) c->rebuild_tables = mem_map(c->rebuild_bytes);
-    bool ok = c->scratch && c->parts && c->thread_scratch && (c->rebuild_tables || !c->rebuild_bytes);
+    if (c->sparse_bytes) c->sparse = mem_map(c->sparse_bytes);
+    bool ok = c->scratch && c->parts && c->thread_scratch && (c->rebuild_tables || !c->rebuild_bytes) &&
+              (c->sparse || !c->sparse_bytes);
     for (int t = 0; t < c->n_freqs; t++) ok &= (c->rope[t] = mem_map(c->rope_bytes[t])) != NULL;
     return ok ? FACET_OK
-              : error_memory(err, "scratch memory", c->scratch_bytes + c->parts_bytes + c->thread_scratch_bytes);
+              : error_memory(err, "scratch memory",
+                             c->scratch_bytes + c->parts_bytes + c->thread_scratch_bytes + c->sparse_bytes);
 }
 
 static void place_values(compiled *c, const layout *l)

@@ -61,6 +61,8 @@ struct compiled {
     int freq_len[MAX_FREQ_TABLES];
     float *rope[MAX_FREQ_TABLES]; /* [max_rows][n_rot][cos, sin] */
     size_t rope_bytes[MAX_FREQ_TABLES];
+    uint8_t *sparse; /* op_attn_sparse.c; NULL where no op is sparse */
+    size_t sparse_bytes;
     int n_rebuilds;
     attn_rebuild rebuild[MAX_REBUILDS]; /* without norms: one per rotation and number of pairs decoded */
     uint8_t *rebuild_tables;            /* NULL: no layer rebuilds keys */
@@ -136,6 +138,22 @@ facet_status cpu_move(backend *b, const batch *in, facet_error *err);
 void cpu_pages_free(cpu_backend *be);
 /* Page copies and slot moves of the batch, in order. */
 void cpu_pages_prepare(cpu_backend *be, const batch *in);
+
+/* What a row of an attention op sees. */
+attn_row exec_query_row(const exec *x, const plan_op *op, int r);
+/* Every attention that reads some of the rows' keys: its parts, between barriers that all threads meet. `stride` bytes
+ * of masks a row and KV head. */
+size_t sparse_space_bytes(const plan_op *op, const kv_desc *kv, int max_rows, int n_threads);
+/* Whether some row of the batch may leave keys out; the same for all threads. */
+bool sparse_is_wanted(const exec *x, const plan_op *op);
+/* Before the attention itself: summaries and choices. */
+void sparse_choose(const exec *x, const plan_op *op, const attn_work *w, const attn_kernels *k, int thread,
+                   int n_threads);
+/* The row's blocks and the place of its state. */
+void sparse_set_row(const exec *x, const plan_op *op, int r, attn_row *row);
+/* After it: certificates, rescues, statistics. */
+void sparse_settle(const exec *x, const plan_op *op, const attn_work *w, const attn_kernels *k, int thread,
+                   int n_threads);
 
 /* Quantises row r of a value when products want it so. */
 void exec_quantize_row(const exec *x, int value, int r);

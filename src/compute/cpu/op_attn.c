@@ -2,6 +2,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "compute/cpu/attn_fold.h"
+#include "compute/cpu/attn_summary.h"
 #include "compute/cpu/exec.h"
 
 void exec_rope_tables(const exec *x, int thread, int n_threads)
@@ -49,6 +51,7 @@ void op_kv_write(const exec *x, const plan_op *op, int thread, int n_threads)
     for (int r = thread; r < exec_n_rows(x, op->i0); r += n_threads) {
         const int b = exec_batch_row(x, op->i0, r), slot = x->batch->slot[b];
         const int32_t page = x->batch->seqs[x->batch->seq[b]].table[l->desc.group][slot / KV_PAGE_LEN];
+        attn_summary_forget(l, page);
         for (int h = 0; h < op->n_kv_heads; h++) {
             if (!l->desc.rebuilds_k) {
                 k->rms_norm(exec_row(x, op->i0, r) + (size_t)h * d, exec_vector(x, op->w0), d, op->eps, y);
@@ -65,27 +68,58 @@ void op_kv_write(const exec *x, const plan_op *op, int thread, int n_threads)
     }
 }
 
-static attn_row query_row(const exec *x, const plan_op *op, int r)
+attn_row exec_query_row(const exec *x, const plan_op *op, int r)
 {
     const int b = exec_batch_row(x, op->o, r);
     const batch_seq *s = &x->batch->seqs[x->batch->seq[b]];
     const int32_t end[] = {[SIGHT_CAUSAL] = x->batch->pos[b] + 1, [SIGHT_COMMITTED] = s->base, [SIGHT_BLOCK] = s->end};
-    return (attn_row){.table = s->table[x->be->kv_layers[op->kv_layer].desc.group],
-                      .pos = x->batch->pos[b],
-                      .base = s->base,
-                      .end = end[op->sight],
-                      .begin = s->begin,
-                      .path = x->batch->path ? x->batch->path[b] : NULL,
-                      .q = exec_row(x, op->i0, r),
-                      .out = exec_row(x, op->o, r)};
+    attn_row row = {.table = s->table[x->be->kv_layers[op->kv_layer].desc.group],
+                    .pos = x->batch->pos[b],
+                    .base = s->base,
+                    .end = end[op->sight],
+                    .begin = s->begin,
+                    .path = x->batch->path ? x->batch->path[b] : NULL,
+                    .q = exec_row(x, op->i0, r),
+                    .out = exec_row(x, op->o, r)};
+    sparse_set_row(x, op, r, &row);
+    return row;
 }
 
-/* Of a row made by query_row, which always sets its end. */
+/* Of a row made by exec_query_row, which always sets its end. */
 static bool sees_nothing(const attn_row *row, int window)
 {
     int32_t first, last;
     attn_visible(row, window, &first, &last);
     return row->end <= first;
+}
+
+/* Whether the row reads something of a split that it sees. */
+static bool reads_split(const attn_row *row, int kv_head, int split)
+{
+    const uint8_t *blocks = attn_row_blocks(row, kv_head);
+    return !blocks || blocks[split];
+}
+
+/* The partials [split from begin on][head] of one head, in order. */
+static void fold_head(const plan_op *op, const attn_row *row, const float *parts, int begin, int end, int head,
+                      bool is_rotated)
+{
+    const size_t stride = (size_t)op->head_dim + 2;
+    const int kv_head = head / (op->n_heads / op->n_kv_heads);
+    float *out = row->out + (size_t)head * (size_t)op->head_dim;
+    attn_fold_state state = {0};
+    bool is_begun = false;
+    for (int s = begin; s < end; s++) {
+        if (!reads_split(row, kv_head, s)) continue;
+        const float *o = parts + ((size_t)(s - begin) * (size_t)op->n_heads + (size_t)head) * stride;
+        const attn_fold_state part = {.max = o[op->head_dim], .sum = o[op->head_dim + 1]};
+        (is_begun ? attn_fold_next : attn_fold_begin)(out, &state, o, part, op->head_dim);
+        is_begun = true;
+    }
+    attn_fold_end(out, &state, op->head_dim, is_rotated);
+    if (!row->state) return;
+    row->state[2 * head] = state.max;
+    row->state[2 * head + 1] = state.sum;
 }
 
 /* Few rows: the splits of the keys are shared out, and folded after a barrier. */
@@ -98,25 +132,23 @@ static void attn_by_split(const exec *x, const plan_op *op, const attn_work *w, 
     float *parts = x->c->parts;
     int unit = 0;
     for (int r = 0; r < n_rows; r++) {
-        const attn_row row = query_row(x, op, r);
+        const attn_row row = exec_query_row(x, op, r);
         int begin, end;
         if (sees_nothing(&row, w->window)) continue;
         attn_split_range(&row, w->window, &begin, &end);
         for (int s = begin; s < end; s++)
-            for (int h = 0; h < op->n_kv_heads; h++, unit++, parts += (size_t)per_kv * stride)
-                if (unit % n_threads == thread) k->split(w, &row, h, s, parts);
+            for (int h = 0; h < op->n_kv_heads; h++, parts += (size_t)per_kv * stride)
+                if (reads_split(&row, h, s) && unit++ % n_threads == thread) k->split(w, &row, h, s, parts);
     }
     team_barrier(x->be->team);
     parts = x->c->parts;
     for (int r = 0; r < n_rows; r++) {
-        const attn_row row = query_row(x, op, r);
+        const attn_row row = exec_query_row(x, op, r);
         int begin, end;
         if (sees_nothing(&row, w->window)) continue;
         attn_split_range(&row, w->window, &begin, &end);
         const size_t per_split = (size_t)op->n_heads * stride;
-        for (int h = thread; h < op->n_heads; h += n_threads)
-            attn_fold(parts + (size_t)h * stride, end - begin, per_split, op->head_dim, is_rotated,
-                      row.out + (size_t)h * (size_t)op->head_dim);
+        for (int h = thread; h < op->n_heads; h += n_threads) fold_head(op, &row, parts, begin, end, h, is_rotated);
         parts += per_split * (size_t)(end - begin);
     }
 }
@@ -132,7 +164,7 @@ static void attn_by_rows(const exec *x, const plan_op *op, const attn_work *w, c
         const int first = u / op->n_kv_heads * ATTN_ROW_BLOCK, left = n_rows - first;
         int n = 0;
         for (int i = 0; i < left && i < ATTN_ROW_BLOCK; i++) {
-            rows[n] = query_row(x, op, first + i);
+            rows[n] = exec_query_row(x, op, first + i);
             n += !sees_nothing(&rows[n], w->window);
         }
         k->rows(w, rows, n, u % op->n_kv_heads);
@@ -156,13 +188,16 @@ void op_attn(const exec *x, const plan_op *op, int thread, int n_threads)
     const attn_kernels k = x->be->is_ref ? attn_ref() : attn_best(l->desc.k_type, l->desc.v_type);
     const int n_rows = exec_n_rows(x, op->o);
     for (int r = thread; r < n_rows; r += n_threads) { /* a row that sees no key keeps these zeros */
-        const attn_row row = query_row(x, op, r);
+        const attn_row row = exec_query_row(x, op, r);
         if (sees_nothing(&row, w.window)) memset(row.out, 0, (size_t)(op->n_heads * op->head_dim) * sizeof *row.out);
     }
+    const bool is_sparse = sparse_is_wanted(x, op);
+    if (is_sparse) sparse_choose(x, op, &w, &k, thread, n_threads);
     if (n_threads > 1 && n_rows * op->n_kv_heads < 2 * n_threads)
         attn_by_split(x, op, &w, &k, thread, n_threads);
     else
         attn_by_rows(x, op, &w, &k);
+    if (is_sparse) sparse_settle(x, op, &w, &k, thread, n_threads);
     if (!x->c->values[op->o].act) return;
     team_barrier(x->be->team);
     for (int r = thread; r < n_rows; r += n_threads) exec_quantize_row(x, op->o, r);

@@ -2,12 +2,42 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "compute/cpu/attn_summary.h"
 #include "compute/cpu/exec.h"
 
 static size_t storage_bytes(const cpu_backend *be, int layer)
 {
     const attn_layer *a = &be->kv_layers[layer];
     return a->page_bytes * (size_t)be->kv.groups[a->desc.group].n_pages;
+}
+
+static size_t summaries_bytes(const cpu_backend *be, int layer)
+{
+    const kv_layer_desc *d = &be->kv_layers[layer].desc;
+    return kv_layer_summary_bytes(d) * (size_t)be->kv.groups[d->group].n_pages;
+}
+
+static facet_status alloc_summaries(cpu_backend *be, int layer, facet_error *err)
+{
+    attn_layer *a = &be->kv_layers[layer];
+    const size_t bytes = summaries_bytes(be, layer);
+    if (!bytes) return FACET_OK;
+    uint8_t *memory = mem_map(bytes);
+    if (!memory) return error_memory(err, "summaries of the KV cache", bytes);
+    attn_summary_place(a, memory, be->kv.groups[a->desc.group].n_pages);
+    be->kv_bytes += bytes;
+    return FACET_OK;
+}
+
+static void free_summaries(cpu_backend *be, int layer)
+{
+    attn_layer *a = &be->kv_layers[layer];
+    if (!a->figures) return;
+    mem_unmap(a->figures, summaries_bytes(be, layer));
+    be->kv_bytes -= summaries_bytes(be, layer);
+    a->figures = NULL;
+    a->centres = NULL;
+    a->is_summarised = NULL;
 }
 
 static facet_status alloc_layer(cpu_backend *be, int layer, facet_error *err)
@@ -17,12 +47,13 @@ static facet_status alloc_layer(cpu_backend *be, int layer, facet_error *err)
     a->pages = mem_map(bytes);
     if (!a->pages) return error_memory(err, "the KV cache", bytes);
     be->kv_bytes += bytes;
-    return FACET_OK;
+    return alloc_summaries(be, layer, err);
 }
 
 static void free_layer(cpu_backend *be, int layer)
 {
     attn_layer *a = &be->kv_layers[layer];
+    free_summaries(be, layer);
     if (!a->pages) return;
     mem_unmap(a->pages, storage_bytes(be, layer));
     be->kv_bytes -= storage_bytes(be, layer);
@@ -76,6 +107,7 @@ static void carry(const attn_layer *a, const int32_t *pages, int n, uint8_t *byt
     for (int i = 0; i < n; i++) {
         uint8_t *page = a->pages + (size_t)pages[i] * a->page_bytes, *at = bytes + (size_t)i * pitch;
         memcpy(is_write ? page : at, is_write ? at : page, a->page_bytes);
+        if (is_write) attn_summary_forget(a, pages[i]);
     }
 }
 
@@ -112,6 +144,7 @@ void cpu_pages_prepare(cpu_backend *be, const batch *in)
             if (a->desc.group != in->copies[i].group || !a->pages) continue;
             memcpy(a->pages + (size_t)in->copies[i].dst * a->page_bytes,
                    a->pages + (size_t)in->copies[i].src * a->page_bytes, a->page_bytes);
+            attn_summary_forget(a, in->copies[i].dst);
         }
     for (int i = 0; i < in->n_moves; i++)
         for (int l = 0; l < be->kv.n_layers; l++) {
@@ -120,6 +153,7 @@ void cpu_pages_prepare(cpu_backend *be, const batch *in)
             if (!be->kv_layers[l].pages) continue;
             attn_move_slot(&be->kv_layers[l], table[m->src / KV_PAGE_LEN], m->src % KV_PAGE_LEN,
                            table[m->dst / KV_PAGE_LEN], m->dst % KV_PAGE_LEN);
+            attn_summary_forget(&be->kv_layers[l], table[m->dst / KV_PAGE_LEN]);
         }
 }
 
