@@ -107,7 +107,8 @@ facet_status backend_cpu_plan_bytes(const plan *p, const weight *weights, const 
 /* FACET_ERR_DEVICE when this build has no CUDA, or there is no driver, no device, or only too old a one. */
 facet_status backend_cuda_open(const backend_config *cfg, backend **out, facet_error *err);
 /* What a CUDA backend will hold of a weight, and for a plan over such weights and a cache of that layout, asked before
- * anything is loaded; no device is needed. 0 in a build without CUDA. FACET_ERR_UNSUPPORTED for a layout that it lacks. */
+ * anything is loaded; no device is needed. 0 in a build without CUDA. FACET_ERR_UNSUPPORTED for a layout that it lacks.
+ */
 uint64_t backend_cuda_weight_bytes(const weight *w);
 facet_status backend_cuda_plan_bytes(const weight *weights, int n, const plan *p, const kv_desc *kv, int max_rows,
                                      int max_out, uint64_t *out, facet_error *err);

@@ -14,7 +14,7 @@ typedef struct synth_params {
     int n_layers; /* of the target, also for its drafters; 0 = the public number */
     int n_vocab;  /* SYNTH_MIN_VOCAB to SYNTH_MAX_VOCAB; 0 = the public number */
     uint64_t seed;
-    bool is_hollow; /* no weights: zeros that take no room on the disk, for questions about sizes */
+    bool is_hollow;             /* no weights: zeros that take no room on the disk, for questions about sizes */
     facet_progress_fn progress; /* may be NULL; counts bytes */
     void *progress_ud;
 } synth_params;

@@ -53,7 +53,8 @@ static void the_plan_is_what_is_taken(void **state)
     for (size_t i = 0; i < sizeof n_rows / sizeof *n_rows; i++) {
         const uint64_t before = info_of(&cuda).compute_bytes;
         uint64_t planned = 0;
-        assert_ok(backend_cuda_plan_bytes(f.weights, f.n_weights, f.p, &f.kv, n_rows[i], n_rows[i], &planned, &err), err);
+        assert_ok(backend_cuda_plan_bytes(f.weights, f.n_weights, f.p, &f.kv, n_rows[i], n_rows[i], &planned, &err),
+                  err);
         assert_ok(cuda.b->ops->compile(cuda.b, f.p, n_rows[i], n_rows[i], &cuda.c, &err), err);
         const uint64_t taken = info_of(&cuda).compute_bytes - before;
         if (planned != taken)

@@ -16,8 +16,7 @@ static facet_status check_layer(const kv_desc *desc, int layer, facet_error *err
     if (d->rebuilds_k)
         return error_set(err, FACET_ERR_UNSUPPORTED, "KV layer %d holds V alone: the CUDA backend cannot rebuild keys",
                          layer);
-    if (cuda_has_head_dim(d->head_dim) && d->n_kv_heads > 0 &&
-        d->group >= 0 && d->group < desc->n_groups)
+    if (cuda_has_head_dim(d->head_dim) && d->n_kv_heads > 0 && d->group >= 0 && d->group < desc->n_groups)
         return FACET_OK;
     return error_set(
         err, FACET_ERR_UNSUPPORTED,
