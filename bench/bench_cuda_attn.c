@@ -120,7 +120,8 @@ static void open_case(bench_case *b, const shape *s, int depth)
     if (b->n_layers > MAX_LAYERS) b->n_layers = MAX_LAYERS;
     b->n_pages = (depth + MAX_ROWS) / KV_PAGE_LEN + 1;
     for (int l = 0; l < b->n_layers; l++)
-        b->layers[l] = (kv_layer_desc){0, s->n_kv_heads, s->head_dim, s->type, s->type};
+        b->layers[l] = (kv_layer_desc){
+            .n_kv_heads = s->n_kv_heads, .head_dim = s->head_dim, .k_type = s->type, .v_type = s->type};
     b->kv = (kv_desc){.n_groups = 1, .n_layers = b->n_layers, .groups = {{s->window, b->n_pages}}, .layers = b->layers};
     const int width[3] = {s->n_heads, s->n_kv_heads, s->n_kv_heads};
     for (int i = 0; i < 3; i++) b->weights[i] = random_table((uint32_t)(width[i] * s->head_dim), (uint64_t)i + 1);

@@ -12,6 +12,7 @@ typedef struct batch_seq {
     const int32_t *table[KV_MAX_GROUPS];
     int32_t base;
     int32_t end;    /* SIGHT_BLOCK: one past the last position of its rows in this batch; other plans do not read it */
+    int32_t begin;  /* positions before it are seen by none of its rows; the CUDA backend takes 0 alone */
     bool is_prompt; /* sparse attention: which rule its rows follow, ... */
     int32_t prompt_end; /* ... and where the prompt ends */
 } batch_seq;

@@ -15,40 +15,20 @@ enum { PROBE_STEPS = 2, PROBE_LEAST = 16, PROBE_MOST = 512, PROBE_GROWTH = 4, RE
 #define DOUBT 0.8
 #define CUT_RATE 0.1
 #define REQUEST_AGE 0.5
+#define MOST_SAVED 2 /* grants */
+#define MOST_DEBT 2  /* grants: what cost more than that took everybody by surprise */
 #define RETRY_AGE 0.5
-
-int draft_best_count(const double *reach, int n, const double *ms, double *rate)
-{
-    double expected = 1, best_rate = 0;
-    int best = 0;
-    for (int k = 0; k <= n; k++) {
-        if (k > 0) expected += reach[k - 1];
-        if (expected / ms[k] <= best_rate) continue;
-        best_rate = expected / ms[k];
-        best = k;
-    }
-    if (rate) *rate = best_rate;
-    return best;
-}
-
-int draft_best_width(const double *reach, int n, const double *ms, double lambda)
-{
-    double value = -lambda * ms[0], best_value = value, gained = 0;
-    int best = 0;
-    for (int k = 1; k <= n; k++) {
-        gained += reach[k - 1];
-        value = gained - lambda * ms[k];
-        if (value <= best_value) continue;
-        best_value = value;
-        best = k;
-    }
-    return best;
-}
+#define FEED_FREE 0.005  /* of a plain step: then nobody bothers to stop feeding */
+#define CAUGHT_SHARE 0.5 /* first guess */
+#define SCATTER_RATE 0.05
+/* Costs are running means of weight 0.1, whose standard error is 0.23 standard deviations, each 1.25 mean deviations:
+ * twice the error of a difference of two of them. */
+#define SCATTER_MARGIN 0.8
 
 draft_control_params draft_control_params_default(void)
 {
     return (draft_control_params){
-        .min_gain = 0.08, .hysteresis = 0.03, .rest_tokens = 64, .explore_steps = 32, .allowance = 0.02, .grant = 12};
+        .min_gain = 0.08, .hysteresis = 0.03, .rest_tokens = 64, .explore_steps = 32, .allowance = 0.01, .grant = 8};
 }
 
 void draft_control_init(draft_control *c, const draft_control_params *params, const draft_arm_desc *arms, int n_arms,
@@ -66,6 +46,11 @@ void draft_control_init(draft_control *c, const draft_control_params *params, co
     for (int i = 0; i < c->n_arms; i++) c->arm[i] = (draft_arm){.desc = arms[i]};
 }
 
+static draft_plan plain(draft_reason reason)
+{
+    return (draft_plan){.arm = DRAFT_NO_ARM, .reason = reason};
+}
+
 void draft_control_begin(draft_control *c)
 {
     for (int i = 0; i < c->n_arms; i++) {
@@ -73,6 +58,7 @@ void draft_control_begin(draft_control *c)
         c->arm[i].rests_until = 0;
     }
     c->trial.arm = DRAFT_NO_ARM;
+    c->plan = plain(DRAFT_PLAIN_BEST);
     c->explore_interval = FIRST_INTERVAL;
     c->n_failed_retries = 0;
 }
@@ -96,9 +82,44 @@ double draft_control_step_ms(const draft_control *c, int64_t n_ctx, int arm, int
     return ms;
 }
 
+/* Of one token at a step. */
+static double feed_ms(const draft_control *c, int64_t n_ctx, const draft_arm *a)
+{
+    if (!a->desc.is_fed) return 0;
+    return c->fed.n ? c->fed.ms : a->desc.feed_share * draft_cost_ms(&c->cost, n_ctx, 1);
+}
+
+/* Of one of many tokens, which share the reading of weights. */
+static double catch_up_ms(const draft_control *c, int64_t n_ctx, const draft_arm *a)
+{
+    return a->desc.is_fed && c->caught.n ? c->caught.ms : CAUGHT_SHARE * feed_ms(c, n_ctx, a);
+}
+
 double draft_control_plain_rate(const draft_control *c, int64_t n_ctx)
 {
     return 1 / draft_control_step_ms(c, n_ctx, DRAFT_NO_ARM, 0, 0);
+}
+
+double draft_control_margin(const draft_control *c)
+{
+    return fmax(c->params.min_gain, SCATTER_MARGIN * c->scatter);
+}
+
+static bool is_fed(const draft_control *c, int arm)
+{
+    return arm >= 0 && c->arm[arm].desc.is_fed;
+}
+
+draft_feeding draft_control_feeding(const draft_control *c, int64_t n_ctx)
+{
+    if (is_fed(c, c->plan.arm)) return DRAFT_FEED_NOW;
+    if (is_fed(c, c->current) && c->plan.reason != DRAFT_PLAIN_CREDIT) return DRAFT_FEED_LATE;
+    for (int i = 0; i < c->n_arms; i++) {
+        const double ms = feed_ms(c, n_ctx, &c->arm[i]);
+        if (is_fed(c, i) && (c->n_steps == 0 || ms * draft_control_plain_rate(c, n_ctx) <= FEED_FREE))
+            return DRAFT_FEED_LATE;
+    }
+    return DRAFT_FEED_REST;
 }
 
 /* ---- choosing ---- */
@@ -139,8 +160,13 @@ static promise best_width_of(const draft_control *c, int64_t n_ctx, int arm, con
     promise best = {.arm = arm};
     double ms[DRAFT_REACH_MAX_ITEMS + 1], accepted = 0;
     ms[0] = INFINITY; /* no drafts are no draft */
-    for (int k = 1; k <= k_max; k++) ms[k] = draft_control_step_ms(c, n_ctx, arm, k, k);
+    const double feed = feed_ms(c, n_ctx, &c->arm[arm]);
+    for (int k = 1; k <= k_max; k++) {
+        accepted += reach[k - 1];
+        ms[k] = draft_control_step_ms(c, n_ctx, arm, k, k) + (1 + accepted) * feed;
+    }
     best.k = draft_best_count(reach, k_max, ms, &best.rate);
+    accepted = 0;
     for (int k = 0; k < keep_k && keep_k <= k_max; k++) accepted += reach[k];
     if (keep_k >= 1 && keep_k <= k_max) *kept = (promise){.arm = arm, .k = keep_k, .rate = (1 + accepted) / ms[keep_k]};
     return best;
@@ -151,7 +177,8 @@ static double cut_rate(const draft_control *c, int64_t n_ctx, int arm, int k)
 {
     const draft_arm *a = &c->arm[arm];
     const double rest = draft_control_step_ms(c, n_ctx, arm, k, 0) - draft_cost_ms(&c->cost, n_ctx, 1);
-    return (1 + a->cut_accepted) / (rest + a->cut_ms);
+    const double tokens = 1 + a->cut_accepted;
+    return tokens / (rest + a->cut_ms + tokens * feed_ms(c, n_ctx, a));
 }
 
 /* The best promise of one arm; the width in use stays unless another is clearly better. */
@@ -173,26 +200,32 @@ static promise promise_of(const draft_control *c, int64_t n_ctx, int arm, const 
 }
 
 /* Loss of a step with nothing accepted against a plain one, in plain steps. */
-static double worst_loss(const draft_control *c, int64_t n_ctx, int arm, int n_drafted, int n_verified)
+static double worst_loss(const draft_control *c, int64_t n_ctx, int arm, int n_drafted, int n_verified, int n_behind)
 {
-    return draft_control_step_ms(c, n_ctx, arm, n_drafted, n_verified) * draft_control_plain_rate(c, n_ctx) - 1;
+    const draft_arm *a = &c->arm[arm];
+    const double ms = draft_control_step_ms(c, n_ctx, arm, n_drafted, n_verified) + feed_ms(c, n_ctx, a) +
+                      n_behind * catch_up_ms(c, n_ctx, a);
+    return ms * draft_control_plain_rate(c, n_ctx) - 1;
 }
 
-static draft_plan plain(draft_reason reason)
+/* The promise, narrowed to what the credit covers when the context gets n_caught tokens first. */
+static int affordable(const draft_control *c, int64_t n_ctx, promise p, const draft_offer *o, int n_caught)
 {
-    return (draft_plan){.arm = DRAFT_NO_ARM, .reason = reason};
+    if (is_cut_later(&c->arm[p.arm], o)) return worst_loss(c, n_ctx, p.arm, p.k, 1, n_caught) > c->credit ? 0 : p.k;
+    while (p.k > 0 && worst_loss(c, n_ctx, p.arm, p.k, p.k, n_caught) > c->credit) p.k--;
+    return p.k;
 }
 
-/* The promise as a plan, narrowed to what the credit covers. */
+/* The promise as a plan. Where the credit does not cover a draft with all of its context, one with little is made. */
 static draft_plan afford(const draft_control *c, int64_t n_ctx, promise p, const draft_offer *o, draft_reason reason)
 {
-    if (is_cut_later(&c->arm[p.arm], o)) {
-        if (worst_loss(c, n_ctx, p.arm, p.k, 1) > c->credit) p.k = 0;
-    } else {
-        while (p.k > 0 && worst_loss(c, n_ctx, p.arm, p.k, p.k) > c->credit) p.k--;
+    int n_caught = o->n_behind, k = affordable(c, n_ctx, p, o, n_caught);
+    if (k == 0 && o->n_least < o->n_behind) {
+        n_caught = o->n_least;
+        k = affordable(c, n_ctx, p, o, n_caught);
     }
-    if (p.k == 0) return plain(DRAFT_PLAIN_CREDIT);
-    return (draft_plan){.arm = p.arm, .k = p.k, .reason = reason, .rate = p.rate};
+    if (k == 0) return plain(DRAFT_PLAIN_CREDIT);
+    return (draft_plan){.arm = p.arm, .k = k, .reason = reason, .rate = p.rate, .n_caught = n_caught};
 }
 
 /* The width that an arm about which nothing is known would get. */
@@ -350,6 +383,17 @@ static draft_plan plan_probe(draft_control *c, int64_t n_ctx, promise p)
     return plain(DRAFT_PLAIN_PROBE);
 }
 
+/* The best promise, which is doubted now and then while the credit does not cover it. */
+static draft_plan plan_best(draft_control *c, int64_t n_ctx, promise best, const draft_offer *offers)
+{
+    const draft_plan p = afford(c, n_ctx, best, &offers[best.arm], DRAFT_BEST);
+    if (p.arm >= 0 || c->n_tokens - c->retried_at < c->params.rest_tokens) return p;
+    c->retried_at = c->n_tokens;
+    doubt_cost(c, n_ctx, &c->arm[best.arm]);
+    c->arm[best.arm].n_costs = 0;
+    return p;
+}
+
 static draft_plan choose(draft_control *c, int64_t n_ctx, const draft_offer *offers)
 {
     if (!draft_cost_is_known(&c->cost)) return plain(DRAFT_PLAIN_UNMEASURED);
@@ -357,7 +401,7 @@ static draft_plan choose(draft_control *c, int64_t n_ctx, const draft_offer *off
     c->best_rate = best.rate;
     draft_plan p = plain(DRAFT_PLAIN_BEST);
     if (plan_any_trial(c, n_ctx, offers, &p)) return p;
-    if (best.rate < (1 + c->params.min_gain) * draft_control_plain_rate(c, n_ctx)) {
+    if (best.rate < (1 + draft_control_margin(c)) * draft_control_plain_rate(c, n_ctx)) {
         const bool is_refused = p.reason == DRAFT_PLAIN_CREDIT;
         p = plan_without_promise(c, n_ctx, offers);
         if (p.reason == DRAFT_PLAIN_BEST && is_refused) p.reason = DRAFT_PLAIN_CREDIT;
@@ -370,7 +414,7 @@ static draft_plan choose(draft_control *c, int64_t n_ctx, const draft_offer *off
         if (p.arm >= 0) return p;
         c->trial.arm = DRAFT_NO_ARM;
     }
-    return afford(c, n_ctx, best, &offers[best.arm], DRAFT_BEST);
+    return plan_best(c, n_ctx, best, offers);
 }
 
 draft_plan draft_control_plan(draft_control *c, int64_t n_ctx, const draft_offer *offers)
@@ -409,7 +453,7 @@ int draft_control_width(const draft_control *c, int64_t n_ctx, const float *conf
         k = best_cut(c, n_ctx, arm, conf, n, &accepted, &verify_ms);
         if (c->plan.reason != DRAFT_BEST) k = wider(k) < n ? wider(k) : n;
     }
-    while (k > 0 && worst_loss(c, n_ctx, arm, n_drafted, k) > c->credit) k--;
+    while (k > 0 && worst_loss(c, n_ctx, arm, n_drafted, k, c->plan.n_caught) > c->credit) k--;
     return k;
 }
 
@@ -458,8 +502,27 @@ static void learn_probe(draft_control *c, const draft_outcome *o)
     draft_cost_observe(&c->cost, o->n_ctx, 1, o->verify_ms);
 }
 
+static void learn_feed(draft_feed_rate *r, int n, double ms)
+{
+    if (n < 1 || !(ms >= 0) || !isfinite(ms)) return;
+    if (r->n == 0) r->ms = ms / n;
+    follow(&r->ms, ms / n);
+    r->n += r->n < FIRST_COSTS;
+}
+
+/* Of steps whose width is known. */
+static void learn_scatter(draft_control *c, const draft_outcome *o)
+{
+    const double expected = draft_cost_ms(&c->cost, o->n_ctx, 1 + o->n_verified);
+    if (!draft_cost_is_known(&c->cost) || !(o->verify_ms > 0) || !(expected > 0)) return;
+    c->scatter += SCATTER_RATE * (fmin(fabs(o->verify_ms / expected - 1), 1) - c->scatter);
+}
+
 static void learn_costs(draft_control *c, const draft_outcome *o)
 {
+    if (c->plan.arm < 0) learn_scatter(c, o);
+    learn_feed(&c->fed, o->n_fed, o->fed_ms);
+    learn_feed(&c->caught, o->n_caught, o->caught_ms);
     if (c->plan.reason == DRAFT_PLAIN_PROBE)
         learn_probe(c, o);
     else
@@ -499,7 +562,8 @@ static void follow_trial(draft_control *c, draft_arm *a, const draft_outcome *o)
     t->n_misses += o->n_verified > 0 && o->n_accepted == 0;
     bool is_over = --t->n_left == 0;
     if (t->reason == DRAFT_EXPLORE) {
-        const double ms = draft_control_step_ms(c, o->n_ctx, t->arm, o->n_drafted, o->n_verified);
+        const double ms = draft_control_step_ms(c, o->n_ctx, t->arm, o->n_drafted, o->n_verified) +
+                          (1 + o->n_accepted) * feed_ms(c, o->n_ctx, a);
         const bool is_promising = (1 + o->n_accepted) / ms > c->best_rate;
         a->n_skips = is_promising ? 0 : a->n_skips < MAX_SKIPS / 2 ? 2 * a->n_skips + 1 : MAX_SKIPS;
         a->skips_left = a->n_skips;
@@ -536,7 +600,10 @@ void draft_control_observe(draft_control *c, const draft_outcome *outcome)
     if (!draft_cost_is_known(&c->cost)) return;
     c->n_since_probe = c->plan.arm >= 0 ? c->n_since_probe + 1 : 0;
     if (c->plan.arm >= 0) learn_arm(c, &o);
-    const double ms = draft_control_step_ms(c, o.n_ctx, c->plan.arm, o.n_drafted, o.n_verified);
-    const double saved = tokens - ms * draft_control_plain_rate(c, o.n_ctx);
-    c->credit = fmin(c->params.grant, c->credit + saved + tokens * c->params.allowance);
+    const double ms = draft_control_step_ms(c, o.n_ctx, c->plan.arm, o.n_drafted, o.n_verified) + o.n_fed * c->fed.ms +
+                      o.n_caught * c->caught.ms;
+    const double grant = c->params.grant, most = MOST_SAVED * grant, least = -MOST_DEBT * grant;
+    c->credit += tokens - ms * draft_control_plain_rate(c, o.n_ctx);
+    c->credit += fmin(tokens * c->params.allowance, fmax(0, grant - c->credit));
+    c->credit = fmin(most, fmax(c->credit, least));
 }

@@ -7,9 +7,10 @@
  * What it promises, in modelled time (by the table of costs), whatever the drafters do:
  *     time of n tokens <= (1 + allowance) * n * plain + grant * plain
  * where `plain` is the time of a one-row step. Every step that drafts is paid from a credit, counted in plain steps: it
- * starts at `grant` (which is also its upper limit), every token adds `allowance`, a step adds what it saved and takes
+ * starts at `grant`, up to which every token adds `allowance`; a step adds what it saved, up to twice that, and takes
  * what it lost against plain steps; and a step is only begun when the credit covers its loss with nothing accepted.
- * With the defaults that is at most 2 % + 12 plain steps.
+ * With the defaults that is at most 1 % + 8 plain steps. Feeding the context of a drafter counts as its loss. Only what
+ * a step cost more than anybody expected goes beyond; above twice the grant such a debt is forgiven.
  *
  * Deterministic: counters instead of random numbers, times only as arguments. Choices may depend on times; the tokens
  * never do, since verification is exact. */
@@ -17,6 +18,7 @@
 #define FACET_DECODE_DRAFT_CONTROL_H
 
 #include "decode/draft_cost.h"
+#include "decode/draft_feed.h"
 #include "decode/draft_reach.h"
 
 enum { DRAFT_MAX_ARMS = 6, DRAFT_NO_ARM = -1 };
@@ -39,17 +41,19 @@ typedef struct draft_arm_desc {
     bool has_conf;          /* its drafts come with confidences (chains) or weights (trees) */
     bool is_cost_per_token; /* drafting k tokens costs k times as much as one (else: the same for every k) */
     double draft_share;     /* first guess: of one token, or of a draft, in plain steps; 0 = not known */
+    bool is_fed;            /* it has a context, which is fed with every token while it drafts */
+    double feed_share;      /* first guess: of feeding one token, in plain steps */
 } draft_arm_desc;
 
 typedef struct draft_control_params {
-    double min_gain;   /* drafting must promise 1 + min_gain times the plain rate */
+    double min_gain;   /* drafting must promise 1 + min_gain times the plain rate, at least (draft_control_margin) */
     double hysteresis; /* another width or arm must promise 1 + hysteresis times the rate of the one in use */
     int rest_tokens;   /* tokens an arm rests after it stopped paying; then it is tried again, one arm at a time */
     int explore_steps; /* every so many drafting steps (oftener at first) one goes to a wider draft or another arm */
     double allowance, grant; /* see above; both in plain steps */
 } draft_control_params;
 
-/* 0.08, 0.03, 64, 32, 0.02, 12. */
+/* 0.08, 0.03, 64, 32, 0.01, 8. */
 draft_control_params draft_control_params_default(void);
 
 typedef enum draft_reason {
@@ -67,13 +71,16 @@ typedef struct draft_plan {
     int arm; /* DRAFT_NO_ARM: a plain step */
     int k;   /* drafts to ask for: positions of a chain or nodes of a tree; 0 for a plain step */
     draft_reason reason;
-    double rate; /* promised tokens per millisecond */
+    double rate;  /* promised tokens per millisecond */
+    int n_caught; /* tokens that its context is to be fed with first, the last of those that it lacks */
 } draft_plan;
 
 /* What an arm can do in this step. */
 typedef struct draft_offer {
     int k_max;         /* drafts it can give (room in the context, budget); 0 = nothing now */
     const float *conf; /* [k_max] confidences known before drafting (lookup drafters: the draft is free), else NULL */
+    int n_behind;      /* tokens that its context lacks */
+    int n_least;       /* of them, the last ones that it must be fed with to draft at all */
 } draft_offer;
 
 /* One step that was run. */
@@ -85,6 +92,10 @@ typedef struct draft_outcome {
     const float *conf;   /* [n_drafted] confidences of a chain (NULL: not known), or weights of a tree's nodes */
     const uint8_t *path; /* trees: [n_accepted + 1] accepted rows, path[0] = 0 */
     double draft_ms, verify_ms, other_ms; /* negative = not measured */
+    /* Tokens that the context of fed arms got: before the draft, which had fallen behind, and after the step; and the
+     * time of that, which the three above do not have. */
+    int n_caught, n_fed;
+    double caught_ms, fed_ms;
 } draft_outcome;
 
 /* State of one arm; read-only for others. */
@@ -106,6 +117,12 @@ typedef struct draft_arm {
     double cut_accepted, cut_ms; /* expected accepted drafts, expected milliseconds of verification */
 } draft_arm;
 
+/* Milliseconds for each of many tokens, as a running mean of n measurements. */
+typedef struct draft_feed_rate {
+    int n;
+    double ms;
+} draft_feed_rate;
+
 /* A few consecutive steps of one arm, to learn about it. */
 typedef struct draft_trial {
     int arm, n_left, n_misses; /* n_misses: its steps that accepted nothing */
@@ -117,6 +134,8 @@ typedef struct draft_control {
     draft_cost cost;
     double other_ms; /* running mean of a step's remaining time, of n_others measurements */
     int n_others;
+    draft_feed_rate fed, caught; /* of one token at a step, and of one of many that waited */
+    double scatter;              /* running mean of how far measured steps are off, relative */
     int n_arms;
     draft_arm arm[DRAFT_MAX_ARMS];
     int current; /* arm in use, DRAFT_NO_ARM while decoding plainly */
@@ -148,7 +167,15 @@ int draft_control_width(const draft_control *c, int64_t n_ctx, const float *conf
 /* The step that the last plan led to. A plain one has n_drafted = 0. */
 void draft_control_observe(draft_control *c, const draft_outcome *o);
 
-/* Expected milliseconds of a whole step: drafting n_drafted, verifying n_verified. arm may be DRAFT_NO_ARM. */
+/* What to do with the context of fed arms after the last plan, or at the beginning of a text: late while one of them is
+ * in use, the first text is not begun, or it costs next to nothing. */
+draft_feeding draft_control_feeding(const draft_control *c, int64_t n_ctx);
+/* What drafting must promise above the plain rate: min_gain, or more where measured times scatter so much that such a
+ * gain might be none. */
+double draft_control_margin(const draft_control *c);
+
+/* Expected milliseconds of a whole step: drafting n_drafted, verifying n_verified, without feeding. arm may be
+ * DRAFT_NO_ARM. */
 double draft_control_step_ms(const draft_control *c, int64_t n_ctx, int arm, int n_drafted, int n_verified);
 /* Tokens per millisecond of plain steps, as modelled. */
 double draft_control_plain_rate(const draft_control *c, int64_t n_ctx);

@@ -143,6 +143,7 @@ static facet_status open_into(facet_engine *e, const facet_engine_params *p, fac
     engine_config c;
     FACET_TRY(engine_prepare(e, p, &c, err));
     FACET_TRY(open_backend(e, p, &c, err));
+    e->can_leave_out = !c.is_cuda;
     engine_count_pages(&c, e->n_ctx, &e->kv);
     FACET_TRY(kv_pool_open(&e->kv, &e->pool, err));
     FACET_TRY(e->be->ops->load(e->be, e->weights, e->n_weights, err));
@@ -192,6 +193,7 @@ void facet_engine_close(facet_engine *e)
     if (e->be) e->be->ops->close(e->be);
     kv_pool_close(e->pool);
     plan_free(e->plan);
+    mem_free(e->spare_features);
     mem_free(e->kv.layers);
     mem_free(e->weights);
     mem_free(e);

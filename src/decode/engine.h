@@ -68,6 +68,8 @@ struct facet_engine {
     kv_desc kv;
     kv_pool *pool;
     int32_t n_ctx;
+    bool can_leave_out;    /* the backend: batch_seq.begin */
+    float *spare_features; /* of a session that was closed, for the next one (draft_feed.h) */
     draft_control control; /* what drafting costs here, and how well it goes */
     bool has_control;
     uint64_t n_runs; /* steps of the target so far: outputs can be read until the next one */

@@ -190,23 +190,24 @@ facet_status engine_draft_mtp(facet_engine *e, const kv_seq *s, const draft_chai
 
 /* ---- DFlash ---- */
 
-facet_status engine_draft_block(facet_engine *e, kv_seq *s, int32_t pending, int32_t base, int k, draft_rows *out,
-                                facet_error *err)
+facet_status engine_draft_block(facet_engine *e, kv_seq *s, const draft_block *b, draft_rows *out, facet_error *err)
 {
     enum { MAX_BLOCK = DRAFT_TREE_MAX_ROWS };
     const engine_plan *p = &e->dflash_block;
-    const int n = k + 1;
+    const int k = b->k, n = k + 1;
+    const int32_t base = b->base;
     int32_t token[MAX_BLOCK], pos[MAX_BLOCK], seq[MAX_BLOCK] = {0}, wanted[MAX_BLOCK];
     int32_t ids[MAX_BLOCK * ENGINE_TOP_K];
     float logp[MAX_BLOCK * ENGINE_TOP_K];
     int n_copies = 0;
     for (int i = 0; i < n; i++) {
-        token[i] = i ? e->dflash->dflash.mask_token : pending;
+        token[i] = i ? e->dflash->dflash.mask_token : b->pending;
         pos[i] = base + i;
         wanted[i] = i + 1;
     }
     FACET_TRY(engine_reserve(e, s, base, base + n, &n_copies, err));
-    const batch_seq view = engine_view(e, s, base, base + n);
+    batch_seq view = engine_view(e, s, base, base + n);
+    view.begin = b->begin;
     const batch in = {.n_rows = n,
                       .token = token,
                       .pos = pos,
@@ -233,10 +234,34 @@ facet_status engine_draft_block(facet_engine *e, kv_seq *s, int32_t pending, int
     return FACET_OK;
 }
 
+facet_status engine_draft_features(facet_engine *e, int row, float *out, facet_error *err)
+{
+    for (int t = 0; t < e->dflash->dflash.n_taps; t++, out += e->model->h.n_embd)
+        FACET_TRY(e->be->ops->read(e->be, e->compiled, e->tap_value[t], row, 1, out, err));
+    return FACET_OK;
+}
+
+facet_status engine_draft_put_features(facet_engine *e, int at, int n, const float *features, facet_error *err)
+{
+    const engine_plan *p = &e->dflash_inject;
+    return e->be->ops->write(e->be, p->compiled, p->plan->v_in_hidden, at, n, features, err);
+}
+
+facet_status engine_draft_take_features(facet_engine *e, const kv_seq *s, int n, int32_t start, facet_error *err)
+{
+    for (int i = 0; i < n; i++) {
+        e->pos[i] = e->slot[i] = start + i;
+        e->token[i] = e->seq[i] = 0;
+    }
+    const batch_seq view = engine_view(e, s, start, start + n);
+    const batch in = {
+        .n_rows = n, .token = e->token, .pos = e->pos, .slot = e->slot, .seq = e->seq, .n_seqs = 1, .seqs = &view};
+    return e->be->ops->run(e->be, e->dflash_inject.compiled, &in, err);
+}
+
 facet_status engine_draft_inject(facet_engine *e, const kv_seq *s, const int32_t *rows, int n, int32_t start,
                                  facet_error *err)
 {
-    if (!engine_has_drafter(e, PARK_DFLASH) || n == 0) return FACET_OK;
     const engine_plan *p = &e->dflash_inject;
     const uint32_t n_embd = e->model->h.n_embd;
     for (int t = 0; t < e->dflash->dflash.n_taps; t++) {
@@ -249,12 +274,5 @@ facet_status engine_draft_inject(facet_engine *e, const kv_seq *s, const int32_t
                             .n = n};
         FACET_TRY(e->be->ops->copy_rows(e->be, &c, err));
     }
-    for (int i = 0; i < n; i++) {
-        e->pos[i] = e->slot[i] = start + i;
-        e->token[i] = e->seq[i] = 0;
-    }
-    const batch_seq view = engine_view(e, s, start, start + n);
-    const batch in = {
-        .n_rows = n, .token = e->token, .pos = e->pos, .slot = e->slot, .seq = e->seq, .n_seqs = 1, .seqs = &view};
-    return e->be->ops->run(e->be, p->compiled, &in, err);
+    return engine_draft_take_features(e, s, n, start, err);
 }

@@ -37,13 +37,22 @@ typedef struct draft_chain {
 facet_status engine_draft_mtp(facet_engine *e, const kv_seq *s, const draft_chain *c, draft_rows *out,
                               facet_error *err);
 
-/* DFlash: marginals of the k positions after `pending` (k < block size). Reserves pages for them. */
-facet_status engine_draft_block(facet_engine *e, kv_seq *s, int32_t pending, int32_t base, int k, draft_rows *out,
-                                facet_error *err);
+/* DFlash: marginals of the k positions after `pending` (k < block size), which will stand at position `base`; the
+ * drafter sees its context from position `begin` on. Reserves pages for them. */
+typedef struct draft_block {
+    int32_t pending, base, begin;
+    int k;
+} draft_block;
+facet_status engine_draft_block(facet_engine *e, kv_seq *s, const draft_block *b, draft_rows *out, facet_error *err);
 
-/* DFlash: rows of the target's last step enter the drafter's context: rows[i] (NULL: i) as position start + i, n of
- * them. Nothing to do without a DFlash drafter, or while it is parked. */
+/* DFlash, while it is not parked: rows of the target's last step enter the drafter's context: rows[i] (NULL: i) as
+ * position start + i, n >= 1 of them. */
 facet_status engine_draft_inject(facet_engine *e, const kv_seq *s, const int32_t *rows, int n, int32_t start,
                                  facet_error *err);
+/* The same in three parts: the features [n_taps * n_embd] of one row are read; n rows of them are given back, to stand
+ * at row `at`; and rows 0 .. n - 1 enter as positions start .. */
+facet_status engine_draft_features(facet_engine *e, int row, float *out, facet_error *err);
+facet_status engine_draft_put_features(facet_engine *e, int at, int n, const float *features, facet_error *err);
+facet_status engine_draft_take_features(facet_engine *e, const kv_seq *s, int n, int32_t start, facet_error *err);
 
 #endif

@@ -8,7 +8,7 @@ facet_status kept_take(const facet_session *s, int32_t n, kept_text *out, facet_
 {
     kv_pool *pool = s->engine->pool;
     const size_t bytes = (size_t)n * sizeof *out->tokens;
-    kept_text k = {.n_tokens = n, .gap = s->gap, .tokens = mem_alloc(bytes)};
+    kept_text k = {.n_tokens = n, .gap = draft_feed_gap(&s->feed), .tokens = mem_alloc(bytes)};
     if (!k.tokens) return error_memory(err, "the tokens of a snapshot", bytes);
     const facet_status status = kv_seq_fork(pool, &s->kv, &k.kv, err);
     if (status != FACET_OK) {

@@ -116,7 +116,10 @@ static void forget_texts(facet_engine *e, unsigned parts)
         e->n_drops++;
         return;
     }
-    for (facet_session *s = e->sessions; s; s = s->next) s->gap = (draft_gap){0, s->n_tokens};
+    for (facet_session *s = e->sessions; s; s = s->next) {
+        draft_feed_reset(&s->feed, (draft_gap){0, s->n_tokens}, s->n_tokens);
+        s->mark_gap = (draft_gap){0, s->n_mark};
+    }
     snapshot_forget_drafts(e);
     prefix_forget_drafts(e);
 }

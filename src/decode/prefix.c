@@ -217,7 +217,8 @@ static bool look_at(search *f, session_state state)
 static void look_at_sessions(search *f, const facet_session *asking)
 {
     for (facet_session *s = f->engine->sessions; s; s = s->next) {
-        session_state live = {.kv = &s->kv, .tokens = s->tokens, .n_tokens = s->n_tokens, .gap = s->gap};
+        session_state live = {
+            .kv = &s->kv, .tokens = s->tokens, .n_tokens = s->n_tokens, .gap = draft_feed_gap(&s->feed)};
         if (s == asking) {
             const int32_t n = n_common(s->tokens, s->n_tokens, f->tokens, f->n);
             if (n > f->longest) f->longest = n;
@@ -226,6 +227,7 @@ static void look_at_sessions(search *f, const facet_session *asking)
         look_at(f, live);
         live.kv = &s->mark;
         live.n_tokens = s->n_mark;
+        live.gap = s->mark_gap;
         look_at(f, live);
     }
 }

@@ -32,6 +32,7 @@ void facet_session_close(facet_session *s)
     kv_seq_free(s->engine->pool, &s->mark);
     kv_seq_free(s->engine->pool, &s->kv);
     draft_ngram_close(s->ngram);
+    if (s->feed.features) draft_feed_free(s);
     mem_free(s->tokens);
     mem_free(s);
 }
@@ -64,7 +65,7 @@ facet_status facet_session_fork(const facet_session *s, facet_session **out, fac
     if (s->n_tokens) memcpy(f->tokens, s->tokens, (size_t)s->n_tokens * sizeof *f->tokens);
     f->n_tokens = s->n_tokens;
     f->n_prompt = s->n_prompt;
-    f->gap = s->gap;
+    draft_feed_reset(&f->feed, draft_feed_gap(&s->feed), f->n_tokens);
     *out = f;
     return FACET_OK;
 }
@@ -75,30 +76,10 @@ void session_drop_mark(facet_session *s)
     s->n_mark = 0;
 }
 
-/* Up to which the session holds tokens now: what lies behind is evaluated anew. */
-static void cut_gap(facet_session *s, int32_t n)
-{
-    if (s->gap.end > n) s->gap.end = n;
-    if (s->gap.end <= s->gap.begin) s->gap = (draft_gap){0};
-}
-
-/* One range for all that lacks context: it may cover more. */
-static void widen_gap(facet_session *s, int n)
-{
-    if (s->gap.end == s->gap.begin) s->gap.begin = s->n_tokens;
-    s->gap.end = s->n_tokens + n;
-}
-
-bool session_has_draft_context(const facet_session *s)
-{
-    return s->gap.end == s->gap.begin || s->n_tokens - s->gap.end >= s->engine->kv.groups[KV_GROUP_DRAFT].window;
-}
-
 facet_status session_commit(facet_session *s, const int32_t *tokens, const int32_t *rows, int n, int out_row,
                             facet_error *err)
 {
-    FACET_TRY(engine_draft_inject(s->engine, &s->kv, rows, n, s->n_tokens, err));
-    if (s->engine->dflash && !engine_has_drafter(s->engine, PARK_DFLASH)) widen_gap(s, n);
+    FACET_TRY(draft_feed_rows(s, rows, n, err));
     memmove(s->tokens + s->n_tokens, tokens, (size_t)n * sizeof *tokens);
     s->n_tokens += n;
     s->out_row = out_row;
@@ -208,12 +189,13 @@ static facet_status rewind_to(facet_session *s, int32_t n, facet_error *err)
         FACET_TRY(kv_seq_fork(pool, &s->mark, &kv, err));
         kv_seq_free(pool, &s->kv);
         s->kv = kv;
+        draft_feed_reset(&s->feed, s->mark_gap, n);
     }
     kv_seq_truncate(pool, &s->kv, n);
     s->n_tokens = n;
     if (s->n_prompt > n + 1) s->n_prompt = n; /* the last token of a prompt may be what is evaluated again */
     s->out_run = 0;
-    cut_gap(s, n);
+    draft_feed_cut(&s->feed, n);
     if (s->ngram && draft_ngram_n_tokens(s->ngram) > n) draft_ngram_truncate(s->ngram, n);
     if (n < s->n_mark) {
         kv_seq_truncate(pool, &s->mark, n);
@@ -228,7 +210,7 @@ void session_clear(facet_session *s)
     kv_seq_free(s->engine->pool, &s->kv);
     s->n_tokens = s->n_prompt = s->n_kept = s->branch = 0;
     s->out_run = 0;
-    s->gap = (draft_gap){0};
+    draft_feed_reset(&s->feed, (draft_gap){0}, 0);
     if (s->ngram) draft_ngram_truncate(s->ngram, 0);
 }
 
@@ -262,8 +244,7 @@ facet_status session_adopt(facet_session *s, const session_state *from, int32_t 
     s->n_prompt = n;
     s->out_run = 0;
     s->branch = 0;
-    s->gap = from->gap;
-    cut_gap(s, n);
+    draft_feed_reset(&s->feed, from->gap, n);
     return FACET_OK;
 }
 
@@ -310,6 +291,7 @@ void session_set_mark(facet_session *s)
 {
     session_drop_mark(s);
     if (kv_seq_fork(s->engine->pool, &s->kv, &s->mark, NULL) == FACET_OK) s->n_mark = s->n_tokens;
+    s->mark_gap = draft_feed_gap(&s->feed);
     prefix_keep(s);
 }
 

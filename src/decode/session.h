@@ -4,14 +4,9 @@
 
 #include <stdatomic.h>
 
+#include "decode/draft_feed.h"
 #include "decode/draft_ngram.h"
 #include "decode/engine.h"
-
-/* Positions [begin, end) that the DFlash drafter's context lacks: they were evaluated while it was parked, or its
- * context was dropped. begin == end: none. */
-typedef struct draft_gap {
-    int32_t begin, end;
-} draft_gap;
 
 /* A state to go on from: the pages of tokens [n_tokens], all evaluated. Borrowed, or what a kept_text owns. */
 typedef struct session_state {
@@ -36,8 +31,9 @@ struct facet_session {
     draft_ngram *ngram; /* index of the tokens so far; NULL until n-gram drafting is used */
     kv_seq mark;        /* the pages as they were at the end of the last synced prompt: where kv has lost its window */
     int32_t n_mark;     /* tokens[0, n_mark) are what mark holds; 0 = no mark */
-    draft_gap gap;
-    int32_t branch; /* where the prompt in evaluation parts from others: kept for the next one. 0 = nowhere */
+    draft_gap mark_gap;
+    draft_feed feed; /* of the DFlash drafter */
+    int32_t branch;  /* where the prompt in evaluation parts from others: kept for the next one. 0 = nowhere */
     atomic_bool is_cancelled;
 };
 
@@ -59,8 +55,6 @@ facet_status session_adopt(facet_session *s, const session_state *from, int32_t 
 void session_clear(facet_session *s);
 /* FACET_ERR_PARKED when that has happened to all sessions since the engine's n_drops was what is given. */
 facet_status session_check_content(const facet_session *s, uint64_t n_drops, facet_error *err);
-/* False while the DFlash drafter would see positions that its context lacks. */
-bool session_has_draft_context(const facet_session *s);
 /* Keeps the pages as they are now for a next prompt that begins like this one; without if the pool is too full. */
 void session_set_mark(facet_session *s);
 /* Adds rows of the session to the engine's step; gives up the mark where the pool needs it. */

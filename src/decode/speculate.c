@@ -123,6 +123,12 @@ static double guess_draft(const facet_engine *e, const strategy_ops *ops)
     return bytes_of(e, e->dflash_block.plan, n_rows) / plain * (1 + (n_rows - 1) * guess_row(e));
 }
 
+/* What feeding the context of a drafter with a token costs, likewise. */
+static double guess_feed(const facet_engine *e, const strategy_ops *ops)
+{
+    return ops->desc.is_fed ? bytes_of(e, e->dflash_inject.plan, 1) / bytes_of(e, e->plan, 1) : 0;
+}
+
 /* What earlier generations learned holds as long as the same strategies are at hand. */
 static void begin_control(speculation *sp)
 {
@@ -132,6 +138,7 @@ static void begin_control(speculation *sp)
     for (int i = 0; i < sp->n_arms; i++) {
         desc[i] = sp->arm[i].ops->desc;
         desc[i].draft_share = guess_draft(e, sp->arm[i].ops);
+        desc[i].feed_share = guess_feed(e, sp->arm[i].ops);
         is_same = is_same && strcmp(e->control.arm[i].desc.name, desc[i].name) == 0;
     }
     if (is_same) {
@@ -142,6 +149,7 @@ static void begin_control(speculation *sp)
     }
     sp->has_control = true;
     draft_control_begin(&sp->control);
+    draft_feed_set(sp->s, draft_control_feeding(&sp->control, sp->s->n_tokens));
 }
 
 void speculation_end(speculation *sp)
@@ -159,6 +167,7 @@ facet_status speculation_begin(speculation *sp, facet_session *s, const facet_sp
     sp->s = s;
     sp->opts = *opts;
     sp->last_arm = DRAFT_NO_ARM;
+    draft_feed_set(s, DRAFT_FEED_NOW);
     if (ops)
         add_arm(sp, ops, DRAFT_TREE_MAX_NODES, DRAFT_TREE_MAX_NODES);
     else if (opts->method != FACET_SPEC_NONE)
@@ -190,8 +199,10 @@ static facet_status ask(speculation *sp, int32_t pending, int room, facet_error 
         FACET_TRY(
             st->ops->offer(st, sp->s, pending, least(st->k_max, room), &offer[i].k_max, known[i], &has_known, err));
         if (has_known) offer[i].conf = known[i];
+        if (st->ops->desc.is_fed) offer[i].n_behind = draft_feed_lag(sp->s, &offer[i].n_least);
     }
     sp->plan = draft_control_plan(&sp->control, sp->s->n_tokens, offer);
+    draft_feed_set(sp->s, draft_control_feeding(&sp->control, sp->s->n_tokens));
     sp->is_planned = true;
     return FACET_OK;
 }
@@ -218,6 +229,7 @@ static facet_status draft(speculation *sp, const chooser *c, int32_t pending, in
     if (sp->plan.arm == DRAFT_NO_ARM || sp->plan.k < 1) return FACET_OK;
     strategy *st = &sp->arm[sp->plan.arm];
     proposal *p = &sp->proposal;
+    if (sp->is_planned && st->ops->desc.is_fed) draft_feed_shorten(sp->s, sp->plan.n_caught);
     FACET_TRY(st->ops->propose(st, sp->s, pending, sp->plan.k, p, err));
     FACET_TRY(verify_cut(c, pending, p, err));
     sp->n_drafted = p->n;
@@ -234,8 +246,10 @@ facet_status speculation_draft(speculation *sp, const chooser *c, int32_t pendin
 {
     const uint64_t t0 = clock_ns();
     const int room = least(sp->s->engine->n_ctx - sp->s->n_tokens - 1, n_left - 1);
+    draft_feed_cost(sp->s, &sp->caught_ms); /* the prompt's */
     FACET_TRY(draft(sp, c, pending, least(room, max_rows - 1), err));
-    sp->draft_ms = ms_since(t0);
+    sp->n_caught = draft_feed_cost(sp->s, &sp->caught_ms);
+    sp->draft_ms = ms_since(t0) - sp->caught_ms;
     sp->is_switched = sp->plan.arm != sp->last_arm;
     sp->last_arm = sp->plan.arm;
     return verify_part(sp->s, pending, &sp->proposal, &sp->part, err);
@@ -264,8 +278,12 @@ facet_status speculation_step(speculation *sp, const chooser *c, int32_t pending
     return status;
 }
 
-static void observe(speculation *sp, int m, int n_moves, int64_t n_ctx, double other_ms)
+/* ms: since the choices were made. */
+static void observe(speculation *sp, int m, int n_moves, int64_t n_ctx, double ms)
 {
+    double fed_ms;
+    const int n_fed = draft_feed_cost(sp->s, &fed_ms);
+    const double other_ms = ms - fed_ms;
     const proposal *p = &sp->proposal;
     const int n_accepted = sp->verdict.n_path - 1;
     const spec_step step = {.method =
@@ -280,7 +298,7 @@ static void observe(speculation *sp, int m, int n_moves, int64_t n_ctx, double o
                             .is_switched = sp->is_switched,
                             .draft_ms = sp->draft_ms,
                             .verify_ms = sp->verify_ms,
-                            .other_ms = other_ms};
+                            .other_ms = ms + sp->caught_ms};
     spec_stats_add(&sp->stats, &step);
     if (p->n > 0) draft_adaptive_observe(&sp->window, n_accepted + 1, p->n + 1);
     if (!sp->is_planned) return;
@@ -292,7 +310,11 @@ static void observe(speculation *sp, int m, int n_moves, int64_t n_ctx, double o
                              .path = p->is_tree ? sp->verdict.path : NULL,
                              .draft_ms = sp->draft_ms,
                              .verify_ms = sp->is_shared ? -1 : sp->verify_ms,
-                             .other_ms = sp->is_shared ? -1 : other_ms};
+                             .other_ms = sp->is_shared ? -1 : other_ms,
+                             .n_caught = sp->n_caught,
+                             .n_fed = n_fed,
+                             .caught_ms = sp->caught_ms,
+                             .fed_ms = fed_ms};
     draft_control_observe(&sp->control, &o);
 }
 

@@ -28,6 +28,8 @@ typedef struct speculation {
     int last_arm;
     bool is_shared;
     double draft_ms, verify_ms;
+    int n_caught; /* positions that the drafter's context got before the draft, and the time of that */
+    double caught_ms;
     facet_spec_stats stats;
 } speculation;
 

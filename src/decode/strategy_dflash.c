@@ -11,24 +11,27 @@ static facet_status offer(strategy *st, facet_session *s, int32_t pending, int k
 {
     (void)st, (void)pending, (void)known, (void)err;
     *has_known = false;
-    *k = engine_has_drafter(s->engine, PARK_DFLASH) && session_has_draft_context(s) ? k_max : 0;
+    *k = engine_has_drafter(s->engine, PARK_DFLASH) && draft_feed_has_context(s) ? k_max : 0;
     return FACET_OK;
 }
 
 /* A block takes pages of the draft group, which the mark may hold. */
-static facet_status draft_block(facet_session *s, int32_t pending, int depth, draft_rows *rows, facet_error *err)
+static facet_status block_after(facet_session *s, int32_t pending, int depth, draft_rows *rows, facet_error *err)
 {
-    facet_status status = engine_draft_block(s->engine, &s->kv, pending, s->n_tokens, depth, rows, err);
+    FACET_TRY(draft_feed_catch_up(s, err));
+    const draft_block b = {
+        .pending = pending, .base = s->n_tokens, .begin = s->engine->can_leave_out ? s->feed.gap.end : 0, .k = depth};
+    facet_status status = engine_draft_block(s->engine, &s->kv, &b, rows, err);
     if (status != FACET_ERR_LIMIT || !s->n_mark) return status;
     session_drop_mark(s);
-    return engine_draft_block(s->engine, &s->kv, pending, s->n_tokens, depth, rows, err);
+    return engine_draft_block(s->engine, &s->kv, &b, rows, err);
 }
 
 static facet_status propose_chain(strategy *st, facet_session *s, int32_t pending, int k, proposal *out,
                                   facet_error *err)
 {
     draft_rows rows;
-    FACET_TRY(draft_block(s, pending, k, &rows, err));
+    FACET_TRY(block_after(s, pending, k, &rows, err));
     out->n = rows.n;
     out->is_tree = false;
     out->has_conf = true;
@@ -50,7 +53,7 @@ static facet_status propose_tree(strategy *st, facet_session *s, int32_t pending
     int depth = s->engine->dflash->dflash.block_size - 1;
     const int room = s->engine->n_ctx - s->n_tokens - 1;
     if (depth > room) depth = room;
-    FACET_TRY(draft_block(s, pending, depth, &rows, err));
+    FACET_TRY(block_after(s, pending, depth, &rows, err));
     int32_t token[DRAFT_TREE_MAX_NODES * DRAFT_TREE_RANKS];
     float logp[DRAFT_TREE_MAX_NODES * DRAFT_TREE_RANKS];
     for (int j = 0; j < rows.n; j++)
@@ -71,13 +74,13 @@ static facet_status propose_tree(strategy *st, facet_session *s, int32_t pending
 
 const strategy_ops strategy_dflash_chain = {
     .method = FACET_SPEC_DFLASH,
-    .desc = {.name = "dflash", .has_conf = true},
+    .desc = {.name = "dflash", .has_conf = true, .is_fed = true},
     .offer = offer,
     .propose = propose_chain,
 };
 const strategy_ops strategy_dflash_tree = {
     .method = FACET_SPEC_DFLASH,
-    .desc = {.name = "dflash tree", .is_tree = true, .has_conf = true},
+    .desc = {.name = "dflash tree", .is_tree = true, .has_conf = true, .is_fed = true},
     .offer = offer,
     .propose = propose_tree,
 };

@@ -168,7 +168,8 @@ static void test_mask_bits(void **state)
         attn_row *row = m.rows.row;
         for (int32_t b = 0; b < w.w.n_pages; b++) {
             bool is_read = false;
-            for (int h = 0; h < w.w.s.n_kv_heads; h++) is_read |= sparse_reads(attn_row_blocks(row, h), b * KV_PAGE_LEN);
+            for (int h = 0; h < w.w.s.n_kv_heads; h++)
+                is_read |= sparse_reads(attn_row_blocks(row, h), b * KV_PAGE_LEN);
             if (!is_read)
                 memset(w.w.layer.pages + (size_t)w.w.table[b] * w.w.layer.page_bytes, 0xff, w.w.layer.page_bytes);
         }

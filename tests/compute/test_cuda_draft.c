@@ -92,7 +92,7 @@ static int add_layer(fixture *f, attn_sight sight, int window)
     enum { HEADS = 4, KV_HEADS = 2, D = 128 };
     int q = add_input(f, TYPE_F32, HEADS * D, true, 0.3), k = add_input(f, TYPE_F32, KV_HEADS * D, true, 1),
         v = add_input(f, TYPE_F32, KV_HEADS * D, true, 1), o = add_output(f, ROWS_ALL, VALUE_F32, HEADS * D);
-    f->layer = (kv_layer_desc){0, KV_HEADS, D, KV_F16, KV_F16};
+    f->layer = (kv_layer_desc){.n_kv_heads = KV_HEADS, .head_dim = D, .k_type = KV_F16, .v_type = KV_F16};
     f->kv = (kv_desc){.n_groups = 1, .n_layers = 1, .groups = {{64, N_PAGES}}, .layers = &f->layer};
     f->has_kv = true;
     plan_op *op = add_op(f, OP_KV_WRITE, k, v, -1);

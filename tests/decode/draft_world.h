@@ -25,6 +25,7 @@ typedef struct drafter {
     confidence conf;
     int from, to;      /* tokens of the text in which it works; outside nothing is accepted. to 0 = to the end */
     int offered_every; /* it has something to offer in every n-th stretch of 50 tokens only; 0 = always */
+    double feed_ms, caught_ms; /* its context: for each token at a step, or of many that waited; 0 = it has none */
 } drafter;
 
 typedef struct world {
@@ -118,8 +119,9 @@ static double fixed_run(const world *w, const drafter *d, int k, uint64_t seed, 
     double ms = 0;
     for (int tokens = from; tokens < to;) {
         const int drafts = is_offered(d, tokens) ? k : 0;
-        ms += verify_ms(w, 1 + drafts) + w->other_ms + draft_ms(d, drafts);
-        tokens += 1 + accepted(d, seed, tokens, drafts);
+        const int n = 1 + accepted(d, seed, tokens, drafts);
+        ms += verify_ms(w, 1 + drafts) + w->other_ms + draft_ms(d, drafts) + n * d->feed_ms;
+        tokens += n;
     }
     return ms;
 }
@@ -143,8 +145,10 @@ typedef struct run {
     rng luck;     /* of the noise */
     int n_measured;
     uint64_t hiccups;    /* bit i: the i-th measured time is forty times as long */
-    double worst_excess; /* highest ms / plain - 1.02 * tokens at the end of any step */
+    double worst_excess; /* highest ms / plain - 1.01 * tokens at the end of any step */
     uint64_t choices;    /* hash of every plan */
+    int n_behind;        /* tokens that the context of fed drafters lacks */
+    double feeding_ms;   /* of ms */
 } run;
 
 static void start(run *r, const world *w, uint64_t seed)
@@ -155,6 +159,8 @@ static void start(run *r, const world *w, uint64_t seed)
             (draft_arm_desc){.name = w->d[i].name,
                              .has_conf = w->d[i].conf != CONF_NONE,
                              .is_cost_per_token = w->d[i].token_ms > 0,
+                             .is_fed = w->d[i].feed_ms > 0,
+                             .feed_share = w->d[i].feed_ms / w->base_ms,
                              .draft_share = (w->d[i].token_ms > 0 ? w->d[i].token_ms : w->d[i].flat_ms) / w->base_ms};
     memset(r, 0, sizeof *r);
     r->w = w;
@@ -177,12 +183,53 @@ static double measured(run *r, double ms)
     return ms * exp(r->noise * rng_normal(&r->luck)) * (rng_below(&r->luck, 100) ? 1 : 20);
 }
 
+/* What waits is fed before a draft, or when feeding goes on. */
+static void catch_up(run *r, const drafter *d, int n, draft_outcome *o)
+{
+    o->n_caught = n;
+    o->caught_ms = n * d->caught_ms;
+    r->n_behind = 0;
+}
+
+static const drafter *fed_drafter(const world *w)
+{
+    for (int i = 0; i < w->n_drafters; i++)
+        if (w->d[i].feed_ms > 0) return &w->d[i];
+    return NULL;
+}
+
+/* After the plan: as a session does (draft_feed.h). */
+static void feed(run *r, const drafter *d, draft_outcome *o)
+{
+    const draft_plan *p = &r->c.plan;
+    const draft_feeding feeding = draft_control_feeding(&r->c, 0);
+    const int n = 1 + o->n_accepted;
+    const bool drafts = p->arm >= 0 && r->c.arm[p->arm].desc.is_fed, is_full = r->n_behind + n > DRAFT_TAIL;
+    if (drafts)
+        catch_up(r, d, p->n_caught, o);
+    else if (is_full && feeding == DRAFT_FEED_LATE)
+        catch_up(r, d, r->n_behind, o);
+    if (feeding == DRAFT_FEED_NOW || (is_full && feeding == DRAFT_FEED_LATE)) {
+        o->n_fed = n;
+        o->fed_ms = n * d->feed_ms;
+    } else {
+        r->n_behind = is_full ? DRAFT_TAIL : r->n_behind + n;
+    }
+    r->feeding_ms += o->caught_ms + o->fed_ms;
+    r->ms += o->caught_ms + o->fed_ms;
+}
+
 static void advance(run *r)
 {
     const world *w = r->w;
     draft_offer offers[DRAFT_MAX_ARMS] = {0};
     float conf[64];
-    for (int i = 0; i < w->n_drafters; i++) offers[i].k_max = is_offered(&w->d[i], r->tokens) ? w->d[i].k_max : 0;
+    const drafter *fed = fed_drafter(w);
+    for (int i = 0; i < w->n_drafters; i++) {
+        offers[i].k_max = is_offered(&w->d[i], r->tokens) ? w->d[i].k_max : 0;
+        offers[i].n_behind = w->d[i].feed_ms > 0 ? r->n_behind : 0;
+        offers[i].n_least = offers[i].n_behind < DRAFT_LEAST_CONTEXT ? offers[i].n_behind : DRAFT_LEAST_CONTEXT;
+    }
     const draft_plan p = draft_control_plan(&r->c, 0, offers);
     draft_outcome o = {.verify_ms = verify_ms(w, 1), .other_ms = w->other_ms, .draft_ms = -1};
     if (p.arm >= 0) {
@@ -196,11 +243,12 @@ static void advance(run *r)
         o.draft_ms = draft_ms(d, p.k);
     }
     r->ms += o.verify_ms + o.other_ms + fmax(o.draft_ms, 0);
+    if (fed) feed(r, fed, &o);
     o.verify_ms = measured(r, o.verify_ms);
     o.draft_ms = measured(r, o.draft_ms);
     draft_control_observe(&r->c, &o);
     r->tokens += 1 + o.n_accepted;
-    r->worst_excess = fmax(r->worst_excess, r->ms / plain_ms(w) - 1.02 * r->tokens);
+    r->worst_excess = fmax(r->worst_excess, r->ms / plain_ms(w) - 1.01 * r->tokens);
     r->choices = (r->choices ^ (uint64_t)(p.arm * 64 + p.k * 8 + o.n_verified)) * 0x9e3779b97f4a7c15u;
 }
 

@@ -322,8 +322,8 @@ static inline float *spec_read_floats(facet_session *s, int value, uint32_t widt
     return out;
 }
 
-/* s goes on as it was; a fork of it looks ahead. */
-static inline spec_state spec_look(facet_session *s)
+/* s goes on as it was; a fork of it looks ahead. The DFlash drafter sees its context from begin on. */
+static inline spec_state spec_look_from(facet_session *s, int32_t begin)
 {
     facet_engine *e = s->engine;
     const uint32_t V = e->model->h.n_vocab;
@@ -338,16 +338,25 @@ static inline spec_state spec_look(facet_session *s)
     out.logits = spec_read_floats(s, e->plan->v_logits, V);
     if (e->mtp) out.hidden = spec_read_floats(s, e->plan->v_hidden, e->model->h.n_embd);
     if (s->n_tokens + 2 > e->n_ctx) return out;
+    assert_ok(draft_feed_catch_up(s, &err), err); /* the same context, sooner */
     assert_ok(facet_session_fork(s, &f, &err), err);
     assert_ok(session_append(f, &token, 1, &err), err);
     out.next = spec_read_floats(f, e->plan->v_logits, V);
     const draft_chain chain = {.pending = 301, .base = f->n_tokens, .out_row = f->out_row, .k = 4};
     if (e->mtp) assert_ok(engine_draft_mtp(e, &f->kv, &chain, &out.mtp, &err), err);
     const int room = e->n_ctx - f->n_tokens - 1;
-    const int block = e->dflash ? e->dflash->dflash.block_size - 1 : 0, k = block < room ? block : room;
-    if (k > 0) assert_ok(engine_draft_block(e, &f->kv, chain.pending, f->n_tokens, k, &out.dflash, &err), err);
+    const int most = e->dflash ? e->dflash->dflash.block_size - 1 : 0, k = most < room ? most : room;
+    const draft_block block = {.pending = chain.pending, .base = f->n_tokens, .begin = begin, .k = k};
+    if (k > 0) assert_ok(engine_draft_block(e, &f->kv, &block, &out.dflash, &err), err);
     facet_session_close(f);
     return out;
+}
+
+static inline spec_state spec_look(facet_session *s)
+{
+    facet_error err;
+    assert_ok(draft_feed_catch_up(s, &err), err); /* gaps grow no more */
+    return spec_look_from(s, s->feed.gap.end);
 }
 
 static inline void spec_assert_same_rows(const draft_rows *a, const draft_rows *b, const char *who, const char *what)
@@ -378,6 +387,18 @@ static inline void spec_free_state(spec_state *s)
     *s = (spec_state){0};
 }
 
+/* Behind a gap the drafter's context is what it is without one. */
+static inline void spec_assert_same_behind_gap(facet_session *s, const draft_rows *got, const char *what)
+{
+    facet_session *whole = spec_session(s->engine);
+    facet_error err;
+    assert_ok(facet_session_sync(whole, s->tokens, (size_t)s->n_tokens, &err), err);
+    spec_state want = spec_look_from(whole, s->feed.gap.end);
+    spec_assert_same_rows(got, &want.dflash, "dflash behind a gap", what);
+    spec_free_state(&want);
+    facet_session_close(whole);
+}
+
 /* The session holds what another one of its engine held: tokens, pages, logits, the cache and the drafters' view of it,
  * to the bit. */
 static inline void spec_assert_holds(facet_session *s, const spec_state *want, const char *what)
@@ -397,7 +418,10 @@ static inline void spec_assert_holds(facet_session *s, const spec_state *want, c
     spec_assert_same_floats(got.hidden, want->hidden, e->model->h.n_embd, "hidden state, element", what);
     spec_assert_same_floats(got.next, want->next, e->model->h.n_vocab, "logit after one more token", what);
     spec_assert_same_rows(&got.mtp, &want->mtp, "mtp", what);
-    spec_assert_same_rows(&got.dflash, &want->dflash, "dflash", what);
+    if (s->feed.gap.end == 0)
+        spec_assert_same_rows(&got.dflash, &want->dflash, "dflash", what);
+    else
+        spec_assert_same_behind_gap(s, &got.dflash, what);
     spec_free_state(&got);
 }
 

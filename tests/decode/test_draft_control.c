@@ -278,15 +278,15 @@ static void credit_bounds_what_is_begun(void **state)
 {
     (void)state;
     static draft_control c;
-    const draft_arm_desc dear = {.name = "dear", .draft_share = 10}; /* a failure costs ten plain steps */
+    const draft_arm_desc dear = {.name = "dear", .draft_share = 6}; /* a failure costs six plain steps */
     draft_control_init(&c, NULL, &dear, 1, NULL, 0);
     measure(&c, 28, 0);
     assert_int_equal(step(&c, 5, 0).arm, 0);
-    assert_true(fabs(c.credit - (12 - 10 + 0.02)) < 1e-9);
+    assert_true(fabs(c.credit - (8 - 6 + 0.01)) < 1e-9);
     const draft_plan p = step(&c, 5, 0);
     assert_int_equal(p.arm, DRAFT_NO_ARM);
     assert_int_equal(p.reason, DRAFT_PLAIN_CREDIT);
-    const draft_arm_desc dearer = {.name = "dearer", .draft_share = 13};
+    const draft_arm_desc dearer = {.name = "dearer", .draft_share = 9};
     draft_control_init(&c, NULL, &dearer, 1, NULL, 0);
     measure(&c, 28, 0);
     for (int i = 0; i < 500; i++) assert_int_equal(step(&c, 5, 0).arm, DRAFT_NO_ARM); /* never affordable */
@@ -309,7 +309,7 @@ static void an_unaffordable_arm_is_passed_over(void **state)
 {
     (void)state;
     static draft_control c;
-    const draft_arm_desc dear = {.name = "dear", .draft_share = 13};
+    const draft_arm_desc dear = {.name = "dear", .draft_share = 17};
     draft_control_init(&c, NULL, (const draft_arm_desc[]){dear, mtp}, 2, NULL, 0);
     measure(&c, 28, 0.25);
     assert_in_range(drafting_steps(&c, 300), 290, 300);
@@ -458,7 +458,7 @@ static void a_new_request_keeps_costs_and_half_of_the_evidence(void **state)
     draft_control_begin(&c);
     assert_true(fabs(c.arm[0].reach.any_depth[DRAFT_REACH_BINS].n - n / 2) < 1e-12);
     assert_int_equal(c.arm[0].rests_until, 0);
-    assert_true(fabs(c.credit - fmin(12, credit + 0.02)) < 1e-12); /* no new grant */
+    assert_true(fabs(c.credit - fmin(8, credit + 0.01)) < 1e-12); /* no new grant */
     assert_true(draft_cost_is_known(&c.cost));
 }
 

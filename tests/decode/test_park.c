@@ -200,19 +200,19 @@ static void a_gap_in_the_drafters_context(void **state)
     assert_ok(engine_park(w.engine, PARK_DFLASH, FACET_PARK_KV_KEEP, NULL, &err), err);
     assert_ok(facet_session_sync(s, text, N + 20, &err), err);
     assert_ok(engine_unpark(w.engine, PARK_DFLASH, NULL, &err), err);
-    assert_int_equal(s->gap.begin, N);
-    assert_int_equal(s->gap.end, N + 20);
-    assert_false(session_has_draft_context(s));
+    assert_int_equal(s->feed.gap.begin, N);
+    assert_int_equal(s->feed.gap.end, N + 20);
+    assert_false(draft_feed_has_context(s));
     assert_ok(snapshot_store(s, 0, -1, NULL, &err), err);
     snap_answer a = snap_say(s, text, N + 40, 32, &dflash, NULL);
     snap_assert_ids(a.ids, want.ids, 32, "with a gap");
     assert_int_equal(a.r.spec.drafted, 0);
     facet_session *t = spec_session(w.engine);
     assert_ok(snapshot_restore(t, 0, &err), err); /* snapshots know it */
-    assert_false(session_has_draft_context(t));
+    assert_false(draft_feed_has_context(t));
 
     assert_ok(facet_session_sync(s, text, N, &err), err); /* back before the gap */
-    assert_true(session_has_draft_context(s));
+    assert_true(draft_feed_has_context(s));
     a = snap_say(s, text, N + 40, 32, &dflash, NULL);
     snap_assert_ids(a.ids, want.ids, 32, "without it");
     assert_true(a.r.spec.drafted > 0);
@@ -221,7 +221,7 @@ static void a_gap_in_the_drafters_context(void **state)
     /* its context dropped: all of it is missing, the target's is not */
     assert_ok(engine_park(w.engine, PARK_DFLASH, FACET_PARK_KV_DROP, NULL, &err), err);
     assert_ok(engine_unpark(w.engine, PARK_DFLASH, NULL, &err), err);
-    assert_false(session_has_draft_context(s));
+    assert_false(draft_feed_has_context(s));
     const int32_t n = s->n_tokens;
     a = snap_say(s, s->tokens, n, 8, &dflash, NULL);
     assert_int_equal(a.r.n_prefill, 1);

@@ -254,7 +254,7 @@ static void other_engines_refuse_it(void **state)
         facet_session *s = spec_session(w.engine);
         assert_ok(snapshot_load(w.engine, 0, temp_file("a"), &err), err);
         assert_ok(snapshot_restore(s, 0, &err), err);
-        assert_int_equal(session_has_draft_context(s), i == 0);
+        assert_int_equal(draft_feed_has_context(s), i == 0);
         const facet_speculation how = {.method = i ? FACET_SPEC_DFLASH : FACET_SPEC_MTP, .adapt = FACET_ADAPT_OFF};
         facet_session *fresh = spec_session(w.engine);
         const snap_answer want = snap_say(fresh, text, 300, 24, NULL, NULL), a = snap_say(s, text, 300, 24, &how, NULL);
@@ -276,7 +276,7 @@ static void other_engines_refuse_it(void **state)
     s = spec_session(w.engine);
     assert_ok(snapshot_load(w.engine, 0, temp_file("b"), &err), err);
     assert_ok(snapshot_restore(s, 0, &err), err);
-    assert_false(session_has_draft_context(s));
+    assert_false(draft_feed_has_context(s));
     facet_session_close(s);
     snap_close(&w);
 }

@@ -32,13 +32,15 @@ void attn_get_v(const attn_layer *l, int32_t page, int slot, int kv_head, float 
 /* Raw move of a slot (all heads, what there is of K and V). */
 void attn_move_slot(const attn_layer *l, int32_t src_page, int src_slot, int32_t dst_page, int dst_slot);
 
-/* One query row: what it sees (batch.h): logical positions pos - window < p < end (window 0: all), those below base in
- * slot p, the rest in slot base + path[p - base] (path NULL: slot p). At least one, or the kernels must not be called.
+/* One query row: what it sees (batch.h): logical positions pos - window < p < end (window 0: all) from `begin` on,
+ * those below base in slot p, the rest in slot base + path[p - base] (path NULL: slot p). At least one, or the kernels
+ * must not be called.
  */
 typedef struct attn_row {
     const int32_t *table; /* page table of the layer's group */
     int32_t pos, base;
     int32_t end; /* one past the last visible position; 0: pos + 1 */
+    int32_t begin;
     const uint8_t *path;
     const float *q; /* [n_heads, head_dim], rotated */
     float *out;     /* [n_heads, head_dim] */
@@ -64,6 +66,7 @@ typedef struct attn_work {
 static inline void attn_visible(const attn_row *row, int window, int32_t *first, int32_t *last)
 {
     *first = window > 0 && row->pos >= window ? row->pos - window + 1 : 0;
+    if (*first < row->begin) *first = row->begin;
     *last = row->end ? row->end : row->pos + 1;
 }
 /* The row's blocks for a KV head; NULL: all. */

@@ -279,7 +279,7 @@ static selection open_selection(const attn_work *w, const sparse_rule *rule, con
     attn_select_range(rule, row, &s.first, &s.end);
     s.n = s.end - s.first;
     s.n_probed = (int)(s.n_blocks - s.n);
-    assert(s.n > 0 && s.n_probed <= MAX_PROBED && rule->window >= SPARSE_MIN_WINDOW);
+    assert(row->begin == 0 && s.n > 0 && s.n_probed <= MAX_PROBED && rule->window >= SPARSE_MIN_WINDOW);
     s.q = scratch;
     s.q_norm = s.q + (size_t)n_heads * (size_t)s.head_dim;
     s.z = s.q_norm + n_heads;

@@ -39,8 +39,9 @@ static inline const int8_t *attn_centres(const attn_layer *l, int32_t page, int 
 /* Points the layer's summaries into memory of n_pages * kv_layer_summary_bytes, zeroes at first. */
 void attn_summary_place(attn_layer *l, uint8_t *memory, int32_t n_pages);
 size_t attn_summary_scratch_floats(int head_dim);
-/* Makes the summary of block b of a sequence, in this page, unless it is there. All its slots must hold keys and values.
- * rebuild: how its keys are made, as attn_work has it; they are not rotated then. One thread at a time for a page. */
+/* Makes the summary of block b of a sequence, in this page, unless it is there. All its slots must hold keys and
+ * values. rebuild: how its keys are made, as attn_work has it; they are not rotated then. One thread at a time for a
+ * page. */
 void attn_summary_make(const attn_layer *l, const attn_rebuild *rebuild, int32_t page, int32_t b, float *scratch);
 /* The page was written to. From any thread. */
 static inline void attn_summary_forget(const attn_layer *l, int32_t page)

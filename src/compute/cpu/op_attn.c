@@ -77,6 +77,7 @@ attn_row exec_query_row(const exec *x, const plan_op *op, int r)
                     .pos = x->batch->pos[b],
                     .base = s->base,
                     .end = end[op->sight],
+                    .begin = s->begin,
                     .path = x->batch->path ? x->batch->path[b] : NULL,
                     .q = exec_row(x, op->i0, r),
                     .out = exec_row(x, op->o, r)};

@@ -122,7 +122,8 @@ static void make_summaries(const exec *x, const plan_op *op, const attn_work *w,
         int32_t first, end;
         attn_select_range(rule, &row, &first, &end);
         for (int32_t b = first; b < end; b++)
-            if (row.table[b] % n_threads == thread) attn_summary_make(w->layer, w->rebuild, row.table[b], b, w->scratch);
+            if (row.table[b] % n_threads == thread)
+                attn_summary_make(w->layer, w->rebuild, row.table[b], b, w->scratch);
     }
 }
 

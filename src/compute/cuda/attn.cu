@@ -16,21 +16,23 @@ facet_status check_attn(const compiled *c, const plan_op *op, facet_error *err)
                      "input and output hold n_heads heads", err);
 }
 
-static attn_fn kernel_of(int head_dim, int columns)
+static attn_fn kernel_of(int head_dim, bool is_small, int columns)
 {
-    return head_dim == 128   ? attn_kernel_128(columns)
-           : head_dim == 256 ? attn_kernel_256(columns)
-                             : attn_kernel_512(columns);
+    static attn_fn (*const of[3][2])(int columns) = {{attn_kernel_128, attn_kernel_128_small},
+                                                     {attn_kernel_256, attn_kernel_256_small},
+                                                     {attn_kernel_512, attn_kernel_512_small}};
+    return of[head_dim == 128 ? 0 : head_dim == 256 ? 1 : 2][is_small](columns);
 }
 
 facet_status cuda_attn_open(cuda_backend *b, facet_error *err)
 {
     for (int head_dim = 128; head_dim <= 512; head_dim *= 2)
         for (int columns = 8; columns <= ATTN_MAX_COLUMNS; columns *= 2)
-            FACET_TRY(cuda_check(b,
-                                 cudaFuncSetAttribute(kernel_of(head_dim, columns),
-                                                      cudaFuncAttributeMaxDynamicSharedMemorySize, b->shared_bytes),
-                                 "kernels", err));
+            for (int is_small = 0; is_small < 2; is_small++)
+                FACET_TRY(cuda_check(b,
+                                     cudaFuncSetAttribute(kernel_of(head_dim, is_small, columns),
+                                                          cudaFuncAttributeMaxDynamicSharedMemorySize, b->shared_bytes),
+                                     "kernels", err));
     return FACET_OK;
 }
 
@@ -73,8 +75,8 @@ void launch_attn(const cuda_pass *p, const plan_op *op)
     for (int wave = 0; wave * step < q.n; wave++) {
         a.list = c->attn_lists + index * ATTN_MAX_WAVES + wave;
         a.first_row = wave * step;
-        launch_overlapped(p->b, kernel_of(a.k.head_dim, columns), dim3(grid), attn_warps(columns / 8) * WARP,
-                          (size_t)a.place.shared_bytes, a);
+        launch_overlapped(p->b, kernel_of(a.k.head_dim, a.k.k_type != KV_F16 || a.k.v_type != KV_F16, columns),
+                          dim3(grid), attn_warps(columns / 8) * WARP, (size_t)a.place.shared_bytes, a);
         if (a.folds_apart) attn_fold_launch(p->b, a, q.live, q.n - a.first_row < step ? q.n - a.first_row : step);
     }
 }

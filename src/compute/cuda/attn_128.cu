@@ -3,5 +3,5 @@
 
 attn_fn attn_kernel_128(int columns)
 {
-    return attn_kernel_of<128>(columns);
+    return attn_kernel_of<128, false>(columns);
 }

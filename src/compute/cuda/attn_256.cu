@@ -3,5 +3,5 @@
 
 attn_fn attn_kernel_256(int columns)
 {
-    return attn_kernel_of<256>(columns);
+    return attn_kernel_of<256, false>(columns);
 }

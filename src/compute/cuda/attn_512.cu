@@ -3,5 +3,5 @@
 
 attn_fn attn_kernel_512(int columns)
 {
-    return attn_kernel_of<512>(columns);
+    return attn_kernel_of<512, false>(columns);
 }

@@ -24,10 +24,14 @@ typedef struct attn_args {
 
 typedef void (*attn_fn)(attn_args a);
 
-/* attn_D.cu: the kernel for head_dim D and 8, 16, 32 or 64 columns. */
+/* attn_D.cu: the kernel for head_dim D, a cache of f16, and 8, 16, 32 or 64 columns. */
 attn_fn attn_kernel_128(int columns);
 attn_fn attn_kernel_256(int columns);
 attn_fn attn_kernel_512(int columns);
+/* attn_D_small.cu: likewise, where K or V or both are of a type below f16. */
+attn_fn attn_kernel_128_small(int columns);
+attn_fn attn_kernel_256_small(int columns);
+attn_fn attn_kernel_512_small(int columns);
 
 /* attn_fold.cu: the parts of n_rows rows from a.first_row on become their output. */
 void attn_fold_launch(const cuda_backend *b, const attn_args &a, const int32_t *live, int n_rows);

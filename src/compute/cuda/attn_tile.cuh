@@ -110,15 +110,16 @@ static __device__ inline void copy_row(uint8_t *dst, const uint8_t *src, int byt
 }
 
 /* Asks for unit `unit` of the item, as one group of copies; an empty one past the end. */
-template <int D, int NT> static __device__ inline void fill_unit(const attn_args &a, const attn_work &w, int unit)
+template <int D, int NT, bool SMALL>
+static __device__ inline void fill_unit(const attn_args &a, const attn_work &w, int unit)
 {
     using shape = attn_shape<D, NT>;
     if (unit < w.n_units) {
         const int tile = w.first_tile + unit / 2, first = tile * shape::tile;
         need_pages<shape::tile>(a, w, tile);
         const bool is_v = unit & 1;
-        const int bytes = (int)(is_v ? a.layer.v_row_bytes : a.layer.k_row_bytes);
-        const int stride = is_v ? a.place.v_row : a.place.k_row;
+        const int bytes = SMALL ? (int)(is_v ? a.layer.v_row_bytes : a.layer.k_row_bytes) : 2 * D;
+        const int stride = !SMALL ? shape::row_bytes : is_v ? a.place.v_row : a.place.k_row;
         uint8_t *const stage = w.shared + unit % a.place.stages * a.place.stage_bytes;
         const bool is_plain = first + shape::tile <= w.base; /* rows follow each other in one page */
         const uint8_t *base = is_plain ? row_of_key(a, w, is_v, first) : a.layer.data;
@@ -607,17 +608,17 @@ static __device__ inline attn_work open_item(const attn_args &a, const attn_item
 }
 
 /* has_waited: this block may read what earlier kernels wrote. Keys of earlier steps may be read before. */
-template <int D, int NT>
+template <int D, int NT, bool SMALL>
 static __device__ inline void attend(const attn_args &a, const attn_item &item, int kv_head, uint8_t *shared,
                                      bool has_waited)
 {
     using shape = attn_shape<D, NT>;
     const attn_work w = open_item<D, NT>(a, item, kv_head, shared);
-    const bool converts_k = a.layer.k_type != KV_F16, converts_v = a.layer.v_type != KV_F16;
+    const bool converts_k = SMALL && a.layer.k_type != KV_F16, converts_v = SMALL && a.layer.v_type != KV_F16;
     const int stages = a.place.stages;
     uint8_t *const converted = shared + a.place.converted_at;
     if (!has_waited && !item.is_settled) wait_for_predecessors();
-    for (int i = 0; i < stages; i++) fill_unit<D, NT>(a, w, i);
+    for (int i = 0; i < stages; i++) fill_unit<D, NT, SMALL>(a, w, i);
     if (!has_waited && item.is_settled) wait_for_predecessors();
     load_queries<D, NT>(a, w);
 
@@ -629,24 +630,24 @@ static __device__ inline void attend(const attn_args &a, const attn_item &item, 
         const uint8_t *v = shared + (unit + 1) % stages * a.place.stage_bytes;
         copies_wait(stages - 2 + (converts_v || unit == 0));
         __syncthreads(); /* K is there; the last V has been read */
-        if (!converts_v && unit > 0) fill_unit<D, NT>(a, w, unit - 1 + stages);
+        if (!converts_v && unit > 0) fill_unit<D, NT, SMALL>(a, w, unit - 1 + stages);
         if (converts_k) {
             convert_tile<D, NT>(a.layer.k_type, k, a.place.k_row, converted);
             __syncthreads();
-            fill_unit<D, NT>(a, w, unit + stages);
+            fill_unit<D, NT, SMALL>(a, w, unit + stages);
             k = converted;
         }
         score_tile<D, NT>(a, w, k);
         copies_wait(stages - 2 + converts_k);
         __syncthreads(); /* V is there; K has been read */
-        if (!converts_k) fill_unit<D, NT>(a, w, unit + stages);
+        if (!converts_k) fill_unit<D, NT, SMALL>(a, w, unit + stages);
         weigh_tile<D, NT>(a, w, w.first_tile + unit / 2, &part.max, &part.sum);
         if (converts_v) {
             convert_tile<D, NT>(a.layer.v_type, v, a.place.v_row, converted);
             v = converted;
         }
         __syncthreads(); /* weights are there */
-        if (converts_v) fill_unit<D, NT>(a, w, unit + 1 + stages);
+        if (converts_v) fill_unit<D, NT, SMALL>(a, w, unit + 1 + stages);
         add_tile<D, NT>(a, w, v, o);
         const int end = (w.first_tile + unit / 2 + 1) * shape::tile;
         if (item.group >= 0 || (end < attn_group_begin(a.k.cut, group + 1) && unit + 2 < w.n_units)) continue;
@@ -665,8 +666,8 @@ static __device__ inline void attend(const attn_args &a, const attn_item &item, 
     __syncthreads(); /* shared memory is free for the next item */
 }
 
-/* Grid: as many blocks as run at once, at most. */
-template <int D, int NT>
+/* SMALL: K or V or both are of a type below f16. Grid: as many blocks as run at once, at most. */
+template <int D, int NT, bool SMALL>
 static __global__ void __launch_bounds__(attn_shape<D, NT>::threads, NT == 1 ? 2 : 1)
     attn_tile_kernel(const __grid_constant__ attn_args a)
 {
@@ -676,19 +677,19 @@ static __global__ void __launch_bounds__(attn_shape<D, NT>::threads, NT == 1 ? 2
     bool has_waited = false;
     release_dependents();
     for (int i = (int)blockIdx.x; i < list.n * n_kv; i += (int)gridDim.x) {
-        attend<D, NT>(a, a.items[list.first + i / n_kv], i % n_kv, shared, has_waited);
+        attend<D, NT, SMALL>(a, a.items[list.first + i / n_kv], i % n_kv, shared, has_waited);
         has_waited = true;
     }
     if (!has_waited) wait_for_predecessors(); /* the kernel after this one counts on that */
 }
 
-template <int D> static inline attn_fn attn_kernel_of(int columns)
+template <int D, bool SMALL> static inline attn_fn attn_kernel_of(int columns)
 {
     switch (columns) {
-    case 8: return attn_tile_kernel<D, 1>;
-    case 16: return attn_tile_kernel<D, 2>;
-    case 32: return attn_tile_kernel<D, 4>;
-    default: return attn_tile_kernel<D, 8>;
+    case 8: return attn_tile_kernel<D, 1, SMALL>;
+    case 16: return attn_tile_kernel<D, 2, SMALL>;
+    case 32: return attn_tile_kernel<D, 4, SMALL>;
+    default: return attn_tile_kernel<D, 8, SMALL>;
     }
 }
 

@@ -87,6 +87,10 @@ static facet_status check_pages(const compiled *c, const batch *in, facet_error 
     const cuda_backend *b = c->b;
     for (int r = 0; r < in->n_rows; r++) FACET_TRY(check_row(c, in, r, err));
     for (int s = 0; s < in->n_seqs; s++)
+        if (in->seqs[s].begin > 0)
+            return error_set(err, FACET_ERR_UNSUPPORTED, "sequence %d: rows that see nothing before position %d", s,
+                             in->seqs[s].begin);
+    for (int s = 0; s < in->n_seqs; s++)
         for (int g = 0; g < b->n_groups; g++) FACET_TRY(check_table(c, in, s, g, err));
     return FACET_OK;
 }
