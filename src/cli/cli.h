@@ -27,13 +27,13 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
 
 /* Sparse attention: part of the common ones. */
 #define CLI_SPARSE_OPTIONS(X)                                                                                          \
-    X(330, "sparse-mass", "P", "global layers read blocks of keys until P of the softmax, as 0.999")                   \
-    X(331, "sparse-alpha", "A", "or: blocks whose mean key has A of the best one's weight")                            \
-    X(332, "sparse-min", "N", "where fewer keys are seen, all are read (default 16384)")                               \
-    X(333, "sparse-hard", "X", "read the rest where more may be missing, by certificate (1 = never)")                  \
-    X(334, "sparse-prefill", "P", "prompts, too: blocks until P of the softmax, as 0.95")                              \
-    X(335, "sparse-prefill-alpha", "A", "or: blocks with A of the best one's weight, as 0.1")                          \
-    X(336, "sparse-check", NULL, "measure what was left out (reads everything)")
+    X(283, "sparse-mass", "P", "global layers read blocks of keys until P of the softmax, as 0.999")                   \
+    X(284, "sparse-alpha", "A", "or: blocks whose mean key has A of the best one's weight")                            \
+    X(285, "sparse-min", "N", "where fewer keys are seen, all are read (default 16384)")                               \
+    X(286, "sparse-hard", "X", "read the rest where more may be missing, by certificate (1 = never)")                  \
+    X(287, "sparse-prefill", "P", "prompts, too: blocks until P of the softmax, as 0.95")                              \
+    X(288, "sparse-prefill-alpha", "A", "or: blocks with A of the best one's weight, as 0.1")                          \
+    X(289, "sparse-check", NULL, "measure what was left out (reads everything)")
 
 #define CLI_SAMPLING_OPTIONS(X)                                                                                        \
     X('n', "predict", "N", "tokens to generate (-1 = to the end of the context)")                                      \

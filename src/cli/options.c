@@ -159,13 +159,13 @@ static int sparse_option(cli_options *o, int val, const char *arg)
     facet_engine_params *e = &o->engine;
     bool ok = true;
     switch (val) {
-    case 330: ok = set_float("sparse-mass", arg, 0, 1, &e->sparse_mass); break;
-    case 331: ok = set_float("sparse-alpha", arg, -1e9, 1e9, &e->sparse_alpha); break;
-    case 332: ok = set_int("sparse-min", arg, 0, INT_MAX, &e->sparse_min); break;
-    case 333: ok = set_float("sparse-hard", arg, 0, 1, &e->sparse_hard); break;
-    case 334: ok = set_float("sparse-prefill", arg, 0, 1, &e->sparse_prefill); break;
-    case 335: ok = set_float("sparse-prefill-alpha", arg, -1e9, 1e9, &e->sparse_prefill_alpha); break;
-    case 336: e->sparse_check = true; break;
+    case 283: ok = set_float("sparse-mass", arg, 0, 1, &e->sparse_mass); break;
+    case 284: ok = set_float("sparse-alpha", arg, -1e9, 1e9, &e->sparse_alpha); break;
+    case 285: ok = set_int("sparse-min", arg, 0, INT_MAX, &e->sparse_min); break;
+    case 286: ok = set_float("sparse-hard", arg, 0, 1, &e->sparse_hard); break;
+    case 287: ok = set_float("sparse-prefill", arg, 0, 1, &e->sparse_prefill); break;
+    case 288: ok = set_float("sparse-prefill-alpha", arg, -1e9, 1e9, &e->sparse_prefill_alpha); break;
+    case 289: e->sparse_check = true; break;
     default: return spec_option(o, val, arg);
     }
     return ok ? 1 : -1;
