@@ -212,6 +212,19 @@ static inline long child_rss_kb(const child *c)
     return resident * (sysconf(_SC_PAGESIZE) / 1024);
 }
 
+/* Processor time so far, in clock ticks. */
+static inline long child_ticks(const child *c)
+{
+    char path[64];
+    long user = 0, system = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)c->pid);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %ld %ld", &user, &system), 2);
+    fclose(f);
+    return user + system;
+}
+
 static inline int child_n_fds(const child *c)
 {
     char path[64];

@@ -242,6 +242,18 @@ ALWAYS_INLINE void sub_block_per_16(tensor_type type, int R, const uint8_t *unit
     UNROLL for (int r = 0; r < R; r++) A[r] = fma_lanes(T[r], set_f32(x[r].scale[j]), A[r]);
 }
 
+/* Scales and minima of unit b, two where they are by 16 values. */
+ALWAYS_INLINE void pick_scales(tensor_type type, const record_scales *of, uint32_t b, vf s[2], vf m[2])
+{
+    const uint32_t n = tile_scales_per_16(type) ? 2 : 1;
+    UNROLL for (uint32_t i = 0; i < 2; i++)
+    {
+        const uint32_t at = n * b + (i < n ? i : 0);
+        s[i] = of->s[at];
+        m[i] = tile_has_min(type) ? of->m[at] : set_f32(0);
+    }
+}
+
 ALWAYS_INLINE void prefetch_lines(const uint8_t *p, uint32_t bytes)
 {
     UNROLL for (uint32_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 3);
@@ -276,9 +288,11 @@ ALWAYS_INLINE void tile_rows(tensor_type type, int R, const uint8_t *p, uint32_t
         {
             if (ahead) prefetch_lines(p + ahead, tile_unit_bytes(type));
             const uint8_t *unit = p + 4 * first;
-            const uint32_t at = tile_scales_per_16(type) ? 2 * b : b;
-            vf s[2] = {scales.s[at], scales.s[at + 1]}, m[2] = {scales.m[at], scales.m[at + 1]};
-            if (scales_by_unit(type)) unit_scales(type, header, first, &words, b, s, m);
+            vf s[2], m[2];
+            if (scales_by_unit(type))
+                unit_scales(type, header, first, &words, b, s, m);
+            else
+                pick_scales(type, &scales, b, s, m);
             if (tile_scales_per_16(type))
                 sub_block_per_16(type, R, unit, s, m, xb, (int)(j + b), &start, A, M);
             else
