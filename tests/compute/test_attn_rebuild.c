@@ -3,35 +3,11 @@
  * row's bits depend on its own keys alone; the angles hold at the end of the longest context. */
 #include "testing.h"
 
-#include <math.h>
-
-#include "base/cpu.h"
 #include "base/rng.h"
+#include "compute/attn_sets.h"
 #include "compute/cpu/attn_rebuild.h"
-#include "compute/cpu/attn_simd.h"
 
 enum { MAX_DIM = 512 };
-
-static const kv_type TYPES[] = {KV_F32, KV_F16, KV_Q8_0, KV_Q4_0, KV_TQ3_0, KV_ROT_Q8_0, KV_ROT_Q4_0};
-enum { N_TYPES = sizeof TYPES / sizeof *TYPES };
-
-typedef struct kernel_set {
-    const char *name;
-    attn_kernels kernels;
-} kernel_set;
-static kernel_set sets[3];
-static int n_sets;
-
-static int list_sets(void **state)
-{
-    (void)state;
-    sets[n_sets++] = (kernel_set){"ref", attn_ref()};
-#if defined(__x86_64__)
-    if (cpu_features()->avx2) sets[n_sets++] = (kernel_set){"avx2", attn_avx2()};
-    if (cpu_features()->avx512) sets[n_sets++] = (kernel_set){"avx512", attn_avx512()};
-#endif
-    return 0;
-}
 
 /* ---- a world: the same sequence in pages of V alone, of K and V in f32, and of K and V in the type ---- */
 
@@ -206,16 +182,6 @@ static float *results(attn_kernels k, const attn_work *work, rows *x)
     run(k, work, x->row, x->n);
     memcpy(copy, x->out, (size_t)x->n * x->each * sizeof *copy);
     return copy;
-}
-
-static double distance(const float *got, const float *want, size_t n)
-{
-    double e = 0, w = 0;
-    for (size_t i = 0; i < n; i++) {
-        e += ((double)got[i] - want[i]) * ((double)got[i] - want[i]);
-        w += (double)want[i] * want[i];
-    }
-    return sqrt(e / w);
 }
 
 /* All head sizes, also those whose halves are no multiple of a block or of a rotated group. */

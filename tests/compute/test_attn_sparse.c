@@ -2,31 +2,8 @@
  * rules, and certificates that hold against float64. */
 #include "testing.h"
 
-#include "base/cpu.h"
-#include "compute/cpu/attn_simd.h"
+#include "compute/attn_sets.h"
 #include "compute/sparse_world.h"
-
-typedef struct kernel_set {
-    const char *name;
-    attn_kernels kernels;
-    const attn_simd *simd;
-} kernel_set;
-static kernel_set sets[3];
-static int n_sets;
-
-static int list_sets(void **state)
-{
-    (void)state;
-    sets[n_sets++] = (kernel_set){"ref", attn_ref(), NULL};
-#if defined(__x86_64__)
-    if (cpu_features()->avx2) sets[n_sets++] = (kernel_set){"avx2", attn_avx2(), &attn_simd_avx2};
-    if (cpu_features()->avx512) sets[n_sets++] = (kernel_set){"avx512", attn_avx512(), &attn_simd_avx512};
-#endif
-    return 0;
-}
-
-static const kv_type TYPES[] = {KV_F16, KV_Q8_0, KV_F32, KV_Q4_0, KV_TQ3_0, KV_ROT_Q8_0, KV_ROT_Q4_0};
-enum { N_TYPES = sizeof TYPES / sizeof *TYPES };
 
 /* The logits of all heads of a row. */
 typedef struct truth {
