@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "../file/temp_dir.h"
+#include "base/clock.h"
 #include "base/hash.h"
 #include "base/mem.h"
 #include "decode/snapshot_header.h"
@@ -551,8 +552,17 @@ static pid_t start_writer(spec_world *w, const char *file, int *from)
 
 static void nap(uint32_t us)
 {
-    const struct timespec t = {.tv_nsec = (long)us * 1000};
+    const struct timespec t = {.tv_sec = us / 1000000, .tv_nsec = (long)(us % 1000000) * 1000};
     nanosleep(&t, NULL);
+}
+
+/* Microseconds in which a writer saves several states. */
+static uint32_t several_saves(const spec_world *w, const char *file)
+{
+    facet_error err;
+    const uint64_t t0 = clock_ns();
+    for (int i = 0; i < N_STATES; i++) assert_ok(snapshot_save(w->engine, i, file, &err), err);
+    return (uint32_t)((clock_ns() - t0) / 1000) * 2 + 1000;
 }
 
 static int count_left_behind(void)
@@ -582,13 +592,14 @@ static void a_killed_writer_leaves_the_old_or_the_new(void **state)
         assert_ok(snapshot_store(s, i, -1, NULL, &err), err);
         want[i] = spec_look(s);
     }
+    const uint32_t most = several_saves(&w, file);
     int n_found[N_STATES] = {0}, n_cut = 0;
     for (int k = 0; k < N_KILLS; k++) {
         int from, status;
         char ready;
         const pid_t pid = start_writer(&w, file, &from);
         assert_int_equal(read(from, &ready, 1), 1);
-        nap(rng_below(&r, 20000));
+        nap(rng_below(&r, most));
         kill(pid, SIGKILL);
         assert_int_equal(waitpid(pid, &status, 0), pid);
         assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
