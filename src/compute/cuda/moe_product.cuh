@@ -66,6 +66,7 @@ typedef struct moe_item {
     int16_t run, chain;
     int16_t tile, n; /* records */
 } moe_item;
+static_assert(sizeof(moe_item) == MOE_ITEM_BYTES, "");
 
 static __device__ inline int batches_of(const moe_args &a, int kind)
 {
