@@ -149,6 +149,19 @@ static __device__ inline const uint8_t *ring_wait(const ring &r)
     return r.stages + r.stage * r.bytes;
 }
 
+/* Waits until the first records asked for into a stage have come. Elsewhere copies are waited for in order only. */
+static __device__ inline void ring_arrived(ring r, int stage)
+{
+#if FACET_BULK_COPY
+    r.stage = stage;
+    r.phase = 0;
+    (void)ring_wait(r);
+#else
+    (void)r;
+    (void)stage;
+#endif
+}
+
 static __device__ inline void ring_next(ring *r)
 {
     if (++r->stage < r->n) return;

@@ -15,7 +15,8 @@ enum {
     MOE_MIN_STAGES = 2,     /* of a warp */
     MOE_PACKED = 4,         /* records that a warp packs at once */
     MOE_MAX_RECORDS = 16,   /* of a row: MOE_PACKED * MOE_MIN_WARPS */
-    MOE_SMALL_BYTES = 4096, /* shared memory for small things, at most */
+    MOE_SMALL_BYTES = 4096, /* shared memory for small things, at most, without the list of items */
+    MOE_ITEM_BYTES = 24,    /* of that list */
     MOE_MAX_WIDTH = 8192,   /* of rows in a block of ops */
 };
 

@@ -99,6 +99,16 @@ static size_t most(size_t a, size_t b)
     return a > b ? a : b;
 }
 
+/* Bytes of a block's list of items at most, in a step of as many rows as there may be. */
+static size_t list_bytes(const compiled *c, const plan_op *op, int columns)
+{
+    const size_t n_out = op->kind == OP_MOE_GATED ? (size_t)op->n_ff : width_of(c, op->o);
+    const size_t pairs = (size_t)c->max_rows * (size_t)op->n_used;
+    const size_t full = pairs / (size_t)columns + (size_t)op->n_experts, batches = pairs < full ? pairs : full;
+    const size_t tiles = tile_n_rows((uint32_t)n_out), n_sms = (size_t)c->b->n_sms;
+    return MOE_ITEM_BYTES * ((batches * tiles + n_sms - 1) / n_sms + tiles);
+}
+
 /* Whether batches of so many columns leave room for the fewest warps. */
 static bool columns_fit(const compiled *c, int columns)
 {
@@ -108,7 +118,8 @@ static bool columns_fit(const compiled *c, int columns)
         const dev_weight *w = &c->b->weights[op->w0];
         const size_t ring = (op->kind == OP_MOE_GATED ? 2u : 1u) * MOE_MIN_WARPS * MOE_MIN_STAGES * TILE_MAX_RECORD;
         const size_t packed = (size_t)tile_n_records(w->n_in) * 512 * (size_t)columns;
-        if (w->record_bytes && ring + packed + MOE_SMALL_BYTES > (size_t)c->b->shared_bytes) return false;
+        const size_t small = MOE_SMALL_BYTES + list_bytes(c, op, columns);
+        if (w->record_bytes && ring + packed + small > (size_t)c->b->shared_bytes) return false;
     }
     return true;
 }

@@ -47,7 +47,8 @@ static bool lay_out(const cuda_backend *b, int mt, int nt, moe_args *a)
     a->most_at = a->scales_at + a->n_slots * MOE_MAX_CHAINS * a->columns * (int)sizeof(float);
     a->pairs_at = a->most_at + a->warps * MOE_PACKED * (int)sizeof(float);
     a->runs_at = a->pairs_at + a->n_slots * a->columns * (int)sizeof(int);
-    a->sums_at = ceil_div(a->runs_at + MOE_MAX_RUNS * (int)sizeof(moe_run) + 2 * (int)sizeof(int), 128) * 128;
+    a->items_at = ceil_div(a->runs_at + (MOE_MAX_RUNS + 1) * (int)sizeof(moe_run) + 2 * (int)sizeof(int), 16) * 16;
+    a->sums_at = ceil_div(a->items_at + most_items(b, a) * (int)sizeof(moe_item), 128) * 128;
     a->ring_at = a->sums_at + sums;
     a->barriers_at = a->ring_at + a->warps * a->stages * mt * a->slot_bytes;
     a->shared_bytes = a->barriers_at + a->warps * a->stages * (int)sizeof(uint64_t);
@@ -111,6 +112,14 @@ moe_part moe_part_of(const dev_weight *w, const dev_weight *up, int n_ff)
     return p;
 }
 
+/* The type of all parts, TYPE_F32 where they differ. */
+static tensor_type only_type(const moe_args *a)
+{
+    const moe_part *dense = &a->parts[MOE_DENSE], *experts = &a->parts[MOE_EXPERTS];
+    if (!dense->n_tiles || !experts->n_tiles) return dense->n_tiles ? dense->type : experts->type;
+    return dense->type == experts->type ? dense->type : TYPE_F32;
+}
+
 void moe_launch(const cuda_pass *p, moe_args *a)
 {
     const int mt = a->is_gated ? 2 : 1;
@@ -122,15 +131,18 @@ void moe_launch(const cuda_pass *p, moe_args *a)
     choose(p->b, mt, nt, a);
     const int half = p->b->shared_bytes / 2 + 2048;
     if (a->shared_bytes < half) a->shared_bytes = half; /* one block per multiprocessor */
-    launch_overlapped(p->b, nt == 1 ? moe_kernel_1(a->is_gated) : moe_kernel_2(a->is_gated),
+    const tensor_type type = only_type(a);
+    launch_overlapped(p->b, nt == 1 ? moe_kernel_1(a->is_gated, type) : moe_kernel_2(a->is_gated, type),
                       dim3((unsigned)grid_of(p->b, a)), a->warps * WARP, (size_t)a->shared_bytes, *a);
 }
 
 facet_status cuda_moe_products_open(cuda_backend *b, facet_error *err)
 {
-    const moe_fn all[] = {moe_kernel_1(false), moe_kernel_1(true), moe_kernel_2(false), moe_kernel_2(true)};
-    for (moe_fn f : all)
-        FACET_TRY(cuda_check(b, cudaFuncSetAttribute(f, cudaFuncAttributeMaxDynamicSharedMemorySize, b->shared_bytes),
-                             "kernels", err));
+    for (tensor_type type : {TYPE_Q4_0, TYPE_Q4_K, TYPE_Q5_0, TYPE_Q8_0, TYPE_F32})
+        for (moe_fn f :
+             {moe_kernel_1(false, type), moe_kernel_1(true, type), moe_kernel_2(false, type), moe_kernel_2(true, type)})
+            FACET_TRY(cuda_check(b,
+                                 cudaFuncSetAttribute(f, cudaFuncAttributeMaxDynamicSharedMemorySize, b->shared_bytes),
+                                 "kernels", err));
     return FACET_OK;
 }

@@ -47,7 +47,8 @@ typedef struct moe_args {
     const int32_t *route; /* of one row: its experts */
     moe_work work;
     int warps, stages, slot_bytes, n_slots, most_records; /* slots hold the activations of a run */
-    int scales_at, most_at, pairs_at, runs_at, sums_at, ring_at, barriers_at, shared_bytes; /* activations lie first */
+    int scales_at, most_at, pairs_at, runs_at, items_at, sums_at, ring_at, barriers_at,
+        shared_bytes; /* activations lie first */
 } moe_args;
 
 /* Units of a block for one batch. */
@@ -56,7 +57,16 @@ typedef struct moe_run {
     bool packs; /* not when the run before has packed the same row */
     moe_batch batch;
     int tile, n; /* the first, and how many */
+    int items;   /* number of its first item */
 } moe_run;
+
+/* What a warp does at a time: a unit of a run, or one chain of it. Items lie in shared memory, in the order of runs. */
+typedef struct moe_item {
+    const uint8_t *tiles[2]; /* its first record, of gate and up */
+    int16_t run, chain;
+    int16_t tile, n; /* records */
+} moe_item;
+static_assert(sizeof(moe_item) == MOE_ITEM_BYTES, "");
 
 static __device__ inline int batches_of(const moe_args &a, int kind)
 {
@@ -72,8 +82,15 @@ static __device__ inline moe_batch batch_at(const moe_args &a, int kind, int ind
     return {v.x, v.y, v.z, 0};
 }
 
-/* Adds the block's runs of a kind, by one warp; returns how many there are then. Blocks take the units of both kinds
- * from opposite ends, so that those with one more of one kind have one fewer of the other. */
+/* Warps that share a unit. */
+static __device__ inline int unit_warps(const moe_args &a, int kind)
+{
+    return a.is_split ? a.parts[kind].n_chains : 1;
+}
+
+/* Adds the block's runs of a kind, by one warp; returns how many there are then. Behind the last one lies a run of
+ * which `items` alone is set. Blocks take the units of both kinds from opposite ends, so that those with one more of
+ * one kind have one fewer of the other. */
 static __device__ inline int add_runs(const moe_args &a, int kind, int n_runs, moe_run *runs)
 {
     const int n_tiles = a.parts[kind].n_tiles;
@@ -82,10 +99,10 @@ static __device__ inline int add_runs(const moe_args &a, int kind, int n_runs, m
     const int units = batches_of(a, kind) * n_tiles, each = units / grid, more = units % grid;
     const int begin = block * each + min(block, more), end = begin + each + (block < more);
     if (begin >= end) return n_runs;
-    const int first = begin / n_tiles, n = (end - 1) / n_tiles - first + 1;
+    const int first = begin / n_tiles, n = (end - 1) / n_tiles - first + 1, first_item = runs[n_runs].items;
     const bool is_same_row = kind == MOE_EXPERTS && a.n_rows == 1 && a.parts[kind].pairs_per_row > 1;
     for (int i = lane_id(); i < n && n_runs + i < MOE_MAX_RUNS; i += WARP) {
-        moe_run r;
+        moe_run r = {};
         const int index = n_runs + i;
         r.kind = kind;
         r.batch = batch_at(a, kind, first + i);
@@ -97,82 +114,97 @@ static __device__ inline int add_runs(const moe_args &a, int kind, int n_runs, m
         runs[index] = r;
     }
     __syncwarp();
-    return min(n_runs + n, (int)MOE_MAX_RUNS);
-}
-
-/* Warps that share a unit. */
-static __device__ inline int unit_warps(const moe_args &a, int kind)
-{
-    return a.is_split ? a.parts[kind].n_chains : 1;
-}
-
-/* What a warp does at a time: a unit of a run, or one chain of it. */
-typedef struct moe_item {
-    int run, tile, chain, n; /* records; run -1: there is no such item */
-} moe_item;
-
-/* Item i of the phase that begins with run `first`. */
-static __device__ inline moe_item item_at(const moe_args &a, const moe_run *runs, int first, int n_runs, int i)
-{
-    moe_item item = {-1, 0, 0, 0};
-    const int end = min(first + a.n_slots, n_runs);
-    for (int r = first; r < end; r++) {
-        const moe_part &w = a.parts[runs[r].kind];
-        const int share = unit_warps(a, runs[r].kind), n = runs[r].n * share;
-        if (i >= n) {
-            i -= n;
-            continue;
-        }
-        item.run = r;
-        item.tile = runs[r].tile + i / share;
-        item.chain = i % share;
-        item.n = a.is_split ? min(w.chain_len, w.n_records - item.chain * w.chain_len) : w.n_records;
-        break;
+    const int total = min(n_runs + n, (int)MOE_MAX_RUNS), mine = n_runs + lane_id();
+    const int n_items = mine < total ? runs[mine].n * unit_warps(a, kind) : 0;
+    int items_end = first_item + n_items;
+    for (int i = 1; i < WARP; i *= 2) {
+        const int before = __shfl_up_sync(0xffffffffu, items_end - first_item, i);
+        if (lane_id() >= i) items_end += before;
     }
-    return item;
+    if (mine < total) runs[mine].items = items_end - n_items;
+    if (mine == total - 1) runs[total].items = items_end;
+    __syncwarp();
+    return total;
+}
+
+/* Lists the items of the runs from `first` on, by the whole block. */
+static __device__ inline void list_items(const moe_args &a, const moe_run *runs, int first, int n_runs, moe_item *items)
+{
+    for (int r = first; r < n_runs; r++) {
+        const moe_run &run = runs[r];
+        const moe_part &w = a.parts[run.kind];
+        const int share = unit_warps(a, run.kind);
+        for (int i = (int)threadIdx.x; i < run.n * share; i += (int)blockDim.x) {
+            const int tile = run.tile + i / share, chain = i % share, record = chain * w.chain_len;
+            const size_t at =
+                (size_t)run.batch.expert * w.expert_bytes + ((size_t)tile * w.n_records + record) * w.record_bytes;
+            const int n = a.is_split ? min(w.chain_len, w.n_records - record) : w.n_records;
+            items[run.items + i] = {
+                {w.tiles[0] + at, w.tiles[1] + at}, (int16_t)r, (int16_t)chain, (int16_t)tile, (int16_t)n};
+        }
+    }
 }
 
 /* ---- weights on their way in ---- */
 
+/* A warp's next item: number i, in the phase that begins with run `first`. */
+typedef struct moe_turn {
+    int first, i;
+} moe_turn;
+
+/* Number of this warp's next item among the runs that are known, -1 where there is none; with is_final those are all.
+ */
+static __device__ inline int next_item(const moe_args &a, const moe_run *runs, int n_runs, bool is_final, moe_turn *t)
+{
+    while (t->first < n_runs) {
+        const int next = min(t->first + a.n_slots, n_runs), i = t->i;
+        if (i < runs[next].items) {
+            t->i += a.warps;
+            return i;
+        }
+        if (!is_final) return -1; /* the phase may go on */
+        t->first = next;
+        t->i = runs[next].items + warp_id();
+    }
+    return -1;
+}
+
+/* Where the block's work lies in shared memory. */
+typedef struct moe_list {
+    const moe_run *runs;
+    const moe_item *items;
+    int n_runs; /* that are known */
+} moe_list;
+
+/* The records that a warp asks for next. */
 template <int MT> struct moe_feed {
-    int first, i; /* the phase's first run; the next item in it */
+    moe_turn turn;
     int left, bytes;
     const uint8_t *at[MT];
 };
 
-/* The next item of this warp among the runs that are known; with is_final those are all. */
 template <int MT>
-static __device__ inline void moe_feed_open(const moe_args &a, const moe_run *runs, int n_runs, bool is_final,
-                                            moe_feed<MT> *f)
+static __device__ inline void moe_feed_open(const moe_args &a, const moe_list &l, bool is_final, moe_feed<MT> *f)
 {
-    while (f->left == 0 && f->first < n_runs) {
-        const moe_item item = item_at(a, runs, f->first, n_runs, f->i);
-        if (item.run < 0) {
-            if (!is_final) return; /* the phase may go on */
-            f->first += a.n_slots;
-            f->i = warp_id();
-            continue;
-        }
-        const moe_part &w = a.parts[runs[item.run].kind];
-        f->i += a.warps;
-        f->left = item.n;
-        f->bytes = w.record_bytes;
+    if (f->left > 0) return;
+    const int i = next_item(a, l.runs, l.n_runs, is_final, &f->turn);
+    if (i < 0) return;
+    const moe_item &item = l.items[i];
+    f->left = item.n;
+    f->bytes = a.parts[l.runs[item.run].kind].record_bytes;
 #pragma unroll
-        for (int m = 0; m < MT; m++)
-            f->at[m] = w.tiles[m] + (size_t)runs[item.run].batch.expert * w.expert_bytes +
-                       ((size_t)item.tile * w.n_records + item.chain * w.chain_len) * w.record_bytes;
-    }
+    for (int m = 0; m < MT; m++) f->at[m] = item.tiles[m];
 }
 
 template <int MT>
-static __device__ inline void moe_feed_stage(const moe_args &a, const moe_run *runs, int n_runs, bool is_final,
-                                             const ring &r, int stage, moe_feed<MT> *f)
+static __device__ inline void moe_feed_stage(const moe_args &a, const moe_list &l, bool is_final, const ring &r,
+                                             int stage, moe_feed<MT> *f)
 {
     ring_fill<MT>(r, stage, f->at, f->left > 0, f->bytes, a.slot_bytes);
     if (!f->left) return;
 #pragma unroll
     for (int m = 0; m < MT; m++) f->at[m] += f->bytes;
-    if (--f->left == 0) moe_feed_open<MT>(a, runs, n_runs, is_final, f);
+    if (--f->left == 0) moe_feed_open<MT>(a, l, is_final, f);
 }
 
 /* ---- activations ---- */
@@ -280,7 +312,7 @@ static __device__ inline void pack_phase(const moe_args &a, const moe_run *runs,
 
 template <int T, int NT, int MT>
 static __device__ inline void moe_sum(const moe_args &a, const moe_part &w, const uint4 *x, int stride, int n,
-                                      const moe_run *runs, int n_runs, ring *r, moe_feed<MT> *f, float acc[MT][NT][4])
+                                      const moe_list &l, ring *r, moe_feed<MT> *f, float acc[MT][NT][4])
 {
     for (int s = 0; s < n; s++, x += 32 * stride) {
         const uint8_t *record = ring_wait(*r);
@@ -290,10 +322,6 @@ static __device__ inline void moe_sum(const moe_args &a, const moe_part &w, cons
         for (int j = 0; j < 2; j++) {
 #pragma unroll
             for (int m = 0; m < MT; m++) part[m].load(record + m * a.slot_bytes, lane_id(), j, w.gain[m]);
-            if (j == 1) {
-                __syncwarp();
-                moe_feed_stage<MT>(a, runs, n_runs, true, *r, r->stage, f);
-            }
 #pragma unroll
             for (int i = 0; i < 4; i++) {
 #pragma unroll
@@ -301,6 +329,8 @@ static __device__ inline void moe_sum(const moe_args &a, const moe_part &w, cons
                 multiply_pair<NT, MT>(words, x, 4 * j + i, stride, acc);
             }
         }
+        __syncwarp();
+        moe_feed_stage<MT>(a, l, true, *r, r->stage, f);
         ring_next(r);
     }
 }
@@ -338,12 +368,12 @@ static __device__ inline void add_scaled(const moe_args &a, const float *scales,
     }
 }
 
-/* The item's chains, added in order. */
-template <int NT, int MT>
-static __device__ inline void moe_chains(const moe_args &a, const moe_item &item, uint8_t *shared, const moe_run *runs,
-                                         int n_runs, ring *r, moe_feed<MT> *f, float acc[MT][NT][4])
+/* The item's chains, added in order. T: the type of all weights, or PRODUCT_ANY_TYPE. */
+template <int NT, int MT, int T>
+static __device__ inline void moe_chains(const moe_args &a, const moe_item &item, uint8_t *shared, const moe_list &l,
+                                         ring *r, moe_feed<MT> *f, float acc[MT][NT][4])
 {
-    const moe_run &run = runs[item.run];
+    const moe_run &run = l.runs[item.run];
     const moe_part &w = a.parts[run.kind];
     const int stride = product_stride(a.columns), lane_at = min(lane_id(), 4 * a.columns - 4 + lane_id() % 4);
     for (int at = 0, chain = item.chain; at < item.n; chain++) {
@@ -352,12 +382,16 @@ static __device__ inline void moe_chains(const moe_args &a, const moe_item &item
             slot_at(a, shared, run.slot) + chain * w.chain_len * 32 * stride + (NT == 1 ? lane_at : lane_id());
         float sum[MT][NT][4];
         clear<NT, MT>(sum);
-        switch (w.type) {
-#define MOE_CASE(T)                                                                                                    \
-    case T: moe_sum<T, NT, MT>(a, w, x, stride, n, runs, n_runs, r, f, sum); break;
-            MOE_TYPES(MOE_CASE)
+        if constexpr (T != PRODUCT_ANY_TYPE) {
+            moe_sum<T, NT, MT>(a, w, x, stride, n, l, r, f, sum);
+        } else {
+            switch (w.type) {
+#define MOE_CASE(TYPE)                                                                                                 \
+    case TYPE: moe_sum<TYPE, NT, MT>(a, w, x, stride, n, l, r, f, sum); break;
+                MOE_TYPES(MOE_CASE)
 #undef MOE_CASE
-        default: break;
+            default: break;
+            }
         }
         add_scaled<NT, MT>(a, scales_at(a, shared, run.slot, chain), at == 0, sum, acc);
         at += n;
@@ -422,77 +456,110 @@ static __device__ inline void put_unit(const moe_args &a, const moe_run &run, in
         }
 }
 
-/* The units of a phase whose chains were summed apart. */
+/* The units of a phase whose chains were summed apart: the warps take them by turns. */
 template <int NT, int MT>
-static __device__ inline void join_phase(const moe_args &a, const moe_run *runs, int first, int n_runs, uint8_t *shared)
+static __device__ inline void join_phase(const moe_args &a, const moe_list &l, int first, int end, uint8_t *shared)
 {
     const int *pairs = (const int *)(shared + a.pairs_at);
     __syncthreads();
-    for (int i = 0, turn = 0;; turn++) {
-        const moe_item item = item_at(a, runs, first, n_runs, i);
-        if (item.run < 0) break;
-        const int n_chains = unit_warps(a, runs[item.run].kind);
-        if (n_chains > 1 && turn % a.warps == warp_id()) {
+    for (int r = first, turn = 0; r < end; r++) {
+        const moe_run &run = l.runs[r];
+        const int n_chains = unit_warps(a, run.kind);
+        for (int i = 0; n_chains > 1 && i < run.n; i++, turn++) {
+            if (turn % a.warps != warp_id()) continue;
             float acc[MT][NT][4];
-            add_chains<NT, MT>(sums_of<NT, MT>(a, shared, i), n_chains, acc);
-            put_unit<NT, MT>(a, runs[item.run], item.tile, pairs + (item.run - first) * a.columns, acc);
+            const int at = run.items + i * n_chains - l.runs[first].items;
+            add_chains<NT, MT>(sums_of<NT, MT>(a, shared, at), n_chains, acc);
+            put_unit<NT, MT>(a, run, run.tile + i, pairs + (r - first) * a.columns, acc);
         }
-        i += n_chains;
     }
 }
 
-template <int NT, int MT>
+/* The items of a phase: runs [first, end). */
+template <int NT, int MT, int T>
+static __device__ inline void run_phase(const moe_args &a, const moe_list &l, int first, int end, uint8_t *shared,
+                                        ring *r, moe_feed<MT> *f)
+{
+    const int *pairs = (const int *)(shared + a.pairs_at);
+    const int begin = l.runs[first].items;
+    float acc[MT][NT][4];
+    pack_phase(a, l.runs, first, l.n_runs, shared);
+    for (int i = begin + warp_id(); i < l.runs[end].items; i += a.warps) {
+        const moe_item &item = l.items[i];
+        const moe_run &run = l.runs[item.run];
+        moe_chains<NT, MT, T>(a, item, shared, l, r, f, acc);
+        if (unit_warps(a, run.kind) > 1)
+            store_chain<NT, MT>(sums_of<NT, MT>(a, shared, i - begin), acc);
+        else
+            put_unit<NT, MT>(a, run, item.tile, pairs + (item.run - first) * a.columns, acc);
+    }
+    if (a.is_split) join_phase<NT, MT>(a, l, first, end, shared);
+}
+
+/* Adds the runs of a kind and lists their items; by the whole block. */
+static __device__ inline void extend_list(const moe_args &a, int kind, moe_run *runs, moe_item *items, int *n_known,
+                                          moe_list *l)
+{
+    if (warp_id() == 0) {
+        const int n = add_runs(a, kind, l->n_runs, runs);
+        if (lane_id() == 0) *n_known = n;
+    }
+    __syncthreads();
+    const int before = l->n_runs;
+    l->n_runs = *n_known;
+    list_items(a, runs, before, l->n_runs, items);
+    __syncthreads();
+}
+
+template <int NT, int MT, int T>
 static __global__ void __launch_bounds__(MOE_MAX_WARPS *WARP, 1) moe_kernel(const __grid_constant__ moe_args a)
 {
     extern __shared__ __align__(128) uint8_t shared[];
     moe_run *runs = (moe_run *)(shared + a.runs_at);
-    int *n_known = (int *)(runs + MOE_MAX_RUNS), *pairs = (int *)(shared + a.pairs_at);
+    moe_item *items = (moe_item *)(shared + a.items_at);
+    int *n_known = (int *)(runs + MOE_MAX_RUNS + 1);
+    moe_list l = {runs, items, 0};
     const int stage_bytes = MT * a.slot_bytes;
     ring r;
     ring_init(&r, shared + a.ring_at + warp_id() * a.stages * stage_bytes,
               (uint64_t *)(shared + a.barriers_at) + warp_id() * a.stages, a.stages, stage_bytes);
-    if (warp_id() == 0) {
-        const int n = add_runs(a, MOE_DENSE, 0, runs);
-        if (lane_id() == 0) n_known[0] = n;
-    }
-    __syncthreads();
+    if (threadIdx.x == 0) runs[0].items = 0;
+    __syncwarp();
+    extend_list(a, MOE_DENSE, runs, items, n_known, &l);
     moe_feed<MT> f = {};
-    f.i = warp_id();
-    int n_runs = n_known[0], filled = 0;
-    moe_feed_open<MT>(a, runs, n_runs, false, &f);
-    for (; filled < a.stages && f.left > 0; filled++) moe_feed_stage<MT>(a, runs, n_runs, false, r, filled, &f);
+    f.turn.i = warp_id();
+    int filled = 0;
+    moe_feed_open<MT>(a, l, false, &f);
+    for (; filled < a.stages && f.left > 0; filled++) moe_feed_stage<MT>(a, l, false, r, filled, &f);
     wait_for_predecessors();
     release_dependents();
-    if (warp_id() == 0) {
-        const int n = add_runs(a, MOE_EXPERTS, n_runs, runs);
-        if (lane_id() == 0) n_known[1] = n;
-    }
-    __syncthreads();
-    n_runs = n_known[1];
-    moe_feed_open<MT>(a, runs, n_runs, true, &f);
-    for (; filled < a.stages; filled++) moe_feed_stage<MT>(a, runs, n_runs, true, r, filled, &f);
+    extend_list(a, MOE_EXPERTS, runs, items, n_known + 1, &l);
+    moe_feed_open<MT>(a, l, true, &f);
+    for (; filled < a.stages; filled++) moe_feed_stage<MT>(a, l, true, r, filled, &f);
 
-    float acc[MT][NT][4];
-    for (int first = 0; first < n_runs; first += a.n_slots) {
+    for (int first = 0; first < l.n_runs; first += a.n_slots) {
         if (first > 0) __syncthreads(); /* the activations of the phase before have been read */
-        pack_phase(a, runs, first, n_runs, shared);
-        for (int i = warp_id();; i += a.warps) {
-            const moe_item item = item_at(a, runs, first, n_runs, i);
-            if (item.run < 0) break;
-            moe_chains<NT, MT>(a, item, shared, runs, n_runs, &r, &f, acc);
-            if (unit_warps(a, runs[item.run].kind) > 1)
-                store_chain<NT, MT>(sums_of<NT, MT>(a, shared, i), acc);
-            else
-                put_unit<NT, MT>(a, runs[item.run], item.tile, pairs + (item.run - first) * a.columns, acc);
-        }
-        if (a.is_split) join_phase<NT, MT>(a, runs, first, n_runs, shared);
+        run_phase<NT, MT, T>(a, l, first, min(first + a.n_slots, l.n_runs), shared, &r, &f);
     }
 }
 
 typedef void (*moe_fn)(moe_args a);
 
-/* moe_product_N.cu: the kernel for N n8 tiles of columns, and for one row tile or a gate and its up tile. */
-moe_fn moe_kernel_1(bool is_gated);
-moe_fn moe_kernel_2(bool is_gated);
+/* The kernels for common types have their instructions close together, and apart from those of the others. */
+template <int NT, int MT> static moe_fn moe_kernel_of(tensor_type type)
+{
+    switch (type) {
+    case TYPE_Q4_0: return moe_kernel<NT, MT, TYPE_Q4_0>;
+    case TYPE_Q4_K: return moe_kernel<NT, MT, TYPE_Q4_K>;
+    case TYPE_Q5_0: return moe_kernel<NT, MT, TYPE_Q5_0>;
+    case TYPE_Q8_0: return moe_kernel<NT, MT, TYPE_Q8_0>;
+    default: return moe_kernel<NT, MT, PRODUCT_ANY_TYPE>;
+    }
+}
+
+/* moe_product_N.cu: the kernel for N n8 tiles of columns, one row tile or a gate and its up tile, and weights of one
+ * type; TYPE_F32: of any types. */
+moe_fn moe_kernel_1(bool is_gated, tensor_type type);
+moe_fn moe_kernel_2(bool is_gated, tensor_type type);
 
 #endif

@@ -7,7 +7,8 @@
 enum {
     MAX_COLUMNS = 32,
     MIN_STAGES = 2,
-    MAX_STAGES = 3,   /* an H100 steps no faster with 4 and 6 */
+    MAX_STAGES = 4, /* an H100 steps no faster with 5 and 7 */
+    FEW_ROWS = 8,
     ENOUGH_WARPS = 16 /* for the memory's latency */
 };
 
@@ -33,6 +34,13 @@ static int least_packers(int columns, int mt)
     return TILE_MAX_CHAIN / product_packed(n8_tiles(columns), mt);
 }
 
+/* The shortest chain of a row. */
+static int shortest_chain(const product_args *a)
+{
+    const int last = a->n_records - (a->n_chains - 1) * a->chain_len;
+    return last < a->chain_len ? last : a->chain_len;
+}
+
 /* Places of things in shared memory; s->shared_bytes is what they need. n_groups = 0: sums meet in global memory. */
 static void lay_out(const product_args *a, int mt, int n_chains, int n_groups, product_schedule *s)
 {
@@ -48,18 +56,22 @@ static void lay_out(const product_args *a, int mt, int n_chains, int n_groups, p
     s->sums_at = ceil_div(s->most_at + 2 * s->warps * (int)sizeof(float), 128) * 128;
     s->ring_at = s->sums_at + sums;
     s->barriers_at = s->ring_at + n_stages * mt * s->slot_bytes;
-    s->shared_bytes = s->barriers_at + n_stages * (int)sizeof(uint64_t);
+    s->feeds_at = s->barriers_at + n_stages * (int)sizeof(uint64_t);
+    s->shared_bytes = s->feeds_at + s->warps * PRODUCT_FEED_BYTES;
 }
 
-/* The most stages that fit; false when not even the fewest do. */
+/* The most stages that fit, no more than the shortest chain has records (product_feed); false when not even the fewest
+ * do. */
 static bool lay_out_stages(const cuda_backend *b, const product_args *a, int mt, int n_chains, int n_groups,
                            product_schedule *s)
 {
-    for (s->stages = MAX_STAGES; s->stages >= MIN_STAGES; s->stages--) {
+    const int chain = shortest_chain(a), most = chain < MAX_STAGES ? chain : MAX_STAGES;
+    const int fewest = most < MIN_STAGES ? most : MIN_STAGES;
+    for (s->stages = most; s->stages >= fewest; s->stages--) {
         lay_out(a, mt, n_chains, n_groups, s);
         if (s->shared_bytes <= b->shared_bytes) return true;
     }
-    s->stages = MIN_STAGES;
+    s->stages = fewest;
     return false;
 }
 
@@ -138,9 +150,23 @@ static void number_tiles(product_args *a, int mt)
     a->tile_end = n;
 }
 
-static product_fn kernel_of(int nt, int mt)
+static product_fn kernel_of(int nt, int mt, tensor_type a, tensor_type b)
 {
-    return nt == 1 ? product_kernel_1(mt) : nt == 2 ? product_kernel_2(mt) : product_kernel_4(mt);
+    return nt == 1 ? product_kernel_1(mt, a, b) : nt == 2 ? product_kernel_2(mt, a, b) : product_kernel_4(mt, a, b);
+}
+
+/* The kernel for the types of all parts. */
+static product_fn kernel_for(const product_args *a, int nt, int mt)
+{
+    tensor_type low = a->parts[0].type, high = low;
+    bool has_third = false;
+    for (int i = 1; i < a->n_parts; i++) {
+        const tensor_type t = a->parts[i].type;
+        has_third = has_third || (low != high && t != low && t != high);
+        if (t < low) low = t;
+        if (t > high) high = t;
+    }
+    return has_third ? kernel_of(nt, mt, TYPE_F16, TYPE_BF16) : kernel_of(nt, mt, low, high);
 }
 
 /* Work tiles [begin, end) in launches whose chain sums fit the workspace. */
@@ -162,7 +188,7 @@ static void launch_tiles(const cuda_backend *b, product_args *a, int mt)
     for (int at = a->tile_begin; at < end; at += step) {
         a->tile_begin = at;
         a->tile_end = at + step < end ? at + step : end;
-        launch_overlapped(b, kernel_of(nt, mt), dim3((unsigned)grid), s->warps * WARP, (size_t)s->shared_bytes, *a);
+        launch_overlapped(b, kernel_for(a, nt, mt), dim3((unsigned)grid), s->warps * WARP, (size_t)s->shared_bytes, *a);
     }
 }
 
@@ -184,7 +210,8 @@ static void launch_rows(const cuda_backend *b, product_args *a)
         mt = row_tiles(a->is_gated, s->columns);
         number_tiles(a, mt);
     }
-    s->is_late = a->n_rows > 8;
+    s->is_late = a->n_rows > FEW_ROWS;
+    s->at_once = a->n_rows > FEW_ROWS ? s->stages : 1;
     if (s->shared_bytes < b->shared_bytes / 2 + 2048) s->shared_bytes = b->shared_bytes / 2 + 2048; /* one per SM */
     launch_tiles(b, a, mt);
 }
@@ -227,10 +254,15 @@ void product_launch(const cuda_pass *p, const product *q)
 
 facet_status cuda_products_open(cuda_backend *b, facet_error *err)
 {
-    const product_fn all[] = {kernel_of(1, 1), kernel_of(1, 2), kernel_of(2, 1), kernel_of(2, 2), kernel_of(4, 2)};
-    for (product_fn f : all)
-        FACET_TRY(cuda_check(b, cudaFuncSetAttribute(f, cudaFuncAttributeMaxDynamicSharedMemorySize, b->shared_bytes),
-                             "kernels", err));
+    static const tensor_type pairs[][2] = {{TYPE_Q4_K, TYPE_Q4_K}, {TYPE_Q6_K, TYPE_Q6_K}, {TYPE_Q8_0, TYPE_Q8_0},
+                                           {TYPE_Q4_0, TYPE_Q4_0}, {TYPE_Q4_K, TYPE_Q6_K}, {TYPE_F16, TYPE_F16}};
+    static const int shapes[][2] = {{1, 1}, {1, 2}, {2, 1}, {2, 2}, {4, 2}};
+    for (const auto &types : pairs)
+        for (const auto &shape : shapes)
+            FACET_TRY(cuda_check(b,
+                                 cudaFuncSetAttribute(kernel_of(shape[0], shape[1], types[0], types[1]),
+                                                      cudaFuncAttributeMaxDynamicSharedMemorySize, b->shared_bytes),
+                                 "kernels", err));
     FACET_TRY(cuda_alloc(b, PRODUCT_SUMS_BYTES, "sums of products", &b->product_sums, err));
     size_t bytes = PRODUCT_MAX_ARRIVALS * sizeof(int);
     FACET_TRY(cuda_alloc(b, bytes, "sums of products", (void **)&b->product_arrivals, err));

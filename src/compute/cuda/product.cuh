@@ -7,6 +7,7 @@
 
 enum {
     PRODUCT_PARTS = 3,
+    PRODUCT_FEED_BYTES = 128,       /* of a warp's product_feed */
     PRODUCT_MAX_ROWS = 512,         /* of one launch; more rows take several */
     PRODUCT_SUMS_BYTES = 64 << 20,  /* chain sums on their way between blocks */
     PRODUCT_MAX_ARRIVALS = 1 << 18, /* counters of such sums */
@@ -33,10 +34,13 @@ typedef struct product_schedule {
     int group_warps; /* not split: warps that share a tile; each takes every such chain */
     int n_chunks, chunk_chains, n_per_chunk; /* split: chains that a block holds, blocks per chunk and columns */
     int stages, slot_bytes;                  /* of a warp's ring: a stage holds one slot per row tile */
-    int n_packers;                           /* warps that pack a chain of a row together: 1, 2, 4 or 8 */
-    int n_planes; /* 2: activations as the sum of two f16, for weights that are floats themselves */
-    int plane;    /* uint4 from one plane to the next */
-    int scales_at, most_at, sums_at, ring_at, barriers_at, shared_bytes; /* shared memory; activations lie first */
+    int at_once;   /* stages that a warp asks for at a time before its predecessors are done: theirs and its own reads
+                    * wait behind them */
+    int n_packers; /* warps that pack a chain of a row together: 1, 2, 4 or 8 */
+    int n_planes;  /* 2: activations as the sum of two f16, for weights that are floats themselves */
+    int plane;     /* uint4 from one plane to the next */
+    int scales_at, most_at, sums_at, ring_at, barriers_at, feeds_at,
+        shared_bytes; /* shared memory; activations lie first */
     bool is_late; /* the next kernel may start only when the sums are done: at many rows small ones would get in the way
                    */
 } product_schedule;
@@ -86,10 +90,11 @@ static __host__ __device__ constexpr int product_packed(int nt, int mt)
 
 typedef void (*product_fn)(product_args a);
 
-/* product_N.cu: the kernel for N n8 tiles of columns and mt row tiles. */
-product_fn product_kernel_1(int mt);
-product_fn product_kernel_2(int mt);
-product_fn product_kernel_4(int mt);
+/* product_N.cu: the kernel for N n8 tiles of columns, mt row tiles, and weights of the types a and b: one that knows
+ * only those where they are common, else one that knows all. */
+product_fn product_kernel_1(int mt, tensor_type a, tensor_type b);
+product_fn product_kernel_2(int mt, tensor_type a, tensor_type b);
+product_fn product_kernel_4(int mt, tensor_type a, tensor_type b);
 
 /* What an op asks for. Every weight has tile records and the same n_in. */
 typedef struct product {

@@ -9,51 +9,64 @@
 
 /* ---- which warp does what ---- */
 
+typedef struct product_unit {
+    int tile, chain; /* a work tile and one of its chains */
+} product_unit;
+
+/* A warp's units are steps of the same length through (tile, chain). */
 typedef struct product_place {
-    int warp, group, member, n_mine;         /* not split: chains of a tile that this warp takes */
+    int warp, group, member;                 /* not split: the group of warps that shares a tile */
     int column_block, first_chain, n_chains; /* chains that this block holds */
-    int begin, end;                          /* split: units of this block */
+    int n_units;                             /* of this warp */
+    product_unit first, step;
+    int chain_end, wrap, carry; /* a chain past chain_end lies `wrap` before that, `carry` tiles on */
 } product_place;
 
-static __device__ inline product_place place_of(const product_args &a)
+static __device__ inline product_place place_whole(const product_args &a)
 {
     product_place p = {};
+    const int n_groups = a.s.warps / a.s.group_warps, apart = (int)gridDim.x * n_groups;
     p.warp = warp_id();
-    if (!a.s.is_split) {
-        p.group = p.warp / a.s.group_warps;
-        p.member = p.warp % a.s.group_warps;
-        p.n_mine = (a.n_chains - p.member + a.s.group_warps - 1) / a.s.group_warps;
-        p.n_chains = a.n_chains;
-        return p;
-    }
-    int block = (int)blockIdx.x / a.s.n_column_blocks, chunk = block % a.s.n_chunks, share = block / a.s.n_chunks;
-    p.column_block = (int)blockIdx.x % a.s.n_column_blocks;
-    p.first_chain = chunk * a.s.chunk_chains;
-    p.n_chains = min(a.s.chunk_chains, a.n_chains - p.first_chain);
-    int64_t units = (int64_t)(a.tile_end - a.tile_begin) * p.n_chains;
-    p.begin = (int)(units * share / a.s.n_per_chunk);
-    p.end = (int)(units * (share + 1) / a.s.n_per_chunk);
+    p.group = p.warp / a.s.group_warps;
+    p.member = p.warp % a.s.group_warps;
+    p.n_chains = p.chain_end = a.n_chains;
+    p.first = {a.tile_begin + (int)blockIdx.x + (int)gridDim.x * p.group, p.member};
+    p.step = {0, a.s.group_warps};
+    const int n_mine = (a.n_chains - p.member + a.s.group_warps - 1) / a.s.group_warps;
+    const int n_tiles = max((a.tile_end - p.first.tile + apart - 1) / apart, 0);
+    p.n_units = n_mine * n_tiles;
+    p.wrap = n_mine * a.s.group_warps;
+    p.carry = apart;
     return p;
 }
 
-typedef struct product_unit {
-    int tile, chain; /* tile -1: there is none */
-} product_unit;
-
-/* The k-th unit of this warp. */
-static __device__ inline product_unit unit_at(const product_args &a, const product_place &p, int k)
+static __device__ inline product_place place_split(const product_args &a)
 {
-    product_unit u;
-    if (a.s.is_split) {
-        int at = p.begin + p.warp + k * a.s.warps;
-        u.tile = at < p.end ? a.tile_begin + at / p.n_chains : -1;
-        u.chain = p.first_chain + at % p.n_chains;
-    } else {
-        int n_groups = a.s.warps / a.s.group_warps, round = k / p.n_mine;
-        int tile = a.tile_begin + (int)blockIdx.x + (int)gridDim.x * (p.group + n_groups * round);
-        u.tile = tile < a.tile_end ? tile : -1;
-        u.chain = p.member + (k % p.n_mine) * a.s.group_warps;
-    }
+    product_place p = {};
+    const int block = (int)blockIdx.x / a.s.n_column_blocks, chunk = block % a.s.n_chunks, share = block / a.s.n_chunks;
+    p.warp = warp_id();
+    p.column_block = (int)blockIdx.x % a.s.n_column_blocks;
+    p.first_chain = chunk * a.s.chunk_chains;
+    p.n_chains = min(a.s.chunk_chains, a.n_chains - p.first_chain);
+    const int64_t units = (int64_t)(a.tile_end - a.tile_begin) * p.n_chains;
+    const int begin = (int)(units * share / a.s.n_per_chunk), end = (int)(units * (share + 1) / a.s.n_per_chunk);
+    const int at = begin + p.warp;
+    p.n_units = max((end - at + a.s.warps - 1) / a.s.warps, 0);
+    p.first = {a.tile_begin + at / p.n_chains, p.first_chain + at % p.n_chains};
+    p.step = {a.s.warps / p.n_chains, a.s.warps % p.n_chains};
+    p.chain_end = p.first_chain + p.n_chains;
+    p.wrap = p.n_chains;
+    p.carry = 1;
+    return p;
+}
+
+static __device__ inline product_unit unit_after(const product_place &p, product_unit u)
+{
+    u.tile += p.step.tile;
+    u.chain += p.step.chain;
+    if (u.chain < p.chain_end) return u;
+    u.tile += p.carry;
+    u.chain -= p.wrap;
     return u;
 }
 
@@ -74,37 +87,74 @@ template <int MT> static __device__ inline uint32_t first_row(const product_args
 
 /* ---- weights on their way in ---- */
 
-template <int MT> struct product_feed {
-    int next, left, bytes; /* unit, records of the open one */
+/* Records of a unit that are still to be asked for. */
+template <int MT> struct product_run {
     const uint8_t *at[MT];
+    int left, bytes;
 };
 
-template <int MT>
-static __device__ inline void feed_open(const product_args &a, const product_place &p, product_feed<MT> *f)
+/* The units after the one whose records are being asked for. Opening one takes long: it happens between two chains,
+ * not in the loop over records. Lies in shared memory, one per warp, as it is looked at once per chain. */
+template <int MT> struct product_feed {
+    product_place place;
+    product_run<MT> then; /* open */
+    product_unit next;    /* to be opened */
+    int n_left;           /* how many are to be opened */
+};
+
+template <int MT> static __device__ inline product_run<MT> run_of(const product_args &a, const product_unit &u)
 {
-    product_unit u = unit_at(a, p, f->next++);
-    f->left = 0;
-    if (u.tile < 0) return;
-    int part = part_of(a, u.tile), first = u.chain * a.chain_len;
-    f->left = min(a.chain_len, a.n_records - first);
-    f->bytes = a.parts[part].record_bytes;
+    product_run<MT> r;
+    const int part = part_of(a, u.tile), first = u.chain * a.chain_len;
+    r.left = min(a.chain_len, a.n_records - first);
+    r.bytes = a.parts[part].record_bytes;
 #pragma unroll
     for (int m = 0; m < MT; m++) {
         const product_part &w = a.parts[a.is_gated ? m : part];
         uint32_t row = min(first_row<MT>(a, part, u.tile, m), (w.n_out - 1) / TILE_M * TILE_M);
-        f->at[m] = w.tiles + ((size_t)(row / TILE_M) * a.n_records + first) * f->bytes;
+        r.at[m] = w.tiles + ((size_t)(row / TILE_M) * a.n_records + first) * r.bytes;
+    }
+    return r;
+}
+
+/* The open unit becomes the one in hand. */
+template <int MT> static __device__ inline product_run<MT> feed_take(product_feed<MT> *f)
+{
+    const product_run<MT> now = f->then;
+    __syncwarp();
+    if (lane_id() == 0) f->then.left = 0;
+    __syncwarp();
+    return now;
+}
+
+/* Opens the unit after the one in hand; where none is in hand, another one first. */
+template <int MT>
+static __device__ inline void feed_open(const product_args &a, product_run<MT> *now, product_feed<MT> *f)
+{
+#pragma unroll 1
+    while (f->then.left == 0 && f->n_left > 0) {
+        const product_run<MT> opened = run_of<MT>(a, f->next);
+        const product_unit next = unit_after(f->place, f->next);
+        __syncwarp();
+        if (lane_id() == 0) {
+            f->then = opened;
+            f->next = next;
+            f->n_left--;
+        }
+        __syncwarp();
+        if (now->left <= 0) *now = feed_take(f);
     }
 }
 
+/* Asks for the next record of each row tile. */
 template <int MT>
-static __device__ inline void feed_stage(const product_args &a, const product_place &p, const ring &r, int stage,
+static __device__ inline void feed_stage(const product_args &a, const ring &r, int stage, product_run<MT> *now,
                                          product_feed<MT> *f)
 {
-    ring_fill<MT>(r, stage, f->at, f->left > 0, f->bytes, a.s.slot_bytes);
-    if (!f->left) return;
+    ring_fill<MT>(r, stage, now->at, now->left > 0, now->bytes, a.s.slot_bytes);
 #pragma unroll
-    for (int m = 0; m < MT; m++) f->at[m] += f->bytes;
-    if (--f->left == 0) feed_open(a, p, f);
+    for (int m = 0; m < MT; m++) now->at[m] += now->bytes;
+    if (--now->left <= 0) *now = feed_take(f);
 }
 
 /* ---- activations: f16 in shared memory, [record][i][column][t] x 16 bytes, in the order of tile_input() ---- */
@@ -212,17 +262,18 @@ static __device__ inline void multiply_pair(const uint32_t words[MT][8], const u
     }
 }
 
-/* acc = one chain of n records. */
+/* acc = one chain of n records. What a record needs beside arithmetic is kept small: instructions come through the same
+ * memory that is busy with weights. */
 template <int T, int NT, int MT>
-static __device__ inline void sum_chain(const product_args &a, const product_place &p, const float gain[MT],
-                                        const uint4 *x, int n, ring *r, product_feed<MT> *f, float acc[MT][NT][4])
+static __device__ inline void sum_chain(const product_args &a, const float gain[MT], const uint4 *x, int n, ring *r,
+                                        product_run<MT> *now, product_feed<MT> *f, float acc[MT][NT][4])
 {
     const int stride = NT == 1 ? a.s.columns : NT * 8;
     for (int s = 0; s < n; s++, x += 32 * stride) {
         const uint8_t *record = ring_wait(*r);
         uint32_t words[MT][8];
         if constexpr (tile_type<T>::family == TILE_FLOAT) {
-#pragma unroll
+#pragma unroll 2
             for (int i = 0; i < 8; i++) {
 #pragma unroll
                 for (int m = 0; m < MT; m++)
@@ -230,18 +281,12 @@ static __device__ inline void sum_chain(const product_args &a, const product_pla
                 multiply_pair<NT, MT>(words, x, i, stride, acc);
                 multiply_pair<NT, MT>(words, x + a.s.plane, i, stride, acc);
             }
-            __syncwarp();
-            feed_stage(a, p, *r, r->stage, f);
         } else {
             tile_part<T> w[MT];
 #pragma unroll
             for (int j = 0; j < 2; j++) {
 #pragma unroll
                 for (int m = 0; m < MT; m++) w[m].load(record + m * a.s.slot_bytes, lane_id(), j, gain[m]);
-                if (j == 1) {
-                    __syncwarp();
-                    feed_stage(a, p, *r, r->stage, f);
-                }
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
 #pragma unroll
@@ -250,13 +295,19 @@ static __device__ inline void sum_chain(const product_args &a, const product_pla
                 }
             }
         }
+        __syncwarp();
+        feed_stage(a, *r, r->stage, now, f);
         ring_next(r);
     }
 }
 
-template <int NT, int MT>
+/* Every type, or only the types A and B. */
+enum { PRODUCT_ANY_TYPE = -1 };
+
+template <int NT, int MT, int A, int B>
 static __device__ inline void sum_unit(const product_args &a, const product_place &p, const product_unit &u,
-                                       const uint8_t *shared, ring *r, product_feed<MT> *f, float acc[MT][NT][4])
+                                       const uint8_t *shared, ring *r, product_run<MT> *now, product_feed<MT> *f,
+                                       float acc[MT][NT][4])
 {
     const int part = part_of(a, u.tile), first = u.chain * a.chain_len;
     const int n = min(a.chain_len, a.n_records - first);
@@ -275,12 +326,18 @@ static __device__ inline void sum_unit(const product_args &a, const product_plac
 #pragma unroll
             for (int j = 0; j < 4; j++) acc[m][nt][j] = 0;
     }
-    switch (a.parts[part].type) {
+    if constexpr (A == PRODUCT_ANY_TYPE) {
+        switch (a.parts[part].type) {
 #define SUM_CASE(T, BYTES)                                                                                             \
-    case T: sum_chain<T, NT, MT>(a, p, gain, x, n, r, f, acc); break;
-        TILE_TYPES(SUM_CASE)
+    case T: sum_chain<T, NT, MT>(a, gain, x, n, r, now, f, acc); break;
+            TILE_TYPES(SUM_CASE)
 #undef SUM_CASE
-    default: break;
+        default: break;
+        }
+    } else if (A == B || a.parts[part].type == A) {
+        sum_chain<A, NT, MT>(a, gain, x, n, r, now, f, acc);
+    } else {
+        sum_chain<B, NT, MT>(a, gain, x, n, r, now, f, acc);
     }
     const float *scales = (const float *)(shared + a.s.scales_at) + (u.chain - p.first_chain) * a.s.columns;
 #pragma unroll
@@ -392,16 +449,16 @@ static __device__ inline void add_sums(const float4 *from, int n, int n_cells, f
     }
 }
 
-/* Not split: the group's sums meet in shared memory, in two buffers by turns; the warps add them up by turns. True: acc
- * is the sum of a whole tile. */
+/* Not split: the group's sums meet in shared memory, in two buffers by turns; the warps add them up by turns. round:
+ * of tiles. True: acc is the sum of a whole tile. */
 template <int NT, int MT>
-static __device__ inline bool join_group(const product_args &a, const product_place &p, const product_unit &u, int k,
-                                         uint8_t *shared, float acc[MT][NT][4])
+static __device__ inline bool join_group(const product_args &a, const product_place &p, const product_unit &u,
+                                         int round, uint8_t *shared, float acc[MT][NT][4])
 {
-    const int n_cells = product_cells(a.s.columns), round = k / p.n_mine;
+    const int n_cells = product_cells(a.s.columns);
     float4 *sums = (float4 *)(shared + a.s.sums_at) + (p.group * 2 + round % 2) * a.n_chains * MT * n_cells;
     store_sums<NT, MT>(sums + u.chain * MT * n_cells, n_cells, acc);
-    if (k % p.n_mine != p.n_mine - 1) return false;
+    if (u.chain + a.s.group_warps < a.n_chains) return false;
     if (a.s.group_warps == 1)
         __syncwarp();
     else
@@ -448,39 +505,68 @@ static __device__ inline uint32_t begin(const product_args &a, const product_pla
     return __ballot_sync(0xffffffffu, live >= 0);
 }
 
-/* NT n8 tiles of columns, MT row tiles in a work tile. */
-template <int NT, int MT>
+/* NT n8 tiles of columns, MT row tiles in a work tile; weights of the types A and B, or of any. */
+template <int NT, int MT, int A, int B>
 static __global__ void __launch_bounds__(product_max_warps(NT, MT) * WARP, 1)
     product_kernel(const __grid_constant__ product_args a)
 {
     extern __shared__ __align__(128) uint8_t shared[];
-    const product_place p = place_of(a);
+    static_assert(sizeof(product_feed<MT>) <= PRODUCT_FEED_BYTES, "");
+    product_feed<MT> *f = (product_feed<MT> *)(shared + a.s.feeds_at + warp_id() * PRODUCT_FEED_BYTES);
+    if (lane_id() == 0) {
+        f->place = a.s.is_split ? place_split(a) : place_whole(a);
+        f->next = f->place.first;
+        f->n_left = f->place.n_units;
+        f->then.left = 0;
+    }
+    __syncwarp();
+    const product_place &p = f->place;
     const int stage_bytes = MT * a.s.slot_bytes;
     ring r;
-    ring_init(&r, shared + a.s.ring_at + p.warp * a.s.stages * stage_bytes,
-              (uint64_t *)(shared + a.s.barriers_at) + p.warp * a.s.stages, a.s.stages, stage_bytes);
-    product_feed<MT> f = {};
-    feed_open(a, p, &f);
-    for (int i = 0; i < a.s.stages; i++) feed_stage(a, p, r, i, &f);
+    ring_init(&r, shared + a.s.ring_at + warp_id() * a.s.stages * stage_bytes,
+              (uint64_t *)(shared + a.s.barriers_at) + warp_id() * a.s.stages, a.s.stages, stage_bytes);
+    product_run<MT> now = {};
+    feed_open(a, &now, f);
+    for (int i = 0; i < a.s.stages; i++) {
+        if (i >= a.s.at_once && now.left > 0) ring_arrived(r, i - a.s.at_once);
+        feed_stage(a, r, i, &now, f);
+    }
 
     const uint32_t live = begin<NT, MT>(a, p, shared);
 
     float acc[MT][NT][4];
-    product_unit u, stored = {-1, 0};
-    for (int k = 0;; k++) {
+    product_unit u = p.first, stored = {-1, 0};
+    for (int k = 0, round = 0; k < p.n_units; k++) {
         int done = -1;
-        u = unit_at(a, p, k);
-        if (u.tile >= 0) sum_unit<NT, MT>(a, p, u, shared, &r, &f, acc);
+        feed_open(a, &now, f);
+        sum_unit<NT, MT, A, B>(a, p, u, shared, &r, &now, f, acc);
         if (a.n_chains == 1)
             done = u.tile;
         else if (a.s.is_split)
             done = join_grid<NT, MT>(a, p, u, &stored, acc);
-        else if (u.tile >= 0 && join_group<NT, MT>(a, p, u, k, shared, acc))
+        else if (join_group<NT, MT>(a, p, u, round, shared, acc))
             done = u.tile;
         if (done >= 0) put_tile<NT, MT>(a, p, done, live, acc);
-        if (u.tile < 0) break;
+        const int tile = u.tile;
+        u = unit_after(p, u);
+        round += u.tile != tile;
+    }
+    if (a.s.is_split && a.n_chains > 1) {
+        const int done = join_grid<NT, MT>(a, p, {-1, 0}, &stored, acc);
+        if (done >= 0) put_tile<NT, MT>(a, p, done, live, acc);
     }
     if (a.s.is_late) release_dependents();
+}
+
+/* The kernels for common types have their instructions close together, and apart from those of the others. */
+template <int NT, int MT> static product_fn product_kernel_of(tensor_type a, tensor_type b)
+{
+    if (a == TYPE_Q4_K && b == TYPE_Q4_K) return product_kernel<NT, MT, TYPE_Q4_K, TYPE_Q4_K>;
+    if (a == TYPE_Q6_K && b == TYPE_Q6_K) return product_kernel<NT, MT, TYPE_Q6_K, TYPE_Q6_K>;
+    if (a == TYPE_Q8_0 && b == TYPE_Q8_0) return product_kernel<NT, MT, TYPE_Q8_0, TYPE_Q8_0>;
+    if (a == TYPE_Q4_0 && b == TYPE_Q4_0) return product_kernel<NT, MT, TYPE_Q4_0, TYPE_Q4_0>;
+    if (a == TYPE_Q4_K && b == TYPE_Q6_K) return product_kernel<NT, MT, TYPE_Q4_K, TYPE_Q6_K>;
+    return product_kernel<NT, MT, PRODUCT_ANY_TYPE, PRODUCT_ANY_TYPE>;
 }
 
 #endif
