@@ -76,11 +76,17 @@ static __device__ inline float high_half(uint32_t x)
     return __half2float(__ushort_as_half((unsigned short)(x >> 16)));
 }
 
-/* The 24 bits of lane t in a TILE_SUPER header: scale of the sub-block 2 t, scale of 2 t + 1, minima of both. */
+/* The 24 bits of lane t in a TILE_SUPER header: scale of the sub-block 2 t, scale of 2 t + 1, minima of both. Bits
+ * above are left as they come. By two byte selections, as a choice of words would become branches. */
 static __device__ inline uint32_t super_bits(const uint4 &h, int t)
 {
-    uint32_t top = __byte_perm(__byte_perm(h.y, h.z, 0x0073), h.w, 0x0710);
-    return t == 0 ? h.y : t == 1 ? h.z : t == 2 ? h.w : top;
+    const uint32_t first = t == 1   ? 0x0654
+                           : t == 3 ? 0x0073
+                                    : 0x0210,
+                   second = t == 2   ? 0x0654
+                            : t == 3 ? 0x0710
+                                     : 0x0210;
+    return __byte_perm(__byte_perm(h.y, h.z, first), h.w, second);
 }
 
 /* ---- one value, for rows that are gathered ---- */
