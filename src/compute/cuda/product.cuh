@@ -79,7 +79,7 @@ static inline __host__ __device__ int product_cells(int columns)
 /* Registers bound how many warps a block has: the fewer results a warp holds, the more of them fit. */
 static __host__ __device__ constexpr int product_max_warps(int nt, int mt)
 {
-    return nt <= 2 && mt == 1 ? 24 : nt == 4 ? 12 : 16;
+    return nt == 1 && mt == 1 ? 24 : nt == 4 ? 12 : 16;
 }
 
 /* Records that a warp packs at once; with so many warps there are registers for four only. */
