@@ -304,8 +304,8 @@ static facet_status describe_weights(const weight *weights, int n, cuda_backend 
 facet_status backend_cuda_plan_bytes(const weight *weights, int n, const plan *p, const kv_desc *kv, int max_rows,
                                      int max_out, uint64_t *out, facet_error *err)
 {
-    /* Of a card's sizes only this one has a part in what is allocated; no card has more. */
-    cuda_backend b = {.shared_bytes = 227 << 10};
+    /* Of a card's sizes only the first has a part in what is allocated; no card has more. */
+    cuda_backend b = {.shared_bytes = 227 << 10, .n_sms = 132};
     compiled c = {.b = &b, .p = p, .max_rows = max_rows, .max_out = max_out, .is_dry = true};
     facet_status status = describe_weights(weights, n, &b, err);
     if (status == FACET_OK) status = cuda_pages_describe(&b, kv, err);
