@@ -486,9 +486,11 @@ static bool is_path(const char *word)
     return *word == '.' || strchr(word, '/');
 }
 
+/* Scores need a model that reads the prompt for this purpose (docs/protocol.md). */
 static void do_compress(server_daemon *d, const words *w, const wishes *more)
 {
     (void)w, (void)more;
+    log_line(FACET_LOG_WARN, "compress: this daemon cannot shorten prompts: give the complete prompt");
     refuse(d, "unsupported feature=compress");
 }
 
