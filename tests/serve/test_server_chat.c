@@ -256,6 +256,50 @@ static void tool_choice(void **state)
     world_close(&w);
 }
 
+/* The small model calls once and waits for the tool. With its ends and some words of results banned, and the beginning
+ * of a call made likelier, it calls twice: {"city":"Rome"}, {"city":"fish"}. */
+#define TWICE                                                                                                          \
+    TOOLS ",\"max_tokens\":31,\"logit_bias\":{\"1\":-100,\"50\":-100,\"106\":-100,\"853\":-100,\"1189\":-100,"         \
+          "\"1713\":-100,\"1717\":-100,\"48\":9.75,\"611\":3}"
+
+static void several_calls_in_one_answer(void **state)
+{
+    (void)state;
+    world w = world_open(world_config(), 1024);
+    json_t *j = ask_json(&w, CHAT, chat_body("What is the weather in Rome?", TWICE), 200);
+    const json_t *calls = json_at(j, "choices.0.message.tool_calls");
+    assert_int_equal(json_array_size(calls), 2);
+    assert_string_equal(text_at(calls, "0.function.arguments"), "{\"city\":\"Rome\"}");
+    assert_string_equal(text_at(calls, "1.function.name"), "get_weather");
+    assert_string_equal(text_at(calls, "1.function.arguments"), "{\"city\":\"fish\"}");
+    assert_string_not_equal(text_at(calls, "0.id"), text_at(calls, "1.id"));
+    assert_string_equal(text_at(j, "choices.0.finish_reason"), "tool_calls");
+    json_decref(j);
+    /* as a stream: each with its index */
+    json_t *events = ask_stream(&w, CHAT, chat_body("What is the weather in Rome?", TWICE ",\"stream\":true"));
+    size_t i;
+    json_t *e;
+    int n_calls = 0;
+    json_array_foreach(events, i, e)
+    {
+        const json_t *call = json_at(e, "choices.0.delta.tool_calls.0");
+        if (!call) continue;
+        assert_int_equal(int_at(call, "index"), n_calls);
+        assert_string_equal(text_at(call, "function.arguments"),
+                            n_calls ? "{\"city\":\"fish\"}" : "{\"city\":\"Rome\"}");
+        n_calls++;
+    }
+    assert_int_equal(n_calls, 2);
+    json_decref(events);
+    /* the first one ends the answer */
+    j = ask_json(&w, CHAT, chat_body("What is the weather in Rome?", TWICE ",\"parallel_tool_calls\":false"), 200);
+    assert_int_equal(json_array_size(json_at(j, "choices.0.message.tool_calls")), 1);
+    assert_string_equal(text_at(j, "choices.0.finish_reason"), "tool_calls");
+    assert_int_equal(int_at(j, "usage.completion_tokens"), 15);
+    json_decref(j);
+    world_close(&w);
+}
+
 /* ---- prompts that begin alike ---- */
 
 /* A conversation that begins with 4,000 tokens: of each further turn only what is new is evaluated, and the few tokens
@@ -570,6 +614,7 @@ int main(void)
         cmocka_unit_test(sampling_settings),
         cmocka_unit_test(a_tool_call_and_its_answer),
         cmocka_unit_test(tool_choice),
+        cmocka_unit_test(several_calls_in_one_answer),
         cmocka_unit_test(the_next_turn_evaluates_what_is_new),
         cmocka_unit_test(chats_share_a_system_text),
         cmocka_unit_test(replies_do_not_depend_on_the_neighbours),
