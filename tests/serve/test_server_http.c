@@ -234,6 +234,44 @@ static void too_many_connections_wait(void **state)
     world_close(&w);
 }
 
+static void connections_of_one_address_are_counted(void **state)
+{
+    (void)state;
+    server_config c = world_config();
+    c.http.max_per_address = 2;
+    c.http.n_threads = 1;
+    world w = world_open(c, 256);
+    client open[2];
+    for (int i = 0; i < 2; i++) {
+        open[i] = client_open(w.port);
+        assert_true(client_ask(&open[i], "GET", "/health", NULL, NULL));
+        reply r = client_read(&open[i]);
+        assert_int_equal(r.status, 200);
+        reply_free(&r);
+    }
+    client third = client_open(w.port);
+    char byte;
+    assert_true(recv(third.fd, &byte, 1, 0) <= 0); /* closed without a word */
+    client_close(&third);
+    client_close(&open[0]);
+    int status = 0;
+    for (int i = 0; i < 600 && status != 200; i++) {
+        client again = client_open(w.port);
+        struct pollfd p = {.fd = again.fd, .events = POLLIN};
+        client_puts(&again, "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        if (poll(&p, 1, 10000) == 1 && recv(again.fd, &byte, 1, MSG_PEEK) == 1) {
+            reply r = client_read(&again);
+            status = r.status;
+            reply_free(&r);
+        }
+        client_close(&again);
+        if (status != 200) usleep(10000);
+    }
+    assert_int_equal(status, 200);
+    client_close(&open[1]);
+    world_close(&w);
+}
+
 static int n_connections(int port)
 {
     reply r = http_get(port, "/metrics");
@@ -425,6 +463,7 @@ int main(void)
         cmocka_unit_test(large_bodies_and_headers),
         cmocka_unit_test(slow_senders_are_cut),
         cmocka_unit_test(too_many_connections_wait),
+        cmocka_unit_test(connections_of_one_address_are_counted),
         cmocka_unit_test(senders_that_go_leave_no_connection),
         cmocka_unit_test(idle_connections_take_little_of_the_heap),
         cmocka_unit_test(keys),
