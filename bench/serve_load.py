@@ -5,7 +5,7 @@
 
 Starts a server on a free port of loopback, asks each question once by itself, then has the clients ask at random. Every
 answer must equal the one that was given alone (temperature 0). Memory and descriptors of the server are looked at all the
-while: in runs of a minute and more resident memory may not grow by more than 4 MB from the middle third of the time to the
+while: in runs of a minute and more resident memory may not grow by more than 2 MB from the middle third of the time to the
 last, and no connection may be left behind. Prints one JSON object; exits with 1 when something was wrong. Needs nothing but Python."""
 import argparse
 import asyncio
@@ -203,7 +203,7 @@ async def main():
         await process.wait()
     report["exit_status"] = process.returncode
     print(json.dumps(report, indent=2))
-    grown = args.seconds >= SETTLED_S and report["rss_mb"]["end"] - report["rss_mb"]["middle"] > 4
+    grown = args.seconds >= SETTLED_S and report["rss_mb"]["end"] - report["rss_mb"]["middle"] > 2
     left = report["descriptors"]["after"] > report["descriptors"]["before"]
     bad = report["wrong"] or report["running_after"] or report["waiting_after"] or process.returncode or grown or left
     bad = bad or report["answers"] == 0

@@ -28,7 +28,7 @@ enum { SERVE_MAX_KEYS = 256 };
     X(420, "max-connections", "N", "open connections (default 4096)")                                                  \
     X(421, "max-per-address", "N", "of one address (default 0: no limit)")                                             \
     X(422, "max-body", "BYTES", "size of a request (default 33554432)")                                                \
-    X(423, "max-header", "BYTES", "size of its header (default 32768)")                                                \
+    X(423, "max-header", "BYTES", "size of its header (default 36864)")                                                \
     X(424, "idle-timeout", "S", "seconds for a request's header (default 60)")                                         \
     X(425, "body-timeout", "S", "seconds for its body (default 60)")                                                   \
     X(426, "stall-timeout", "S", "seconds until a client that does not read is cut (default 30)")                      \

@@ -486,9 +486,11 @@ static bool is_path(const char *word)
     return *word == '.' || strchr(word, '/');
 }
 
+/* Scores need a model that reads the prompt for this purpose (docs/protocol.md). */
 static void do_compress(server_daemon *d, const words *w, const wishes *more)
 {
     (void)w, (void)more;
+    log_line(FACET_LOG_WARN, "compress: this daemon cannot shorten prompts: give the complete prompt");
     refuse(d, "unsupported feature=compress");
 }
 
@@ -629,11 +631,12 @@ static void ready(server_daemon *d)
     const facet_engine *e = core_engine(d->core);
     facet_model_info m;
     facet_model_describe(e->model, &m);
-    outlet_printf(&d->out, "[gemma4-daemon] ready n_layer=%d n_embd=%d vocab=%d max_ctx=%d draft=%s sparse_fa=0\n",
+    outlet_printf(&d->out, "[gemma4-daemon] ready n_layer=%d n_embd=%d vocab=%d max_ctx=%d draft=%s sparse_fa=%d\n",
                   m.n_layers, m.n_embd, m.n_vocab, facet_engine_n_ctx(e),
                   e->dflash ? "dflash"
                   : e->mtp  ? "mtp"
-                            : "none");
+                            : "none",
+                  sparse_is_on(&e->plan->sparse));
 }
 
 static facet_status open_lines(server_daemon *d, facet_error *err)

@@ -24,6 +24,7 @@ typedef struct peer {
     uint32_t serial; /* tells connections apart that had the same fd */
     peer_phase phase;
     uint64_t since;          /* ns: when the phase began */
+    uint64_t gone_at;        /* ns: when the client was seen to have closed it, or its half, in this phase; 0 = not */
     http_exchange *exchange; /* of this phase; NULL while idle */
 } peer;
 

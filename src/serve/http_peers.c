@@ -1,6 +1,8 @@
 /* http_peers.c: the connections and the thread that looks after them. While a request is worked on, its connection is
- * asleep and libmicrohttpd does not look at it; this thread sees the client go. It also ends what takes too long:
- * libmicrohttpd only knows a time without any byte, which somebody who sends one byte now and then never reaches. */
+ * asleep and libmicrohttpd does not look at it; this thread sees the client go. It also sees those go of which
+ * libmicrohttpd does not hear: where the last bytes and the end come together, it reads the bytes and waits for an
+ * event that has already been. And it ends what takes too long: libmicrohttpd only knows a time without any byte, which
+ * somebody who sends one byte now and then never reaches. */
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -12,7 +14,11 @@
 #include "base/mem.h"
 #include "serve/http_internal.h"
 
-enum { TICK_MS = 250, MAX_EVENTS = 64 };
+enum {
+    TICK_MS = 250,
+    MAX_EVENTS = 64,
+    GONE_MS = 1000 /* for libmicrohttpd to read what a client that went has sent, and to close by itself */
+};
 
 static uint64_t key_of(const peer *q)
 {
@@ -31,6 +37,13 @@ static bool grow(http_peers *p, size_t fd)
     return true;
 }
 
+/* The client's end is told once, then again after each change of phase. */
+static void watch(http_peers *p, const peer *q, int operation)
+{
+    struct epoll_event e = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.u64 = key_of(q)};
+    epoll_ctl(p->epoll, operation, q->fd, &e);
+}
+
 peer *peers_add(http_peers *p, int fd)
 {
     peer *q = mem_calloc(1, sizeof *q);
@@ -42,6 +55,7 @@ peer *peers_add(http_peers *p, int fd)
         if (p->list) p->list->prev = q;
         p->list = p->by_fd[fd] = q;
         p->n++;
+        watch(p, q, EPOLL_CTL_ADD);
     }
     pthread_mutex_unlock(&p->lock);
     if (has_room) return q;
@@ -53,6 +67,7 @@ void peers_remove(http_peers *p, peer *q)
 {
     if (!q) return;
     pthread_mutex_lock(&p->lock);
+    watch(p, q, EPOLL_CTL_DEL);
     if (q->prev)
         q->prev->next = q->next;
     else
@@ -67,13 +82,12 @@ void peers_remove(http_peers *p, peer *q)
 void peers_set_phase(http_peers *p, peer *q, peer_phase phase, http_exchange *x)
 {
     pthread_mutex_lock(&p->lock);
-    struct epoll_event e = {.events = EPOLLRDHUP, .data.u64 = key_of(q)};
-    if (phase == PEER_BUSY && q->phase != PEER_BUSY) epoll_ctl(p->epoll, EPOLL_CTL_ADD, q->fd, &e);
-    if (phase != PEER_BUSY && q->phase == PEER_BUSY) epoll_ctl(p->epoll, EPOLL_CTL_DEL, q->fd, &e);
     p->n_busy += (phase != PEER_IDLE) - (q->phase != PEER_IDLE);
     q->phase = phase;
     q->since = clock_ns();
+    q->gone_at = 0;
     q->exchange = x;
+    watch(p, q, EPOLL_CTL_MOD);
     pthread_mutex_unlock(&p->lock);
 }
 
@@ -84,9 +98,9 @@ static void hang_up(http_peers *p, const struct epoll_event *e)
     http_exchange *x = NULL;
     pthread_mutex_lock(&p->lock);
     peer *q = fd < p->cap ? p->by_fd[fd] : NULL;
-    if (q && key_of(q) == e->data.u64 && q->phase == PEER_BUSY) {
-        x = http_retain(q->exchange);
-        epoll_ctl(p->epoll, EPOLL_CTL_DEL, q->fd, NULL);
+    if (q && key_of(q) == e->data.u64) {
+        q->gone_at = clock_ns();
+        if (q->phase == PEER_BUSY) x = http_retain(q->exchange);
     }
     pthread_mutex_unlock(&p->lock);
     if (!x) return;
@@ -97,7 +111,8 @@ static void hang_up(http_peers *p, const struct epoll_event *e)
 static bool is_late(const http_config *c, const peer *q, uint64_t now)
 {
     const int limit_s = q->phase == PEER_IDLE ? c->idle_timeout_s : c->body_timeout_s;
-    return q->phase != PEER_BUSY && now - q->since > (uint64_t)limit_s * 1000000000u;
+    const bool is_gone = q->gone_at && now - q->gone_at > GONE_MS * 1000000u;
+    return q->phase != PEER_BUSY && (is_gone || now - q->since > (uint64_t)limit_s * 1000000000u);
 }
 
 /* Ends what takes too long. Shutting the socket down wakes MHD, which then closes it. */

@@ -14,7 +14,11 @@ typedef struct http_config {
     int port;                             /* 0: a free one */
     int n_threads;                        /* that read requests and write replies */
     int max_connections, max_per_address; /* max_per_address 0: no limit */
-    size_t max_header_bytes, max_body_bytes;
+    /* libmicrohttpd maps more than 32 KiB of header for each connection, and unmaps them with it. Less comes from
+     * malloc: then an idle connection also touches a page or two alone, but as connections come and go in other places
+     * of the heap, all pages of all the places that were ever open together become resident. */
+    size_t max_header_bytes;
+    size_t max_body_bytes;
     int send_buffer_bytes; /* of a connection, in the kernel */
     int idle_timeout_s;    /* a connection without a complete request header */
     int body_timeout_s;    /* from the header to the end of the body */

@@ -17,7 +17,7 @@ server_config server_config_default(void)
                                     .port = 8080,
                                     .n_threads = 2,
                                     .max_connections = 4096,
-                                    .max_header_bytes = 32 << 10,
+                                    .max_header_bytes = 36 << 10,
                                     .max_body_bytes = (size_t)32 << 20,
                                     .send_buffer_bytes = 128 << 10,
                                     .idle_timeout_s = 60,

@@ -50,8 +50,18 @@ static void answers(const char *program)
 static void installed_files(void **state)
 {
     (void)state;
-    static const char *const files[] = {"bin/facet",  "include/facet.h", "libfacet.so",
-                                        "libfacet.a", "facet.pc",        "models/facet-small-Q4_K_M.gguf"};
+    static const char *const files[] = {"bin/facet",
+                                        "include/facet.h",
+                                        "libfacet.so",
+                                        "libfacet.a",
+                                        "facet.pc",
+                                        "models/facet-small-Q4_K_M.gguf",
+                                        "man1/facet.1",
+                                        "man1/facet-serve.1",
+                                        "lib/systemd/system/facet.service",
+                                        "bash-completion/completions/facet",
+                                        "site-functions/_facet",
+                                        "vendor_completions.d/facet.fish"};
     assert_int_equal(run_command(out, sizeof out, "find %s", dir), 0);
     for (size_t i = 0; i < sizeof files / sizeof *files; i++)
         if (!strstr(out, files[i])) fail_msg("%s is missing:\n%s", files[i], out);

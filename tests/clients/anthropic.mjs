@@ -63,6 +63,15 @@ test('stop sequences, a beginning', async () => {
   assert.equal(cut.stop_reason, 'max_tokens');
 });
 
+test('JSON schema', async () => {
+  const schema = {type: 'object', additionalProperties: false, required: ['answer'], properties: {answer: {type: 'integer', minimum: 0, maximum: 99}}};
+  const m = await client.messages.create({model, max_tokens, messages: question, output_config: {format: {type: 'json_schema', schema}}});
+  const {answer, ...rest} = JSON.parse(m.content[0].text);
+  assert.ok(Number.isInteger(answer) && answer >= 0 && answer <= 99, m.content[0].text);
+  assert.deepEqual(rest, {});
+  assert.equal(m.stop_reason, 'end_turn');
+});
+
 test('counting', async () => {
   const {input_tokens} = await client.messages.countTokens({model, messages: question});
   const m = await client.messages.create({model, max_tokens, messages: question});

@@ -75,6 +75,47 @@ test('logprobs', async () => {
   assert.ok(list.every(t => t.logprob <= 0 && t.top_logprobs.length === 4));
 });
 
+const schema = {type: 'object', additionalProperties: false, required: ['answer', 'unit', 'tags'], properties: {
+  answer: {type: 'integer', minimum: 0, maximum: 99}, unit: {enum: ['C', 'F']},
+  tags: {type: 'array', maxItems: 2, items: {type: 'string', pattern: '^[a-z]{1,4}$'}}}};
+
+function fits(text) {
+  const {answer, unit, tags, ...rest} = JSON.parse(text);
+  assert.ok(Number.isInteger(answer) && answer >= 0 && answer <= 99, text);
+  assert.ok(['C', 'F'].includes(unit), text);
+  assert.ok(tags.length <= 2 && tags.every(t => /^[a-z]{1,4}$/.test(t)), text);
+  assert.deepEqual(rest, {});
+}
+
+test('JSON schema', async () => {
+  const settings = {model, messages: question, max_tokens: 128,
+    response_format: {type: 'json_schema', json_schema: {name: 'reply', strict: true, schema}}};
+  const r = await client.chat.completions.parse(settings);
+  fits(r.choices[0].message.content);
+  const final = await client.chat.completions.stream(settings).finalChatCompletion();
+  assert.equal(final.choices[0].message.content, r.choices[0].message.content);
+  const response = await client.responses.create({model, input: 'What is 82 - 61?', max_output_tokens: 128,
+    text: {format: {type: 'json_schema', name: 'reply', strict: true, schema}}});
+  fits(response.output_text);
+});
+
+test('JSON objects', async () => {
+  const r = await client.chat.completions.create({model, messages: question, response_format: {type: 'json_object'}, max_tokens: 256,
+    temperature: 0.8, seed: 3});
+  if (r.choices[0].finish_reason === 'stop') assert.equal(typeof JSON.parse(r.choices[0].message.content), 'object');
+  else assert.match(r.choices[0].message.content, /^\s*\{/);
+});
+
+test('a schema that cannot be guaranteed', async () => {
+  const spoiled = {...schema, properties: {...schema.properties, answer: {not: {type: 'string'}}}};
+  await assert.rejects(client.chat.completions.create({model, messages: question,
+    response_format: {type: 'json_schema', json_schema: {name: 'reply', schema: spoiled}}}), e => {
+    assert.ok(e instanceof OpenAI.BadRequestError);
+    assert.match(e.message, /#\/properties\/answer/);
+    return true;
+  });
+});
+
 test('choices, stop, seed', async () => {
   const settings = {model, messages: [{role: 'user', content: 'Tell me a story.'}], n: 2, seed: 5, temperature: 1.5, max_tokens: 12};
   const a = await client.chat.completions.create(settings), b = await client.chat.completions.create(settings);

@@ -443,6 +443,7 @@ static void bad_slot_commands_are_refused(void **state)
         if (refused_slots[i].has_end) assert_int_equal(child_token(&c), END);
     }
     assert_true(child_stream_is_quiet(&c));
+    assert_true(child_has_logged(&c, "compress: this daemon cannot shorten prompts: give the complete prompt"));
     assert_int_equal(child_finish(&c), 0);
 }
 
@@ -807,6 +808,10 @@ static void as_other_daemons_are_started(void **state)
     c = child_start(true, "DFLASH27B_KV_K=q8_0",
                     (const char *const[]){FACET, "daemon", MODEL, DFLASH, "--stream-fd=9", "--ddtree", NULL});
     child_expect(&c, "[gemma4-daemon] ready n_layer=6 n_embd=256 vocab=2048 max_ctx=16384 draft=dflash ");
+    ask(&c);
+    assert_int_equal(child_finish(&c), 0);
+    c = start_with(true, NULL, (const char *const[]){"--sparse-mass", "0.999", NULL});
+    child_expect(&c, "[gemma4-daemon] ready n_layer=6 n_embd=256 vocab=2048 max_ctx=2048 draft=none sparse_fa=1");
     ask(&c);
     assert_int_equal(child_finish(&c), 0);
 }

@@ -173,6 +173,55 @@ static void sampling_settings(void **state)
     world_close(&w);
 }
 
+/* Tokens of a story that stood in it before; `adjacent`: right before. */
+static int n_repeats(const world *w, const char *penalty, bool adjacent)
+{
+    char rest[256];
+    snprintf(rest, sizeof rest, ",\"max_tokens\":40,\"ignore_eos\":true,\"logprobs\":true%s", penalty);
+    json_t *j = ask_json(w, CHAT, chat_body("Tell me a story.", rest), 200);
+    const json_t *list = json_at(j, "choices.0.logprobs.content");
+    const int n = (int)json_array_size(list);
+    int n_found = 0;
+    assert_in_range(n, 20, 40);
+    for (int i = 1; i < n; i++) {
+        bool is_found = false;
+        for (int k = adjacent ? i - 1 : 0; k < i; k++)
+            is_found |= strcmp(text_at(json_array_get(list, (size_t)k), "token"),
+                               text_at(json_array_get(list, (size_t)i), "token")) == 0;
+        n_found += is_found;
+    }
+    json_decref(j);
+    return n_found;
+}
+
+/* Large ones exclude what they look back at. */
+static void penalties(void **state)
+{
+    (void)state;
+    world w = world_open(world_config(), 1024);
+    assert_true(n_repeats(&w, "", false) > 5);
+    assert_int_equal(n_repeats(&w, ",\"presence_penalty\":100", false), 0);
+    assert_int_equal(n_repeats(&w, ",\"frequency_penalty\":100", false), 0);
+    assert_int_equal(n_repeats(&w, ",\"repetition_penalty\":100", false), 0);
+    assert_int_equal(n_repeats(&w, ",\"presence_penalty\":100,\"repeat_last_n\":1", true), 0);
+    assert_true(n_repeats(&w, ",\"presence_penalty\":100,\"repeat_last_n\":1", false) > 0);
+    world_close(&w);
+}
+
+/* --clamp: what would not fit is cut, not refused. */
+static void lengths_are_clamped(void **state)
+{
+    (void)state;
+    server_config c = world_config();
+    c.api.clamps = true;
+    world w = world_open(c, 64);
+    json_t *j = ask_json(&w, CHAT, chat_body("Tell me a story.", ",\"max_tokens\":5000,\"ignore_eos\":true"), 200);
+    assert_string_equal(text_at(j, "choices.0.finish_reason"), "length");
+    assert_int_equal(int_at(j, "usage.total_tokens"), 64);
+    json_decref(j);
+    world_close(&w);
+}
+
 /* ---- tools ---- */
 
 #define TOOL(name, parameter)                                                                                          \
@@ -252,6 +301,50 @@ static void tool_choice(void **state)
                  chat_body("x", TOOLS ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"other\"}}"),
                  400);
     assert_string_equal(text_at(j, "error.message"), "tool_choice: 'other' is not among the tools");
+    json_decref(j);
+    world_close(&w);
+}
+
+/* The small model calls once and waits for the tool. With its ends and some words of results banned, and the beginning
+ * of a call made likelier, it calls twice: {"city":"Rome"}, {"city":"fish"}. */
+#define TWICE                                                                                                          \
+    TOOLS ",\"max_tokens\":31,\"logit_bias\":{\"1\":-100,\"50\":-100,\"106\":-100,\"853\":-100,\"1189\":-100,"         \
+          "\"1713\":-100,\"1717\":-100,\"48\":9.75,\"611\":3}"
+
+static void several_calls_in_one_answer(void **state)
+{
+    (void)state;
+    world w = world_open(world_config(), 1024);
+    json_t *j = ask_json(&w, CHAT, chat_body("What is the weather in Rome?", TWICE), 200);
+    const json_t *calls = json_at(j, "choices.0.message.tool_calls");
+    assert_int_equal(json_array_size(calls), 2);
+    assert_string_equal(text_at(calls, "0.function.arguments"), "{\"city\":\"Rome\"}");
+    assert_string_equal(text_at(calls, "1.function.name"), "get_weather");
+    assert_string_equal(text_at(calls, "1.function.arguments"), "{\"city\":\"fish\"}");
+    assert_string_not_equal(text_at(calls, "0.id"), text_at(calls, "1.id"));
+    assert_string_equal(text_at(j, "choices.0.finish_reason"), "tool_calls");
+    json_decref(j);
+    /* as a stream: each with its index */
+    json_t *events = ask_stream(&w, CHAT, chat_body("What is the weather in Rome?", TWICE ",\"stream\":true"));
+    size_t i;
+    json_t *e;
+    int n_calls = 0;
+    json_array_foreach(events, i, e)
+    {
+        const json_t *call = json_at(e, "choices.0.delta.tool_calls.0");
+        if (!call) continue;
+        assert_int_equal(int_at(call, "index"), n_calls);
+        assert_string_equal(text_at(call, "function.arguments"),
+                            n_calls ? "{\"city\":\"fish\"}" : "{\"city\":\"Rome\"}");
+        n_calls++;
+    }
+    assert_int_equal(n_calls, 2);
+    json_decref(events);
+    /* the first one ends the answer */
+    j = ask_json(&w, CHAT, chat_body("What is the weather in Rome?", TWICE ",\"parallel_tool_calls\":false"), 200);
+    assert_int_equal(json_array_size(json_at(j, "choices.0.message.tool_calls")), 1);
+    assert_string_equal(text_at(j, "choices.0.finish_reason"), "tool_calls");
+    assert_int_equal(int_at(j, "usage.completion_tokens"), 15);
     json_decref(j);
     world_close(&w);
 }
@@ -569,7 +662,10 @@ int main(void)
         cmocka_unit_test(several_choices),
         cmocka_unit_test(sampling_settings),
         cmocka_unit_test(a_tool_call_and_its_answer),
+        cmocka_unit_test(penalties),
+        cmocka_unit_test(lengths_are_clamped),
         cmocka_unit_test(tool_choice),
+        cmocka_unit_test(several_calls_in_one_answer),
         cmocka_unit_test(the_next_turn_evaluates_what_is_new),
         cmocka_unit_test(chats_share_a_system_text),
         cmocka_unit_test(replies_do_not_depend_on_the_neighbours),

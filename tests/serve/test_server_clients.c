@@ -1,7 +1,7 @@
 /* The official client libraries, installed from npm, against a server. The suites are tests/clients/NAME.mjs. Skipped
  * where node, npm or the registry is missing; $FACET_TEST_CLIENTS names a folder in which they are installed already.
- * Beside them random JSON schemas, checked by python3-jsonschema ($FACET_SCHEMAS: how many), and a short form of
- * bench/serve_load.py. */
+ * Beside them random JSON schemas, checked by python3-jsonschema ($FACET_SCHEMAS: how many), nginx in front as
+ * docs/server.md has it, and a short form of bench/serve_load.py. */
 #define _GNU_SOURCE
 #include "testing.h"
 
@@ -134,6 +134,32 @@ static void schemas(void **state)
     world_close(&w);
 }
 
+/* TLS, streams that come at once, large bodies, clients that go. */
+static void proxy(void **state)
+{
+    static char out[1 << 16];
+    char command[1024];
+    (void)state;
+    if (run(out, sizeof out, "PATH=$PATH:/usr/sbin; command -v nginx && command -v openssl && command -v python3") !=
+        0) {
+        print_message("skipped: nginx, openssl or python3 is not installed\n");
+        skip();
+    }
+    server_config c = world_config();
+    c.engine.n_parallel = 1;
+    c.api.stream_bytes = 4096;
+    c.http.send_buffer_bytes = 8192;
+    c.http.stall_timeout_s = 600;
+    c.http.ping_s = 1;
+    world w = world_open(c, 16384);
+    snprintf(command, sizeof command,
+             "PATH=$PATH:/usr/sbin FACET_URL=http://127.0.0.1:%d timeout 300 python3 %s/tests/clients/proxy.py 2>&1",
+             w.port, FACET_SOURCE_DIR);
+    const int status = run(out, sizeof out, command);
+    if (status != 0) fail_msg("status %d: %s", status, out);
+    world_close(&w);
+}
+
 static void load(void **state)
 {
     static char out[1 << 16];
@@ -151,7 +177,7 @@ static void load(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(openai), cmocka_unit_test(anthropic), cmocka_unit_test(page),
-                                       cmocka_unit_test(schemas), cmocka_unit_test(load)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(openai),  cmocka_unit_test(anthropic), cmocka_unit_test(page),
+                                       cmocka_unit_test(schemas), cmocka_unit_test(proxy),     cmocka_unit_test(load)};
     return cmocka_run_group_tests(tests, open_clients, close_clients);
 }

@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "testing.h"
 
+#include <malloc.h>
+
 #include "server_world.h"
 
 /* ---- exact replies ---- */
@@ -232,6 +234,103 @@ static void too_many_connections_wait(void **state)
     world_close(&w);
 }
 
+static void connections_of_one_address_are_counted(void **state)
+{
+    (void)state;
+    server_config c = world_config();
+    c.http.max_per_address = 2;
+    c.http.n_threads = 1;
+    world w = world_open(c, 256);
+    client open[2];
+    for (int i = 0; i < 2; i++) {
+        open[i] = client_open(w.port);
+        assert_true(client_ask(&open[i], "GET", "/health", NULL, NULL));
+        reply r = client_read(&open[i]);
+        assert_int_equal(r.status, 200);
+        reply_free(&r);
+    }
+    client third = client_open(w.port);
+    char byte;
+    assert_true(recv(third.fd, &byte, 1, 0) <= 0); /* closed without a word */
+    client_close(&third);
+    client_close(&open[0]);
+    int status = 0;
+    for (int i = 0; i < 600 && status != 200; i++) {
+        client again = client_open(w.port);
+        struct pollfd p = {.fd = again.fd, .events = POLLIN};
+        client_puts(&again, "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        if (poll(&p, 1, 10000) == 1 && recv(again.fd, &byte, 1, MSG_PEEK) == 1) {
+            reply r = client_read(&again);
+            status = r.status;
+            reply_free(&r);
+        }
+        client_close(&again);
+        if (status != 200) usleep(10000);
+    }
+    assert_int_equal(status, 200);
+    client_close(&open[1]);
+    world_close(&w);
+}
+
+static int n_connections(int port)
+{
+    reply r = http_get(port, "/metrics");
+    const char *line = strstr(r.body.data, "\nfacet_connections ");
+    assert_non_null(line);
+    const int n = atoi(line + strlen("\nfacet_connections "));
+    reply_free(&r);
+    return n;
+}
+
+/* The last bytes and the end of a connection come together, which libmicrohttpd does not notice. */
+static void senders_that_go_leave_no_connection(void **state)
+{
+    enum { N = 40 };
+    (void)state;
+    server_config c = world_config();
+    c.http.idle_timeout_s = c.http.body_timeout_s = 600;
+    world w = world_open(c, 256);
+    client all[N];
+    for (int i = 0; i < N; i++) {
+        all[i] = client_open(w.port);
+        client_puts(&all[i], i % 2 ? "GET /health HTTP/1.1\r\n"
+                                   : "POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n");
+    }
+    while (n_connections(w.port) < N + 1) usleep(1000);
+    for (int i = 0; i < N; i++) {
+        client_puts(&all[i], "X");
+        client_close(&all[i]);
+    }
+    int n = N + 1;
+    for (int i = 0; i < 600 && n > 1; i++) {
+        usleep(100000);
+        n = n_connections(w.port);
+    }
+    assert_int_equal(n, 1); /* the one that asks */
+    world_close(&w);
+}
+
+/* Memory that is mapped for a connection goes back with it; of malloc's each one takes a little. */
+static void idle_connections_take_little_of_the_heap(void **state)
+{
+    enum { N = 200, EACH = 8 << 10 };
+    (void)state;
+    world w = world_open(world_config(), 256);
+    client all[N];
+    assert_int_equal(n_connections(w.port), 1);
+    const size_t before = mallinfo2().uordblks;
+    for (int i = 0; i < N; i++) {
+        all[i] = client_open(w.port);
+        client_puts(&all[i], "GET /health HTTP/1.1\r\n");
+    }
+    while (n_connections(w.port) < N + 1) usleep(1000);
+    const size_t with = mallinfo2().uordblks;
+    assert_in_range(with - before, 0, N * EACH);
+    for (int i = 0; i < N; i++) client_close(&all[i]);
+    while (n_connections(w.port) > 1) usleep(1000);
+    world_close(&w);
+}
+
 /* ---- keys and origins ---- */
 
 static void keys(void **state)
@@ -364,6 +463,9 @@ int main(void)
         cmocka_unit_test(large_bodies_and_headers),
         cmocka_unit_test(slow_senders_are_cut),
         cmocka_unit_test(too_many_connections_wait),
+        cmocka_unit_test(connections_of_one_address_are_counted),
+        cmocka_unit_test(senders_that_go_leave_no_connection),
+        cmocka_unit_test(idle_connections_take_little_of_the_heap),
         cmocka_unit_test(keys),
         cmocka_unit_test(origins),
         cmocka_unit_test(many_requests_on_one_connection),
