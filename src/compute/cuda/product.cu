@@ -152,7 +152,7 @@ static void number_tiles(product_args *a, int mt)
 
 static product_fn kernel_of(int nt, int mt, tensor_type a, tensor_type b)
 {
-    return nt == 1 ? product_kernel_1(mt, a, b) : nt == 2 ? product_kernel_2(mt, a, b) : product_kernel_4(mt, a, b);
+    return nt == 1 ? product_kernel_1(mt, a, b) : nt == 2 ? product_kernel_2(mt, a, b) : product_kernel_4(mt);
 }
 
 /* The kernel for the types of all parts. */

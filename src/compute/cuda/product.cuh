@@ -94,7 +94,7 @@ typedef void (*product_fn)(product_args a);
  * only those where they are common, else one that knows all. */
 product_fn product_kernel_1(int mt, tensor_type a, tensor_type b);
 product_fn product_kernel_2(int mt, tensor_type a, tensor_type b);
-product_fn product_kernel_4(int mt, tensor_type a, tensor_type b);
+product_fn product_kernel_4(int mt); /* knows all types */
 
 /* What an op asks for. Every weight has tile records and the same n_in. */
 typedef struct product {

@@ -273,7 +273,7 @@ static __device__ inline void sum_chain(const product_args &a, const float gain[
         const uint8_t *record = ring_wait(*r);
         uint32_t words[MT][8];
         if constexpr (tile_type<T>::family == TILE_FLOAT) {
-#pragma unroll 2
+#pragma unroll
             for (int i = 0; i < 8; i++) {
 #pragma unroll
                 for (int m = 0; m < MT; m++)
