@@ -176,7 +176,7 @@ facet_status bench_ops(bench_run *run, int32_t rows, bench_op_time *out, facet_e
     const int n = p->n_ops, repeats = run->o->n_repeats, n_out = rows > ENGINE_MAX_OUT ? 1 : rows;
     facet_session *s = NULL;
     int32_t *tokens = random_tokens(run, rows, err);
-    double *ms = mem_calloc((size_t)(n * (repeats + 1)), sizeof *ms), sample[BENCH_MAX_REPEATS];
+    double *ms = mem_calloc((size_t)n * (size_t)(repeats + 1), sizeof *ms), sample[BENCH_MAX_REPEATS];
     facet_status status = FACET_OK;
     if (!tokens || !ms) status = error_memory(err, "samples", (size_t)n * sizeof *ms);
     if (status == FACET_OK) status = facet_session_fork(run->base, &s, err);

@@ -134,14 +134,14 @@ static int own_option(daemon_options *o, int val, const char *arg)
     case OPT_SESSIONS: ok = set_int("sessions", arg, 1, 64, &c->n_sessions); break;
     case OPT_QUEUE: ok = set_int("queue", arg, 1, 1 << 16, &c->n_queue); break;
     case OPT_MAX_LINE:
-        ok = cli_int("max-line", arg, 16, 1ll << 30, &n);
+        ok = cli_int("max-line", arg, 16, 1LL << 30, &n);
         if (ok) c->max_line = (size_t)n;
         break;
     case OPT_STALL_TIMEOUT: ok = set_int("stall-timeout", arg, 1, 1 << 20, &c->stall_timeout_s); break;
     case OPT_SAMP: ok = set_samp(o, arg); break;
     case OPT_VERBOSE: o->is_verbose = true; break;
     case OPT_CACHE:
-        ok = cli_int("cache", arg, 0, 1ll << 30, &n);
+        ok = cli_int("cache", arg, 0, 1LL << 30, &n);
         if (ok) o->common.engine.cache_bytes = (uint64_t)n << 20;
         break;
     case OPT_AUTO_UNPARK: o->common.engine.auto_unpark = true; break;

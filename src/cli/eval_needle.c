@@ -203,7 +203,7 @@ static facet_status measure(needle_options *o, facet_model *m, needle_report *r,
     default_lists(o, m);
     r->ctx = o->ctx;
     r->depth = o->depth;
-    const size_t n = (size_t)(o->ctx.n * o->depth.n * o->n_per_cell);
+    const size_t n = (size_t)o->ctx.n * (size_t)o->depth.n * (size_t)o->n_per_cell;
     r->trials = mem_calloc(n, sizeof *r->trials);
     if (!r->trials) return error_memory(err, "the answers", n * sizeof *r->trials);
     o->common.engine.n_ctx = longest(&o->ctx);

@@ -274,7 +274,7 @@ static bool from_environment(cli_options *o, const option_text *rows, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         char name[64] = "FACET_";
-        for (size_t k = 0; rows[i].name[k] && k < sizeof name - 8; k++)
+        for (size_t k = 0; k < sizeof name - 8 && rows[i].name[k]; k++)
             name[6 + k] = rows[i].name[k] == '-' ? '_' : (char)toupper((unsigned char)rows[i].name[k]);
         const char *v = getenv(name);
         if (!v || !*v || (!rows[i].value && strcmp(v, "0") == 0)) continue;

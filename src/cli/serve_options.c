@@ -116,7 +116,7 @@ static bool from_environment(serve_arguments *o)
 {
     for (int i = 0; i < N_ROWS; i++) {
         char name[64] = "FACET_";
-        for (size_t k = 0; rows[i].name[k] && k < sizeof name - 8; k++)
+        for (size_t k = 0; k < sizeof name - 8 && rows[i].name[k]; k++)
             name[6 + k] = rows[i].name[k] == '-' ? '_' : (char)toupper((unsigned char)rows[i].name[k]);
         const char *v = getenv(name);
         if (!v || !*v || (!rows[i].value && strcmp(v, "0") == 0)) continue;

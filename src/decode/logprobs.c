@@ -36,7 +36,7 @@ static double log_sum_exp(const float *x, int32_t n)
     for (int32_t i = 1; i < n; i++)
         if (x[i] > max) max = x[i];
     for (int32_t i = 0; i < n; i++) sum += exp((double)x[i] - (double)max);
-    return (double)max + log(sum);
+    return (double)max + log(sum); /* cppcheck-suppress invalidFunctionArg ; the largest adds 1 */
 }
 
 /* Into the sorted list of the best so far. */

@@ -47,13 +47,14 @@ static facet_status copy_keys(const char *const *keys, char ***out, facet_error 
     if (!keys) return FACET_OK;
     while (keys[n]) n++;
     char **copy = mem_calloc(n + 1, sizeof *copy);
-    for (size_t i = 0; copy && i < n; i++) {
+    if (!copy) return error_memory(err, "the keys", n * sizeof *copy);
+    for (size_t i = 0; i < n; i++) {
         if ((copy[i] = mem_strdup(keys[i]))) continue;
         free_keys(copy);
-        copy = NULL;
+        return error_memory(err, "a key", strlen(keys[i]) + 1);
     }
     *out = copy;
-    return copy ? FACET_OK : error_memory(err, "the keys", n * sizeof *copy);
+    return FACET_OK;
 }
 
 facet_status api_open(const api_config *c, api *out, facet_error *err)

@@ -78,7 +78,7 @@ static facet_status tokenize(const facet_model *m, const buf *text, bool add_bos
 /* One of "tokens", "file", "text", "messages". */
 static facet_status read_prompt(const facet_model *m, int32_t n_ctx, json_t *o, command *c, facet_error *err)
 {
-    bool has_text, add_bos, special;
+    bool has_text = false, add_bos = false, special = false;
     buf text = {0};
     json_t *tokens = take_any(o, "tokens"), *file = NULL;
     facet_status status = take_string(o, "file", &file, err);

@@ -109,7 +109,7 @@ static inline bool client_take(client *c, size_t n, buf *out)
 /* The value of a header field, in a static buffer; NULL where there is none. */
 static inline const char *reply_header(const reply *r, const char *name)
 {
-    static char value[512];
+    static _Thread_local char value[512];
     for (const char *at = r->head.data; at && *at; at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL) {
         const size_t n = strlen(name);
         if (strncasecmp(at, name, n) != 0 || at[n] != ':') continue;

@@ -182,7 +182,7 @@ static void do_tile(const block *b, int32_t pos0, int index, bool is_v)
         if (t[r].lo >= t[r].hi) continue;
         end = run_end(t, r, b->n_rows, is_v);
         attn_tile tile = find_tile(b, r, t[r], pos0, is_v || b->rebuild);
-        size_t query = (size_t)(r * b->n_heads);
+        size_t query = (size_t)r * (size_t)b->n_heads;
         int n = (end - r) * b->n_heads;
         float *s = b->s + query * ATTN_SCORE_STRIDE + index * ATTN_TILE, *o = b->o + query * b->o_stride;
         if (is_v)
@@ -234,7 +234,7 @@ static void weigh(const block *b, int32_t pos0, float scale)
         if (lo < 0) lo = 0;
         if (hi > ATTN_SPLIT) hi = ATTN_SPLIT;
         if (lo >= hi || !blocks) continue;
-        for (size_t i = (size_t)(r * b->n_heads), end = i + (size_t)b->n_heads; i < end; i++) {
+        for (size_t i = (size_t)r * (size_t)b->n_heads, end = i + (size_t)b->n_heads; i < end; i++) {
             if (blocks != 0xff) leave_out(b->s + i * ATTN_SCORE_STRIDE, blocks);
             b->simd->softmax(b->s + i * ATTN_SCORE_STRIDE, lo, hi, scale, b->sums + 2 * i);
             memset(b->o + i * b->o_stride, 0, (size_t)b->head_dim * sizeof *b->o);
@@ -283,7 +283,7 @@ static void fold_split(block *b, int split, attn_fold_state *states)
 {
     for (int r = 0; r < b->n_rows; r++) {
         if (!reads_split(b, r, split)) continue;
-        for (size_t i = (size_t)(r * b->n_heads), end = i + (size_t)b->n_heads; i < end; i++) {
+        for (size_t i = (size_t)r * (size_t)b->n_heads, end = i + (size_t)b->n_heads; i < end; i++) {
             attn_fold_state part = {.max = b->sums[2 * i], .sum = b->sums[2 * i + 1]};
             const float *o = b->o + i * b->o_stride;
             if (!b->is_begun[r])
@@ -326,7 +326,7 @@ static void do_block(block *b, float scale, attn_fold_state *states)
         do_split(b, s, scale);
         fold_split(b, s, states);
     }
-    for (size_t i = 0; i < (size_t)(b->n_rows * b->n_heads); i++) {
+    for (size_t i = 0; i < (size_t)b->n_rows * (size_t)b->n_heads; i++) {
         attn_fold_end(out_of(b, i), &states[i], b->head_dim, is_rotated);
         tell_state(b, i, &states[i]);
     }
@@ -337,7 +337,7 @@ void attn_drive_rows(const attn_simd *simd, const attn_work *w, const attn_row *
     for (int r = 0; r < n_rows;) {
         block b = block_open(simd, w, kv_head);
         int max_rows = block_rows(b.n_heads);
-        size_t queries = (size_t)(max_rows * b.n_heads);
+        size_t queries = (size_t)max_rows * (size_t)b.n_heads;
         do {
             block_add(&b, &rows[r++], w->window);
         } while (r < n_rows && b.n_rows < max_rows && rows[r].table == rows[r - 1].table);

@@ -216,7 +216,7 @@ static void copy_block_v(kv_type t, const uint8_t *src, int src_key, uint8_t *ds
 {
     const int width = plain_bytes(t);
     if (width) {
-        memcpy(dst + width * dst_key * N, src + width * src_key * N, (size_t)(width * N));
+        memcpy(dst + width * dst_key * N, src + width * src_key * N, (size_t)width * N);
         return;
     }
     memcpy(dst + 2 * dst_key, src + 2 * src_key, 2);

@@ -141,7 +141,8 @@ static void judge(selection *s, int h, int32_t i, const block_figures *f)
 
 static void judge_all(selection *s, const attn_kernels *k)
 {
-    for (int n = 0; n <= SPARSE_BLOCK; n++) s->log_n[n] = logf((float)n);
+    s->log_n[0] = -INFINITY;
+    for (int n = 1; n <= SPARSE_BLOCK; n++) s->log_n[n] = logf((float)n);
     for (int32_t b = s->first; b < s->end; b++) {
         const int32_t page = s->row->table[b];
         const int8_t *centre = attn_centres(s->layer, page, s->kv_head);
