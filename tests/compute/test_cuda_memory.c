@@ -67,6 +67,47 @@ static void the_plan_is_what_is_taken(void **state)
     end(&f);
 }
 
+/* Experts too are planned for, and before any device is asked. */
+static void a_plan_needs_no_device(void **state)
+{
+    (void)state;
+    enum { N_EMBD = 512, N_FF = 256, N_EXPERTS = 8, N_USED = 2 };
+    static const int n_rows[] = {1, 8, 96, 512};
+    fixture f;
+    facet_error err;
+    begin(&f, "a layer of experts");
+    const int x = add_input(&f, TYPE_F32, N_EMBD, true, 1);
+    const int route = plan_value_new(f.p, ROWS_ALL, VALUE_F32, 2 * N_USED, false, "route");
+    const int h = plan_value_new(f.p, ROWS_ALL, VALUE_F32, N_USED * N_FF, false, "h");
+    const int o = add_output(&f, ROWS_ALL, VALUE_F32, N_EMBD);
+    plan_op *op = add_op(&f, OP_MOE_ROUTE, x, -1, route);
+    op->w0 = add_matrix(&f, TYPE_F32, N_EMBD, N_EXPERTS, 1);
+    op->n_experts = N_EXPERTS;
+    op->n_used = N_USED;
+    op = add_op(&f, OP_MOE_GATED, x, route, h);
+    op->w0 = add_matrix(&f, TYPE_Q4_K, N_EMBD, 2 * N_FF, N_EXPERTS);
+    op->n_experts = N_EXPERTS;
+    op->n_used = N_USED;
+    op->n_ff = N_FF;
+    op = add_op(&f, OP_MOE_DOWN, h, route, o);
+    op->w0 = add_matrix(&f, TYPE_Q4_K, N_FF, N_EMBD, N_EXPERTS);
+    op->n_experts = N_EXPERTS;
+    op->n_used = N_USED;
+    op->n_ff = N_FF;
+    assert_ok(plan_finish(f.p, &err), err);
+    uint64_t before = 0;
+    for (size_t i = 0; i < sizeof n_rows / sizeof *n_rows; i++) {
+        uint64_t planned = 0;
+        assert_ok(backend_cuda_plan_bytes(f.weights, f.n_weights, f.p, &f.kv, n_rows[i], n_rows[i], &planned, &err),
+                  err);
+        /* the values of the rows, at least */
+        assert_true(planned >= (uint64_t)n_rows[i] * (2 * N_EMBD + N_USED * N_FF) * sizeof(float));
+        assert_true(planned > before);
+        before = planned;
+    }
+    end(&f);
+}
+
 /* A plan of the whole device's memory is refused, before and after others; results stay what they were. */
 static void refused_memory_changes_nothing(void **state)
 {
@@ -108,6 +149,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_plan_is_what_is_taken),
+        cmocka_unit_test(a_plan_needs_no_device),
         cmocka_unit_test(refused_memory_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
