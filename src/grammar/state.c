@@ -485,10 +485,18 @@ facet_status machine_localise(machine *m, config_span span, const config *caller
 
 /* ---- opening, closing ---- */
 
-static facet_status make_tables(machine *m, facet_error *err)
+/* Tables without entries, which have room for the first ones. */
+static facet_status open_tables(machine *m, facet_error *err)
 {
     FACET_TRY(index_open(&m->by_core, TABLE_SLOTS, err));
     FACET_TRY(index_open(&m->by_links, TABLE_SLOTS, err));
+    FACET_TRY(grow_frames(m, err));
+    return grow_states(m, err);
+}
+
+static facet_status make_tables(machine *m, facet_error *err)
+{
+    FACET_TRY(open_tables(m, err));
     m->links.n = 0;
     int32_t bottom, dead;
     FACET_TRY(intern_frame(m, &m->links, &bottom, err));
@@ -644,8 +652,7 @@ static facet_status build(compaction *c, int32_t *const *kept, size_t n, facet_e
 {
     if (!c->new_frame || !c->new_state) return no_memory(err);
     mark(c, kept, n);
-    FACET_TRY(index_open(&c->fresh.by_core, TABLE_SLOTS, err));
-    FACET_TRY(index_open(&c->fresh.by_links, TABLE_SLOTS, err));
+    FACET_TRY(open_tables(&c->fresh, err));
     FACET_TRY(move_frames(c, err));
     return move_states(c, err);
 }
