@@ -48,8 +48,3 @@ void error_prefix(facet_error *err, const char *fmt, ...)
     }
     flatten(err->message);
 }
-
-facet_status error_memory(facet_error *err, const char *what, size_t bytes)
-{
-    return error_set(err, FACET_ERR_MEMORY, "out of memory: %s needs %zu bytes", what, bytes);
-}

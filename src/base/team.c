@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -130,14 +131,14 @@ void team_run(team *t, team_fn fn, void *arg)
 /* True when another thread of the same core has a lower number. Unknown counts as false. */
 static bool is_second_thread(int cpu)
 {
-    char path[96];
-    int first = cpu;
+    char path[96], list[32] = "", *end; /* such as "0,64" or "0-1" */
     snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
     FILE *f = fopen(path, "re");
     if (!f) return false;
-    if (fscanf(f, "%d", &first) != 1) first = cpu;
+    const bool has_list = fgets(list, sizeof list, f);
     fclose(f);
-    return first != cpu;
+    const long first = strtol(list, &end, 10);
+    return has_list && end != list && first != cpu;
 }
 
 /* The allowed processors, one thread of every core before the second ones; returns how many (at most max). */

@@ -245,11 +245,17 @@ static facet_status check_room(const kv_pool *p, const kv_seq *s, int group, int
                      g->window ? "local" : "global", g->window, want, g->n_free, g->n_pages);
 }
 
+/* The table gets n entries at least; new ones hold no page. There is room for them. */
+static void extend_table(kv_seq *s, int group, int32_t n)
+{
+    while (s->n_table[group] < n) s->table[group][s->n_table[group]++] = -1;
+}
+
 static void reserve_group(kv_pool *p, kv_seq *s, int group, int32_t first, int32_t last, kv_copy *copies, int *n_copies)
 {
     page_group *g = &p->groups[group];
     int32_t *table = s->table[group];
-    while (s->n_table[group] < last) table[s->n_table[group]++] = -1;
+    extend_table(s, group, last);
     for (int32_t i = first; i < last; i++) {
         int32_t src = unwritable(g, s, group, i);
         if (src == -2) continue;
@@ -316,8 +322,8 @@ facet_status kv_seq_take(kv_pool *p, kv_seq *s, int group, int32_t first, int32_
     if (first >= end) return FACET_OK;
     FACET_TRY(check_room(p, s, group, first, end, err));
     FACET_TRY(grow_table(s, group, end, err));
-    int n_copies = 0;
-    reserve_group(p, s, group, first, end, NULL, &n_copies);
+    extend_table(s, group, first);
+    while (s->n_table[group] < end) s->table[group][s->n_table[group]++] = take_page(&p->groups[group]);
     return FACET_OK;
 }
 
@@ -327,7 +333,7 @@ facet_status kv_seq_join(kv_pool *p, kv_seq *s, const kv_seq *top, int32_t n, fa
     kv_seq_truncate(p, s, n / KV_PAGE_LEN * KV_PAGE_LEN);
     for (int g = 0; g < p->n_groups; g++)
         for (int32_t i = n / KV_PAGE_LEN; i < top->n_table[g]; i++) {
-            while (s->n_table[g] < i) s->table[g][s->n_table[g]++] = -1;
+            extend_table(s, g, i);
             const int32_t page = s->table[g][s->n_table[g]++] = top->table[g][i];
             if (page >= 0) p->groups[g].refs[page]++;
         }

@@ -91,7 +91,7 @@ facet_status cache_layers_apply(const char *list, kv_desc *d, facet_error *err)
 {
     while (list && *list) {
         char text[ENTRY_MAX];
-        entry e;
+        entry e = {0};
         const size_t n = strcspn(list, ",");
         if (n >= sizeof text)
             return error_set(err, FACET_ERR_ARG, "cache layers: '%.40s...': an entry has %d characters at most", list,

@@ -438,7 +438,7 @@ static int best_cut(const draft_control *c, int64_t n_ctx, int arm, const float 
     const int best = draft_best_width(reach, n, ms, fmax(c->best_rate, draft_control_plain_rate(c, n_ctx)));
     *accepted = 0;
     for (int i = 0; i < best; i++) *accepted += reach[i];
-    *verify_ms = ms[best];
+    *verify_ms = draft_cost_ms(&c->cost, n_ctx, 1 + best);
     return best;
 }
 

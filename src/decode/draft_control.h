@@ -40,8 +40,8 @@ typedef struct draft_arm_desc {
     bool is_tree;           /* the items are nodes of a tree, not positions of a chain */
     bool has_conf;          /* its drafts come with confidences (chains) or weights (trees) */
     bool is_cost_per_token; /* drafting k tokens costs k times as much as one (else: the same for every k) */
-    double draft_share;     /* first guess: of one token, or of a draft, in plain steps; 0 = not known */
     bool is_fed;            /* it has a context, which is fed with every token while it drafts */
+    double draft_share;     /* first guess: of one token, or of a draft, in plain steps; 0 = not known */
     double feed_share;      /* first guess: of feeding one token, in plain steps */
 } draft_arm_desc;
 

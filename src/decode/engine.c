@@ -56,7 +56,7 @@ static int merge_captures(const facet_engine *e, const facet_engine_params *p, i
 
 static facet_status make_plan(facet_engine *e, const facet_engine_params *p, const engine_config *c, facet_error *err)
 {
-    int capture[2 * MAX_CAPTURES], n_suppress;
+    int capture[2 * MAX_CAPTURES] = {0}, n_suppress;
     const int n = merge_captures(e, p, capture);
     if (n > MAX_CAPTURES)
         return error_set(err, FACET_ERR_LIMIT, "%d layers to capture, the drafter's included: at most %d", n,

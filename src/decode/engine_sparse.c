@@ -11,12 +11,12 @@ static sparse_rule decode_rule(const facet_engine_params *p)
 {
     const float hard = p->sparse_hard;
     if (p->sparse_alpha > 0 && p->sparse_alpha < 1)
-        return (sparse_rule){SPARSE_ALPHA, .threshold = p->sparse_alpha, .sink = 2, .window = 4, .cap = 0.5f,
-                             .hard = hard};
+        return (sparse_rule){
+            .kind = SPARSE_ALPHA, .threshold = p->sparse_alpha, .sink = 2, .window = 4, .cap = 0.5f, .hard = hard};
     if (p->sparse_mass > 0 && p->sparse_mass < 1)
-        return (sparse_rule){SPARSE_MASS, .threshold = 1 - p->sparse_mass, .sink = 2, .window = 8, .cap = 0.5f,
-                             .hard = hard};
-    return (sparse_rule){SPARSE_OFF};
+        return (sparse_rule){
+            .kind = SPARSE_MASS, .threshold = 1 - p->sparse_mass, .sink = 2, .window = 8, .cap = 0.5f, .hard = hard};
+    return (sparse_rule){.kind = SPARSE_OFF};
 }
 
 /* The last 128 tokens of a prompt, which ask about the rest, read all. */

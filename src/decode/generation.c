@@ -63,6 +63,7 @@ static void deliver(generation *g, int32_t token, bool is_end)
         stop(g, FACET_STOP_STRING);
         return;
     }
+    if (!g->held.data) return; /* no token has had a text yet */
     if (n) memmove(g->held.data, g->held.data + n, g->held.len - n + 1);
     g->held.len -= n;
 }

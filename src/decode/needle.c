@@ -158,7 +158,7 @@ static size_t border_at(const haystack *h, int depth)
     const double wanted = (double)h->n_tokens * depth / 100;
     double least = wanted;
     for (size_t i = 0; i <= h->n; i++) {
-        const double off = before > wanted ? (double)before - wanted : wanted - (double)before;
+        const double off = (double)before > wanted ? (double)before - wanted : wanted - (double)before;
         if (off < least) {
             least = off;
             best = i;

@@ -175,7 +175,7 @@ static void plan_decoding(scheduler *sc, int n, room *left)
 {
     int n_waiting = 0;
     for (int i = 0; i < n; i++) n_waiting += wants_rows(sc->jobs[i], false);
-    for (int i = 0; i < n && left->parts > 0 && left->out > 0; i++) {
+    for (int i = 0; i < n && n_waiting > 0 && left->parts > 0 && left->out > 0; i++) {
         job *j = sc->jobs[(sc->turn + i) % n];
         if (!wants_rows(j, false)) continue;
         const int share = left->out / n_waiting > 1 ? left->out / n_waiting : 1;

@@ -58,13 +58,14 @@ static size_t first_scored(const score_params *p)
 
 static facet_status chunk_open(const score_params *p, chunk *c, facet_error *err)
 {
+    *c = (chunk){.p = p};
     if (p->n_ctx < SCORE_MIN_CTX)
         return error_set(err, FACET_ERR_ARG, "chunks of %zu tokens: wanted at least %d", p->n_ctx, SCORE_MIN_CTX);
     if (p->n_tokens < p->n_ctx)
         return error_set(err, FACET_ERR_ARG,
                          "%zu tokens of text: a chunk has %zu; give a longer text or a smaller context (-c)",
                          p->n_tokens, p->n_ctx);
-    *c = (chunk){.p = p, .n_chunks = p->n_tokens / p->n_ctx};
+    c->n_chunks = p->n_tokens / p->n_ctx;
     if (p->max_chunks && p->max_chunks < c->n_chunks) c->n_chunks = p->max_chunks;
     c->tokens = mem_calloc(p->n_ctx, sizeof *c->tokens);
     return c->tokens ? FACET_OK : error_memory(err, "a chunk of text", p->n_ctx * sizeof *c->tokens);

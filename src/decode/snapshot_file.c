@@ -393,7 +393,7 @@ static facet_status load_into(source *s, facet_engine *e, const snapshot_header 
 static facet_status load(source *s, facet_engine *e, int slot, facet_error *err)
 {
     snapshot_parts p = {0};
-    snapshot_header h;
+    snapshot_header h = {0};
     FACET_TRY(take_header(s, &h, err));
     facet_status status = load_into(s, e, &h, &p, err);
     if (status == FACET_OK) status = snapshot_put(e, slot, &p, err);
@@ -415,7 +415,7 @@ facet_status snapshot_load(facet_engine *e, int slot, const char *path, facet_er
 facet_status snapshot_file_describe(const char *path, snapshot_info *out, facet_error *err)
 {
     source s;
-    snapshot_header h;
+    snapshot_header h = {0};
     FACET_TRY(open_source(path, &s, err));
     const facet_status status = take_header(&s, &h, err);
     close(s.fd);

@@ -40,14 +40,22 @@ typedef struct parser {
 
 /* ---- messages ---- */
 
+/* Counted from 1; columns are characters, not bytes. */
+static void locate(const parser *x, const char *at, int *line, int *column)
+{
+    *line = *column = 1;
+    for (const char *p = x->text; p < at; p++) {
+        *column = *p == '\n' ? 1 : *column + ((*p & 0xc0) != 0x80);
+        *line += *p == '\n';
+    }
+}
+
 static facet_status fail(const parser *x, const char *at, const char *what)
 {
-    int line = 1, column = 1;
-    for (const char *p = x->text; p < at; p++) {
-        column = *p == '\n' ? 1 : column + ((*p & 0xc0) != 0x80); /* characters, not bytes */
-        line += *p == '\n';
-    }
-    return error_set(x->err, FACET_ERR_ARG, "line %d, column %d: %s", line, column, what);
+    int line, column;
+    locate(x, at, &line, &column);
+    error_set(x->err, FACET_ERR_ARG, "line %d, column %d: %s", line, column, what);
+    return FACET_ERR_ARG;
 }
 
 static facet_status fail_name(const parser *x, const char *at, const char *name, size_t n, const char *what)

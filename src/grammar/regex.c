@@ -223,7 +223,7 @@ static facet_status read_set(parser *x)
     const bool is_negated = x->p < x->end && *x->p == '^';
     if (is_negated) x->p++;
     while (x->p < x->end && *x->p != ']') {
-        uint32_t lo, hi;
+        uint32_t lo = 0, hi;
         bool is_char, is_last_char;
         const char *at = x->p;
         FACET_TRY(read_member(x, &lo, &is_char));
@@ -254,7 +254,7 @@ static facet_status read_dot(parser *x)
 static facet_status read_literal(parser *x)
 {
     const char *at = x->p;
-    uint32_t c;
+    uint32_t c = 0;
     bool is_char;
     x->set = (charset){0};
     if (*x->p == '\\' && x->end - x->p >= 2 && (x->p[1] == 'b' || x->p[1] == 'B'))

@@ -84,7 +84,7 @@ static facet_status add_place(schema_compiler *c, const json_t *part, const char
         c->places = p;
         c->cap_places = cap;
     }
-    char *copy;
+    char *copy = NULL;
     FACET_TRY(copy_pointer(c, path, &copy));
     c->places[c->n_places++] = (schema_place){part, copy};
     return FACET_OK;
@@ -180,7 +180,7 @@ facet_status schema_rule(schema_compiler *c, const json_t *schema, const char *p
     }
     if (c->n_entries == SCHEMA_MAX_RULES)
         return schema_fail(c, FACET_ERR_LIMIT, path, NULL, "more than %d subschemas", SCHEMA_MAX_RULES);
-    char *copy;
+    char *copy = NULL;
     FACET_TRY(copy_pointer(c, path, &copy));
     *rule = builder_rule(&c->b, path);
     if (json_is_object(schema)) c->by_schema[slot] = (int32_t)c->n_entries;
@@ -243,7 +243,7 @@ static facet_status compile_alternatives(schema_compiler *c, const json_t *schem
     for (size_t i = 0; i < json_array_size(list) && status == FACET_OK; i++) {
         const json_t *alternative = json_array_get(list, i);
         json_t *made = NULL;
-        int32_t rule;
+        int32_t rule = GRAMMAR_NONE;
         status = schema_path(c, &at, path, key, (long)i);
         if (status == FACET_OK && json_object_size(rest)) {
             status = schema_both(c, rest, alternative, at.data, &made);
@@ -310,7 +310,7 @@ static facet_status compile(schema_compiler *c, const json_t *schema, const char
     FACET_TRY(schema_check_keywords(c, schema, path));
     if (is_only(schema, "$ref")) {
         const json_t *target;
-        int32_t called;
+        int32_t called = GRAMMAR_NONE;
         FACET_TRY(schema_resolve(c, schema, path, &target));
         FACET_TRY(schema_rule(c, target, path, &called));
         builder_call(&c->b, from, called, to);
@@ -363,7 +363,7 @@ static facet_status load(schema_compiler *c, const char *text, size_t n)
 
 static facet_status parse(schema_compiler *c, const char *text, size_t n, grammar **out)
 {
-    int32_t root;
+    int32_t root = GRAMMAR_NONE;
     FACET_TRY(load(c, text, n));
     FACET_TRY(find_places(c));
     FACET_TRY(schema_rule(c, c->root, "#", &root));

@@ -288,7 +288,7 @@ static facet_status merge(merger *m, const json_t *schema, const char *path, int
 /* The schemas that stand in $ref and allOf of this one. */
 static facet_status merge_parts(merger *m, const json_t *schema, const char *path, int depth)
 {
-    const json_t *list = json_object_get(schema, "allOf"), *target;
+    const json_t *list = json_object_get(schema, "allOf"), *target = NULL;
     buf at = {0};
     facet_status status = FACET_OK;
     if (json_object_get(schema, "$ref")) {

@@ -14,15 +14,20 @@ static facet_status no_memory(facet_error *err)
     return error_memory(err, "states of a grammar", MAX_SPAN);
 }
 
+/* Room for at least one more. */
+static facet_status list_grow(config_list *l, facet_error *err)
+{
+    const uint32_t cap = 2 * l->cap + 64;
+    config *p = mem_resize_array(l->items, cap, sizeof *p);
+    if (!p) return no_memory(err);
+    l->items = p;
+    l->cap = cap;
+    return FACET_OK;
+}
+
 static facet_status list_push(config_list *l, config c, facet_error *err)
 {
-    if (l->n == l->cap) {
-        const uint32_t cap = 2 * l->cap + 64;
-        config *p = mem_resize_array(l->items, cap, sizeof *p);
-        if (!p) return no_memory(err);
-        l->items = p;
-        l->cap = cap;
-    }
+    if (l->n == l->cap) FACET_TRY(list_grow(l, err));
     l->items[l->n++] = c;
     return FACET_OK;
 }
@@ -485,10 +490,19 @@ facet_status machine_localise(machine *m, config_span span, const config *caller
 
 /* ---- opening, closing ---- */
 
-static facet_status make_tables(machine *m, facet_error *err)
+/* Tables without entries, which have room for the first ones. */
+static facet_status open_tables(machine *m, facet_error *err)
 {
     FACET_TRY(index_open(&m->by_core, TABLE_SLOTS, err));
     FACET_TRY(index_open(&m->by_links, TABLE_SLOTS, err));
+    FACET_TRY(list_grow(&m->pool, err));
+    FACET_TRY(grow_frames(m, err));
+    return grow_states(m, err);
+}
+
+static facet_status make_tables(machine *m, facet_error *err)
+{
+    FACET_TRY(open_tables(m, err));
     m->links.n = 0;
     int32_t bottom, dead;
     FACET_TRY(intern_frame(m, &m->links, &bottom, err));
@@ -644,8 +658,7 @@ static facet_status build(compaction *c, int32_t *const *kept, size_t n, facet_e
 {
     if (!c->new_frame || !c->new_state) return no_memory(err);
     mark(c, kept, n);
-    FACET_TRY(index_open(&c->fresh.by_core, TABLE_SLOTS, err));
-    FACET_TRY(index_open(&c->fresh.by_links, TABLE_SLOTS, err));
+    FACET_TRY(open_tables(&c->fresh, err));
     FACET_TRY(move_frames(c, err));
     return move_states(c, err);
 }

@@ -27,6 +27,7 @@ typedef struct item {
 typedef struct job {
     const convert_params *p;
     const char *dir;
+    char name[256]; /* the directory's last part, which c.m.name borrows */
     st_file *in;
     hf_config c;
     gguf_file *target;
@@ -185,9 +186,8 @@ static facet_status put_keys(job *j)
     while (end > j->dir && end[-1] == '/') end--;
     const char *start = end;
     while (start > j->dir && start[-1] != '/') start--;
-    char name[256];
-    snprintf(name, sizeof name, "%.*s", (int)(end - start < 255 ? end - start : 255), start);
-    j->c.m.name = name;
+    snprintf(j->name, sizeof j->name, "%.*s", (int)(end - start < 255 ? end - start : 255), start);
+    j->c.m.name = j->name;
     j->c.m.file_type = typemix_file_type(j->p->mix);
     FACET_TRY(meta_put(j->w, &j->c.m, j->err));
     if (j->in_memory)

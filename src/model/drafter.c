@@ -162,7 +162,7 @@ static facet_status append_layers(drafter *d, kv_type k, kv_type v, int draft_ct
     const dflash_hparams *p = &d->dflash;
     if (draft_ctx < 1 || draft_ctx > 1 << 24)
         return error_set(err, FACET_ERR_ARG, "draft context of %d tokens: wanted 1 to %d", draft_ctx, 1 << 24);
-    const size_t n = (size_t)(desc->n_layers + p->n_layers);
+    const size_t n = (size_t)desc->n_layers + (size_t)p->n_layers;
     kv_layer_desc *layers = mem_resize_array(desc->layers, n, sizeof *layers);
     if (!layers) return error_memory(err, "the cache layout", n * sizeof *layers);
     desc->layers = layers;

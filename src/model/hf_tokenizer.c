@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/mem.h"
 #include "model/hf_config.h"
+#include "text/tokenizer.h"
 
 #define KEY(name) "tokenizer.ggml." name
 
@@ -31,16 +32,6 @@ static facet_status set_token(vocab *v, const char *text, const json_t *id, face
     v->tokens[i] = (gguf_str){text, strlen(text)};
     v->types[i] = NORMAL;
     return FACET_OK;
-}
-
-static bool is_byte(gguf_str s)
-{
-    unsigned value;
-    char end;
-    char text[8] = "";
-    if (s.n != 6) return false;
-    memcpy(text, s.s, 6);
-    return sscanf(text, "<0x%2X%c", &value, &end) == 2 && end == '>';
 }
 
 /* Special tokens that models write as part of their answers. */
@@ -80,7 +71,7 @@ static facet_status complete_tokens(vocab *v, facet_error *err)
     size_t n_pad = 0;
     for (int i = 0; i < v->n; i++) {
         v->scores[i] = -1000.0f;
-        if (v->types[i] == NORMAL && is_byte(v->tokens[i])) v->types[i] = BYTE;
+        if (v->types[i] == NORMAL && tokenizer_byte_value(v->tokens[i].s, v->tokens[i].n) >= 0) v->types[i] = BYTE;
         n_pad += v->tokens[i].s == NULL;
     }
     if (!buf_reserve(&v->pad, 16 * n_pad + 16)) return error_memory(err, "unused tokens", 16 * n_pad);

@@ -50,7 +50,8 @@ bool call_new(api *a, const api_dialect *d, json_t *body, api_call **out, api_er
     api_call *c = mem_calloc(1, sizeof *c);
     if (!c) {
         json_decref(body);
-        return api_fail_memory(e);
+        api_fail_memory(e);
+        return false;
     }
     c->api = a;
     c->dialect = d;

@@ -1,17 +1,14 @@
 #include "serve/api_logprobs.h"
 
-#include <stdio.h>
-#include <string.h>
-
 json_t *logprobs_text(const tokenizer *t, int32_t token, json_t **bytes)
 {
     size_t n;
-    unsigned byte;
     buf text = {0};
     detokenizer d = {.show_special = true};
     const char *raw = tokenizer_token_text(t, token, &n);
     *bytes = json_array();
-    if (raw && n == 6 && sscanf(raw, "<0x%2X>", &byte) == 1) {
+    const int byte = raw ? tokenizer_byte_value(raw, n) : -1;
+    if (byte >= 0) {
         json_array_append_new(*bytes, json_integer(byte));
         return json_string(byte < 0x80 ? (char[]){(char)byte, 0} : "\xef\xbf\xbd");
     }

@@ -50,7 +50,7 @@ void core_close(core *c)
 {
     if (!c) return;
     scheduler_close(c->scheduler);
-    for (int i = 0; i < c->n_sessions; i++) facet_session_close(c->sessions[i]);
+    for (int i = 0; c->sessions && i < c->n_sessions; i++) facet_session_close(c->sessions[i]);
     for (command *next; c->first; c->first = next) {
         next = c->first->next;
         command_free(c->first);
@@ -158,7 +158,7 @@ static bool on_token(void *ud, int32_t token, const char *text, size_t n)
         }
         cmd->fresh[cmd->n_fresh++] = token;
         if (--cmd->credit <= 0 && cmd->has_credit && !cmd->starved_at) cmd->starved_at = clock_ns();
-        if (!cmd->first_token_ms) cmd->first_token_ms = (double)(clock_ns() - cmd->submitted_at) * 1e-6;
+        if (cmd->first_token_ms == 0) cmd->first_token_ms = (double)(clock_ns() - cmd->submitted_at) * 1e-6;
     }
     if (n && !buf_append(&cmd->fresh_text, text, n)) cmd->cancelled_by = CORE_OUT_OF_MEMORY;
     return cmd->cancelled_by != CORE_OUT_OF_MEMORY;

@@ -384,7 +384,7 @@ facet_status json_read_generation(facet_model *m, int32_t n_ctx, json_t *o, comm
     FACET_TRY(read_object(o, "snapshot", json_read_store, c, err));
     if (c->store_slot >= 0 && c->store_first > 0)
         return error_set(err, FACET_ERR_ARG, "snapshot: first is %d, wanted none here", c->store_first);
-    FACET_TRY(take_int(o, "deadline_ms", 1, 1ll << 40, &deadline, err));
+    FACET_TRY(take_int(o, "deadline_ms", 1, 1LL << 40, &deadline, err));
     c->deadline_ms = (uint64_t)deadline;
     FACET_TRY(take_int(o, "credit", 1, INT64_MAX, &credit, err));
     c->credit = credit;

@@ -86,13 +86,23 @@ static words split(char *line)
     return w;
 }
 
-static bool parse_int(const char *text, long long min, long long max, int *out)
+/* A number in min .. max at *text, which moves behind it. */
+static bool take_int(const char **text, long long min, long long max, int *out)
 {
     char *end;
     errno = 0;
-    const long long v = strtoll(text, &end, 10);
-    if (errno || end == text || *end || v < min || v > max) return false;
+    const long long v = strtoll(*text, &end, 10);
+    if (errno || end == *text || v < min || v > max) return false;
+    *text = end;
     *out = (int)v;
+    return true;
+}
+
+static bool parse_int(const char *text, long long min, long long max, int *out)
+{
+    int v;
+    if (!take_int(&text, min, max, &v) || *text) return false;
+    *out = v;
     return true;
 }
 
@@ -115,9 +125,9 @@ typedef struct wishes {
 /* "L:S"; what is malformed counts as not there. */
 static void take_snap(const char *snap, command *c)
 {
-    int label, slot, end = 0;
-    if (!snap || sscanf(snap, "%d:%d%n", &label, &slot, &end) != 2 || snap[end] || label <= 0) return;
-    if (slot < 0 || slot >= SNAPSHOT_SLOTS) return;
+    int label, slot;
+    if (!snap || !take_int(&snap, 1, INT32_MAX, &label) || *snap++ != ':') return;
+    if (!parse_int(snap, 0, SNAPSHOT_SLOTS - 1, &slot)) return;
     c->store_slot = slot;
     c->store_n = label;
 }
@@ -365,7 +375,7 @@ static void do_snapshot_thin(server_daemon *d, const words *w, const wishes *mor
     lines_state *s = d->state;
     command *c = command_new(COMMAND_STORE, 0);
     if (!c || w->n != 4 || !parse_int(w->word[1], 0, SNAPSHOT_SLOTS - 1, &s->slot) ||
-        !parse_int(w->word[2], 0, INT32_MAX, &s->first) || !parse_int(w->word[3], s->first + 1ll, INT32_MAX, &s->end)) {
+        !parse_int(w->word[2], 0, INT32_MAX, &s->first) || !parse_int(w->word[3], s->first + 1LL, INT32_MAX, &s->end)) {
         outlet_printf(&d->out, "err %s\n", c ? "bad_args" : NO_MEMORY);
         command_free(c);
         return;

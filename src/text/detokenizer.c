@@ -84,7 +84,7 @@ void detokenizer_push(detokenizer *d, const tokenizer *t, int32_t id, buf *out)
         if (d->show_special) put_bytes(d, s, n, out);
         break;
     case TOKEN_BYTE:
-        byte = (char)vocab_byte_value(s, n);
+        byte = (char)tokenizer_byte_value(s, n);
         put_bytes(d, &byte, 1, out);
         break;
     }
@@ -112,7 +112,7 @@ void tokenizer_append_text(const tokenizer *t, int32_t id, buf *out)
     const char *s = tokenizer_token_text(t, id, &n);
     if (!s || t->class_of[id] == TOKEN_CONTROL || t->is_end[id] || is_marker(&t->ids, id)) return;
     if (t->class_of[id] == TOKEN_BYTE) {
-        buf_putc(out, (char)vocab_byte_value(s, n));
+        buf_putc(out, (char)tokenizer_byte_value(s, n));
         return;
     }
     while (n) {

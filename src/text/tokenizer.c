@@ -95,6 +95,20 @@ const char *tokenizer_token_text(const tokenizer *t, int32_t id, size_t *n)
     return t->text + t->start[id];
 }
 
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+int tokenizer_byte_value(const char *s, size_t n)
+{
+    if (n != 6 || memcmp(s, "<0x", 3) != 0 || s[5] != '>') return -1;
+    int high = hex_digit(s[3]), low = hex_digit(s[4]);
+    return high < 0 || low < 0 ? -1 : high << 4 | low;
+}
+
 /* Where one call of tokenizer_encode stands. */
 typedef struct encoder {
     const tokenizer *t;

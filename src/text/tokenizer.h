@@ -36,6 +36,8 @@ bool tokenizer_is_control(const tokenizer *t, int32_t id); /* prints nothing in 
 const int32_t *tokenizer_suppressed(const tokenizer *t, int *n);
 /* Raw text of a token as stored (U+2581 for blanks); NULL for an id out of range. */
 const char *tokenizer_token_text(const tokenizer *t, int32_t id, size_t *n);
+/* Value of a byte token's text "<0xNN>", or -1. */
+int tokenizer_byte_value(const char *s, size_t n);
 
 /* Appends the bytes that the token adds to a text, U+2581 as a blank; possibly a part of a character. Nothing for ids
  * out of range, control tokens, end tokens and the markers of chats (special_ids). */

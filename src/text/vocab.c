@@ -46,20 +46,6 @@ int32_t vocab_find(const tokenizer *t, const char *s, size_t n)
     return n == 0 || n > t->max_bytes ? -1 : t->by_text[text_slot(t, s, n)];
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-int vocab_byte_value(const char *s, size_t n)
-{
-    if (n != 6 || memcmp(s, "<0x", 3) != 0 || s[5] != '>') return -1;
-    int high = hex_digit(s[3]), low = hex_digit(s[4]);
-    return high < 0 || low < 0 ? -1 : high << 4 | low;
-}
-
 /* The array of a key. NULL, with FACET_ERR_FORMAT in err: it is missing or not such an array. */
 static const gguf_kv *get_array(const gguf_file *f, const char *key, bool is_string, facet_error *err)
 {
@@ -165,7 +151,7 @@ static facet_status read_types(tokenizer *t, const gguf_file *f, facet_error *er
         if (type == STORED_UNKNOWN || type == STORED_CONTROL) t->class_of[id] = TOKEN_CONTROL;
         if (type == STORED_USER) t->class_of[id] = TOKEN_USER;
         if (type != STORED_BYTE) continue;
-        int value = vocab_byte_value(t->text + t->start[id], token_bytes(t, id));
+        int value = tokenizer_byte_value(t->text + t->start[id], token_bytes(t, id));
         if (value < 0)
             return error_set(err, FACET_ERR_FORMAT, KEY("tokens") ": byte token %d is not written <0xNN>", id);
         t->class_of[id] = TOKEN_BYTE;

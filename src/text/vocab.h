@@ -44,9 +44,6 @@ static inline int32_t vocab_char(const tokenizer *t, uint32_t cp)
     return page ? page[cp & 255] : -1;
 }
 
-/* Value of a byte token's text "<0xNN>", or -1. */
-int vocab_byte_value(const char *s, size_t n);
-
 /* The reading of tokenizer.ggml.* into a zeroed tokenizer, in this order. Errors name the key. */
 facet_status vocab_read_tokens(tokenizer *t, const gguf_file *f, facet_error *err);
 facet_status vocab_read_merges(tokenizer *t, const gguf_file *f, facet_error *err);

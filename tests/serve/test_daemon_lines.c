@@ -328,7 +328,8 @@ static void snapshots(void **state)
     child_send(&c, "%s/raw 3 snap=500:63", temp_dir); /* behind its end: at its end */
     child_tokens(&c, got, 32);
     child_expect(&c, "ok N=19 gen=3 ");
-    static const char *const ignored[] = {"x", "5", "0:1", "-4:1", "5:64", "5:-1", "5:6x", ":", "5:6:7"};
+    static const char *const ignored[] = {"x",    "5",    "0:1", "-4:1",  "5:64",
+                                          "5:-1", "5:6x", ":",   "5:6:7", "4294967298:7" /* more than 32 bits */};
     for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++) {
         child_send(&c, "%s/raw 2 snap=%s", temp_dir, ignored[i]);
         assert_int_equal(child_tokens(&c, got, 32), 2);

@@ -501,6 +501,17 @@ static void refuses_patched_vocabularies(void **state)
     refuses_patch(types, "\5\0\0\0", "\6\0\0\0", 4, "tokenizer.ggml.token_type"); /* element type: f32 */
 }
 
+static void reads_byte_tokens(void **state)
+{
+    (void)state;
+    assert_int_equal(tokenizer_byte_value("<0x00>", 6), 0);
+    assert_int_equal(tokenizer_byte_value("<0xA9>", 6), 0xa9);
+    assert_int_equal(tokenizer_byte_value("<0xff>", 6), 0xff);
+    static const char *const others[] = {"<0x1zz", "<0x+1>", "<0x 1>", "<0x1>", "<0x123>", "0x41", ""};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        assert_int_equal(tokenizer_byte_value(others[i], strlen(others[i])), -1);
+}
+
 static void accepts_llama_with_the_pre_key(void **state)
 {
     (void)state;
@@ -577,6 +588,7 @@ int main(void)
         cmocka_unit_test(merging_grows_almost_linearly),
         cmocka_unit_test(refuses_bad_vocabularies),
         cmocka_unit_test(refuses_patched_vocabularies),
+        cmocka_unit_test(reads_byte_tokens),
         cmocka_unit_test(accepts_llama_with_the_pre_key),
         cmocka_unit_test(survives_short_memory),
     };
